@@ -1,0 +1,35 @@
+"""How well a trained model does on a split: `python scripts/evaluate.py run=RUN_DIR`."""
+
+import json
+from typing import Literal
+
+from transformer_lab.checks import answer
+
+
+def main(
+    *,
+    run: str,
+    split: Literal["train", "validation", "test"] = "test",
+    hardware: Literal["auto", "cpu", "gpu"] = "auto",
+    cache_dir: str | None = None,
+    extensions: list[str] = [],  # noqa: B006 - never changed
+) -> None:
+    """Evaluate the best weights of a run and print the metrics as JSON.
+
+    run: the folder of the run
+    split: which split of the run's data
+    hardware: auto takes the GPU if there is one
+    cache_dir: where prepared data lie; by default where the run had them
+    extensions: packages of your own that the run was trained with
+    """
+    from transformer_lab.compose import evaluate_run, load_run
+
+    task, config = load_run(run, extensions)
+    config["hardware"]["accelerator"] = hardware
+    if cache_dir is not None:
+        config["cache_dir"] = cache_dir
+    print(json.dumps({split: evaluate_run(task, config, split)}, indent=2))
+
+
+if __name__ == "__main__":
+    answer(main)

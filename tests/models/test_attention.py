@@ -1,0 +1,146 @@
+"""Attention as a reader believes in it, for every position scheme and every kernel that runs on a CPU."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from tests.conftest import POSITIONS, small_task
+from transformer_lab.layout import Layout
+from transformer_lab.models.layers.kernels import auto, flex, reference, sdpa
+
+KERNELS = {"auto": auto, "reference": reference, "sdpa": sdpa}
+VARIANTS = {"plain": [], "window": ["model.window=5"], "grouped": ["model.num_kv_heads=2"],
+            "documents": ["task.packing=documents", "model.qk_norm=false"]}  # fmt: skip
+LENGTHS = [7, 1, 20, 7, 13]
+
+
+def hidden(task, tokens, lengths):
+    return task.model(tokens, Layout.of(lengths))
+
+
+def random_tokens(lengths, seed=0):
+    return torch.randint(257, (sum(lengths),), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_the_future_cannot_change_the_past_nor_one_sequence_another(position, kernel, variant):
+    task = small_task(f"position={position}", f"attention={kernel}", *VARIANTS[variant])
+    tokens = random_tokens(LENGTHS)
+    start, place = sum(LENGTHS[:2]), 9  # the tenth token of the third sequence
+    changed = tokens.clone()
+    changed[start + place] = (changed[start + place] + 1) % 257
+    before, after = hidden(task, tokens, LENGTHS), hidden(task, changed, LENGTHS)
+    moved = (before != after).any(dim=-1)
+    assert moved[start + place]
+    assert not moved[: start + place].any()  # exactly: what comes before, and the sequences in front
+    assert not moved[start + LENGTHS[2] :].any()  # the sequences behind
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_no_gradient_flows_from_the_past_to_the_future(position, kernel):
+    task = small_task(f"position={position}", f"attention={kernel}")
+    tokens = random_tokens(LENGTHS)
+    embedded = {}
+    task.model.embedding.register_forward_hook(lambda _, __, out: embedded.update(x=out.retain_grad() or out))
+    start, place = sum(LENGTHS[:2]), 9
+    hidden(task, tokens, LENGTHS)[start + place].sum().backward()
+    touched = (embedded["x"].grad != 0).any(dim=-1)
+    assert touched[start : start + place + 1].all()
+    assert not touched[:start].any() and not touched[start + place + 1 :].any()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_sequence_alone_is_the_sequence_in_any_pack(position, variant):
+    task = small_task(f"position={position}", *VARIANTS[variant])
+    for seed, lengths in enumerate(([20, 3, 20], [5, 20, 64, 1], [20] * 5)):
+        tokens = random_tokens(lengths, seed)
+        packed = hidden(task, tokens, lengths).split(lengths)
+        for part, alone in zip(tokens.split(lengths), packed, strict=True):
+            torch.testing.assert_close(hidden(task, part, [len(part)]), alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_kernels_agree_in_value_and_gradient(position, variant):
+    results = {}
+    for kernel in KERNELS:
+        task = small_task(f"position={position}", f"attention={kernel}", *VARIANTS[variant])
+        out = hidden(task, random_tokens(LENGTHS), LENGTHS)
+        (out.sin().sum()).backward()
+        results[kernel] = out, task.model.blocks[0].attention.key.weight.grad
+    for out, grad in results.values():
+        torch.testing.assert_close(out, results["reference"][0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(grad, results["reference"][1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_flex_agrees_with_the_reference(position, variant):
+    """PyTorch runs it on a CPU without gradients only."""
+    task = small_task(f"position={position}", *VARIANTS[variant])
+    with torch.no_grad():
+        expected = hidden(task, random_tokens(LENGTHS), LENGTHS)
+        for block in task.model.blocks:
+            block.attention.kernel = flex.attend
+        torch.testing.assert_close(hidden(task, random_tokens(LENGTHS), LENGTHS), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@hypothesis_settings(deadline=None, max_examples=40)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=8),
+    window=st.none() | st.integers(1, 12),
+    heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+)
+def test_sdpa_agrees_with_the_reference_on_any_layout(causal, lengths, window, heads):
+    """Also where queries and keys are different texts, as in cross-attention; causal only within one text."""
+    queries = Layout.of([q for q, _ in lengths])
+    keys = queries if causal else Layout.of([k for _, k in lengths])
+    window = window if causal else None
+    draw = torch.Generator().manual_seed(len(lengths))
+    q = torch.randn(len(queries.positions), heads[0], 8, generator=draw)
+    k, v = (torch.randn(len(keys.positions), heads[1], 8, generator=draw) for _ in range(2))
+    rules = {"queries": queries, "keys": keys, "causal": causal, "window": window, "bias": lambda *_: None}
+    torch.testing.assert_close(sdpa.attend(q, k, v, **rules), reference.attend(q, k, v, **rules), atol=1e-5, rtol=0)
+
+
+def test_attention_weights_are_shares():
+    layout = Layout.of([3, 4])
+    q = torch.randn(7, 2, 8)
+    rules = {"queries": layout, "keys": layout, "causal": True, "window": None, "bias": lambda *_: None}
+    share = reference.weights(q, q, **rules)
+    torch.testing.assert_close(share.sum(-1), torch.ones(2, 7))
+    assert (share[:, :3, 3:] == 0).all() and (share[:, 3:, :3] == 0).all()
+
+
+def test_auto_takes_the_kernel_that_serves_device_precision_and_bias():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert auto.choose(cpu, torch.float32, biased=True) == "sdpa"
+    assert auto.choose(cuda, torch.bfloat16, biased=False) == "varlen"
+    assert auto.choose(cuda, torch.float32, biased=False) == "sdpa"
+    assert auto.choose(cuda, torch.bfloat16, biased=True) == "flex"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_cuda_kernels_agree_with_the_reference(position, variant):
+    from transformer_lab.models.layers.kernels import varlen
+
+    task = small_task(f"position={position}", "model.dim=64", *VARIANTS[variant]).cuda().bfloat16()
+    tokens, layout = random_tokens(LENGTHS).cuda(), Layout.of(LENGTHS).to("cuda")
+    outs = {}
+    for name, kernel in {"reference": reference, "sdpa": sdpa, "flex": flex, "varlen": varlen}.items():
+        if name == "varlen" and position == "alibi":
+            continue
+        for block in task.model.blocks:
+            block.attention.kernel = kernel.attend
+        outs[name] = task.model(tokens, layout)
+    for out in outs.values():
+        torch.testing.assert_close(out, outs["reference"], atol=5e-2, rtol=5e-2)

@@ -1,0 +1,77 @@
+"""Reading token by token with a cache gives what reading everything again would give."""
+
+import pytest
+import torch
+
+from tests.conftest import POSITIONS, small_task
+from transformer_lab.layout import Layout
+from transformer_lab.models.generation import Sampling, generate
+
+PROMPTS = [[1, 2, 3, 4, 5], [6], [7, 8, 9, 10, 11, 12, 13, 14], [15, 16]]
+VARIANTS = {"plain": [], "window": ["model.window=3"], "grouped": ["model.num_kv_heads=1"]}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("position", POSITIONS)
+@torch.no_grad()
+def test_cached_steps_equal_the_full_forward_also_after_reordering(position, variant):
+    task = small_task(f"position={position}", *VARIANTS[variant])
+    sequences = [list(prompt) for prompt in PROMPTS]
+    cache = task.model.new_cache(len(sequences), 24)
+    layout = Layout.of([len(s) for s in sequences])
+    tokens = torch.tensor(sum(sequences, []))
+    for step in range(6):
+        last = task.model(tokens, layout, cache)[layout.offsets[1:].long() - 1]
+        for row, sequence in enumerate(sequences):
+            whole = task.model(torch.tensor(sequence), Layout.of([len(sequence)]))
+            torch.testing.assert_close(last[row], whole[-1], atol=1e-5, rtol=0)
+        if step == 2:  # as beams are: one row leaves, one is doubled, the order changes
+            rows = torch.tensor([2, 0, 0, 1])
+            cache.select(rows)
+            sequences = [list(sequences[row]) for row in rows]
+        new = [40 + step * 7 + row for row in range(len(sequences))]
+        sequences = [[*sequence, token] for sequence, token in zip(sequences, new, strict=True)]
+        tokens, layout = torch.tensor(new), cache.next()
+
+
+@torch.no_grad()
+def test_greedy_text_is_the_same_with_and_without_the_cache():
+    for seed in range(20):
+        task = small_task(seed=seed)
+        prompts = [[seed, 1, 2][: 1 + seed % 3], [3, seed + 4, 5, 6, 7]]
+        fast = generate(task.model, task.logits, prompts, max_new_tokens=12, stop=0, sampling=Sampling(temperature=0))
+        for prompt, written in zip(prompts, fast, strict=True):
+            sequence = list(prompt)
+            for _ in range(12):
+                hidden = task.model(torch.tensor(sequence), Layout.of([len(sequence)]))
+                token = int(task.logits(hidden[-1]).argmax())
+                if token == 0:
+                    break
+                sequence.append(token)
+            assert sequence[len(prompt) :] == written
+
+
+def test_a_prompt_is_continued_alike_alone_and_among_others():
+    task = small_task()
+    options = {"max_new_tokens": 15, "stop": 0}
+    together = generate(task.model, task.logits, PROMPTS, sampling=Sampling(seed=5), **options)
+    alone = generate(task.model, task.logits, [PROMPTS[0]], sampling=Sampling(seed=5), **options)
+    assert together[0] == alone[0]
+
+
+def test_sampling_draws_from_the_distribution_it_states():
+    from transformer_lab.models.generation import _choose
+
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    draw = torch.Generator().manual_seed(0)
+
+    def shares(sampling):
+        drawn = torch.tensor([_choose(logits, sampling, [draw])[0] for _ in range(4000)])
+        return torch.bincount(drawn, minlength=4) / 4000
+
+    torch.testing.assert_close(shares(Sampling()), logits[0].softmax(0), atol=0.03, rtol=0)
+    torch.testing.assert_close(shares(Sampling(temperature=2.0)), (logits[0] / 2).softmax(0), atol=0.03, rtol=0)
+    assert shares(Sampling(top_k=2))[2:].sum() == 0
+    # 0.64 + 0.24 reach 0.7 only together, so two tokens stay.
+    assert (shares(Sampling(top_p=0.7)) > 0).tolist() == [True, True, False, False]
+    assert shares(Sampling(temperature=0)).tolist() == [1, 0, 0, 0]

@@ -1,0 +1,84 @@
+"""Norms, feed-forwards, positions and the loss against PyTorch's own or the formula of their paper."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from transformer_lab.models.heads import token_loss
+from transformer_lab.models.layers.feed_forward import GELU, SquaredReLU, SwiGLU
+from transformer_lab.models.layers.norms import LayerNorm, RMSNorm
+from transformer_lab.models.layers.positions.alibi import Alibi, slopes
+from transformer_lab.models.layers.positions.rotary import Rotary
+from transformer_lab.models.layers.positions.sinusoidal import Sinusoidal
+
+
+def test_rms_norm_makes_the_mean_square_one():
+    x = 7 * torch.randn(50, 16)
+    torch.testing.assert_close(RMSNorm(dim=16)(x).pow(2).mean(-1), torch.ones(50), atol=1e-4, rtol=0)
+
+
+def test_layer_norm_makes_mean_zero_and_variance_one():
+    y = LayerNorm(dim=16)(3 + 7 * torch.randn(50, 16))
+    torch.testing.assert_close(y.mean(-1), torch.zeros(50), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.var(-1, correction=0), torch.ones(50), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("make", [GELU, SquaredReLU, SwiGLU])
+def test_feed_forwards_have_about_eight_d_squared_weights_and_treat_tokens_alone(make):
+    layer = make(dim=96)
+    assert sum(p.numel() for p in layer.parameters()) == pytest.approx(8 * 96 * 96, rel=0.02)
+    x = torch.randn(5, 96)
+    torch.testing.assert_close(layer(x)[2], layer(x[2:3])[0])
+
+
+def test_rotary_scores_depend_on_the_distance_alone():
+    rotary = Rotary(dim=32, num_heads=2)
+    q, k = torch.randn(1, 2, 16), torch.randn(1, 2, 16)
+
+    def score(query_place, key_place):
+        turned = [rotary.rotate(x, torch.tensor([place])) for x, place in ((q, query_place), (k, key_place))]
+        return (turned[0] * turned[1]).sum(-1)
+
+    torch.testing.assert_close(score(9, 4), score(105, 100), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(score(9, 4), score(9, 5))
+
+
+def test_rotary_by_complex_numbers_is_the_rotation_of_the_paper():
+    rotary, x = Rotary(dim=8, num_heads=2, base=100.0), torch.randn(1, 2, 4)
+    turned, place = rotary.rotate(x, torch.tensor([3])), 3
+    for pair, angle in enumerate((place * 1.0, place * 100.0 ** (-2 / 4))):
+        a, b = x[0, :, 2 * pair], x[0, :, 2 * pair + 1]
+        torch.testing.assert_close(turned[0, :, 2 * pair], a * math.cos(angle) - b * math.sin(angle))
+        torch.testing.assert_close(turned[0, :, 2 * pair + 1], b * math.cos(angle) + a * math.sin(angle))
+
+
+def test_sinusoidal_is_the_formula_of_the_paper():
+    table = Sinusoidal(dim=6, num_heads=1, scale=1.0).embed(torch.zeros(4, 6), torch.arange(4))
+    for place in range(4):
+        for i in range(3):
+            angle = place / 10_000 ** (2 * i / 6)
+            assert table[place, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert table[place, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
+
+
+def test_alibi_slopes_are_those_of_the_paper():
+    torch.testing.assert_close(slopes(8), torch.tensor([2.0 ** -(i + 1) for i in range(8)]))
+    assert len(set(slopes(12).tolist())) == 12
+    bias = Alibi(dim=8, num_heads=8).bias(torch.arange(3), torch.arange(3))
+    assert bias[0, 2].tolist() == [-1.0, -0.5, 0.0]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_the_chunked_loss_is_cross_entropy_in_value_and_gradient(chunk, monkeypatch):
+    monkeypatch.setattr("transformer_lab.models.heads.LOGITS_AT_ONCE", chunk * 11)
+    hidden, weight = torch.randn(20, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
+    targets = torch.randint(11, (20,))
+    expected = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    wanted = torch.autograd.grad(expected * 0.3, (hidden, weight))
+    loss = token_loss(hidden, weight, targets)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss * 0.3, (hidden, weight)), wanted)
+    with torch.no_grad():
+        torch.testing.assert_close(token_loss(hidden, weight, targets), expected)

@@ -1,0 +1,32 @@
+"""The one entry point: `python train.py --help` shows what can be chosen."""
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from transformer_lab.checks import fail, full_error, preflight, problems
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(config: DictConfig) -> None:
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    # Once more: a sweeper chooses values that the command line did not show.
+    if found := problems(values, typed=values.get("extensions") or []):
+        fail(found)
+    from transformer_lab.compose import train  # takes seconds, so not before all is known to be well
+
+    try:
+        train(**values)
+    except ValueError as error:  # of a constructor: impossible values, in the user's words
+        if full_error():
+            raise
+        fail([str(error)])
+
+
+if __name__ == "__main__":
+    sys.path.append(os.getcwd())  # for `extensions` that lie in the user's own folder
+    sys.argv[1:] = preflight(sys.argv[1:])
+    main()

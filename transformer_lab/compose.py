@@ -1,0 +1,244 @@
+"""From a checked config to a finished run, in an order you can read aloud; and from a finished run back to its task."""
+
+import importlib
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from safetensors.torch import load_file
+
+from transformer_lab import checks
+from transformer_lab.data.examples import Split
+from transformer_lab.data.module import DataModule, Stretch
+from transformer_lab.data.plan import Plan
+from transformer_lab.data.sources.base import Source
+from transformer_lab.data.steps import Pass, Steps
+from transformer_lab.data.store import Corpus, Store, build_beside, fingerprint, prepare
+from transformer_lab.data.tokenizers import Bytes, Tokenizer
+from transformer_lab.models.layers.kernels import auto
+from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
+from transformer_lab.runs import best_checkpoint, conclude, open_run, restore, run_folder
+from transformer_lab.tasks.base import Task
+from transformer_lab.training import checkpoints
+from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
+from transformer_lab.training.evaluation import evaluate
+from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.module import Training
+from transformer_lab.training.progress import Budget, Progress
+
+log = logging.getLogger(__name__)
+Section = dict[str, Any]
+
+# What a resumed run may do otherwise than before; everything else would make it another run.
+FREE = {"run_dir", "resume", "name", "max_steps", "max_epochs", "max_tokens", "max_minutes", "hardware", "attention",
+        "log_every_steps", "checkpoint", "cache_dir", "extensions", "callbacks"}  # fmt: skip
+
+
+def train(
+    *,
+    model: Section,
+    position: Section,
+    attention: Section,
+    norm: Section,
+    feed_forward: Section,
+    task: Section,
+    data: Section,
+    tokenizer: Section,
+    optimizer: Section,
+    schedule: Section,
+    hardware: Section,
+    name: str,
+    run_dir: str | None,
+    seed: int,
+    resume: Literal["auto"] | None,
+    tokens_per_step: int,
+    max_steps: int | None,
+    max_epochs: int | None,
+    max_tokens: int | None,
+    max_minutes: float | None,
+    gradient_clip: float | None,
+    log_every_steps: int,
+    validate_every_steps: int,
+    checkpoint: Section,
+    cache_dir: str,
+    extensions: list[str],
+    callbacks: Section,
+    overfit: bool = False,
+) -> dict[str, Any]:
+    """Train the model that the config describes; every argument is a top-level key of `configs/train.yaml`.
+
+    Returns what `metrics.json` holds. Raises ValueError, in one line that names the key, for what cannot be.
+    """
+    config = dict(locals())
+    run_log = RunLog()
+    rehearse(config)
+    machine: Hardware = build(hardware)
+    folder = run_folder(run_dir, name, resume)
+    progress = Progress()
+
+    source: Source = build(data)
+    words = prepare_tokenizer(config, source)
+    store = prepare(source, words, end=words.special(task_class(config).specials[0]), cache_dir=Path(cache_dir))
+    torch.manual_seed(seed)
+    learner = build_task(config, words)
+    loaders = build_loaders(config, learner, store, machine, progress)
+    budget = Budget(steps_per_epoch=loaders.steps.plan.steps_per_epoch, tokens_per_step=tokens_per_step,
+                    max_steps=max_steps, max_epochs=max_epochs, max_tokens=max_tokens, max_minutes=max_minutes)  # fmt: skip
+    loaders.stretch.last = budget.total_steps
+    module = Training(
+        task=learner, optimizer=build(optimizer, model=learner), schedule=build(schedule, total_steps=budget.total_steps),
+        budget=budget, progress=progress, corpus=loaders.corpora["validation"], gradient_clip=gradient_clip,
+        log_every_steps=log_every_steps, seed=seed,
+    )  # fmt: skip
+    identity = {"config": {key: value for key, value in config.items() if key not in FREE},
+                "text": store.text_hash, "tokenizer": words.hash}  # fmt: skip
+    saver: checkpoints.Checkpoints = build(
+        checkpoint, folder=folder / "checkpoints", identity=identity,
+        files={"config.yaml": yaml.safe_dump(config, sort_keys=False), "tokenizer.json": words.json},
+    )  # fmt: skip
+    watchers = [build(section) for section in callbacks.values()]
+    resumed = restore(saver, module, watchers) if resume else False
+
+    open_run(folder, saver.files, run_log)
+    run_log.table("Run", facts_before(config, learner, loaders, budget, machine, kernel_name(config, machine, learner)))
+    if resumed:
+        log.info("Resumed at step %s", progress.step)
+    if machine.compile:
+        learner.model.compile()
+    quiet_lightning()
+    trainer = Trainer(
+        accelerator=machine.device.type, devices=1, precision="bf16-mixed" if machine.bf16 else "32-true",
+        logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=progress.step + 1 if resumed else None),
+        callbacks=[ProgressBar(console=run_log.console), ValidationLines(),
+                   Samples(corpus=loaders.corpora["validation"]), *watchers, saver],
+        max_epochs=-1, num_sanity_val_steps=0, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    if not budget.spent(progress):
+        trainer.fit(module, datamodule=loaders)
+    learner.load_state_dict(load_file(best_checkpoint(str(folder)) / "model.safetensors"))
+    tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
+    metrics = conclude(folder, progress, tested)
+    run_log.say(words_after(metrics, folder))
+    return metrics
+
+
+def build(section: Section, **handed: Any) -> Any:
+    """Call what `_target_` names with the section's other keys and with what the build hands over."""
+    return recipe(section)(**handed)
+
+
+def recipe(section: Section) -> Callable[..., Any]:
+    """What `_target_` names, with the section's other keys already given; whoever calls it gives the rest."""
+    module, _, attribute = section["_target_"].rpartition(".")
+    values = {
+        key: build(value) if isinstance(value, dict) and "_target_" in value else value
+        for key, value in section.items()
+        if key != "_target_"
+    }
+    return partial(getattr(importlib.import_module(module), attribute), **values)
+
+
+def task_class(config: Section) -> type[Task]:
+    return recipe(config["task"]).func  # type: ignore[attr-defined, no-any-return]
+
+
+def build_task(config: Section, tokenizer: Tokenizer) -> Task:
+    parts = {part: recipe(config[part]) for part in ("position", "norm", "feed_forward", "attention")}
+    model = build(config["model"], vocab_size=tokenizer.vocab_size, **parts)
+    expected = task_class(config).model_type
+    if not isinstance(model, expected):
+        raise ValueError(f"model: {config['task']['name']} trains a {expected.__name__}, not a {type(model).__name__}; "
+                         f"model={expected.__name__.lower()}")  # fmt: skip
+    task: Task = build(config["task"], model=model, tokenizer=tokenizer)
+    return task
+
+
+def rehearse(config: Section) -> None:
+    """Build everything that needs no data, without memory for weights: an impossible value ends the run here."""
+    words = Bytes().train([], specials=task_class(config).specials)
+    expected, given = task_class(config).example_type, recipe(config["data"]).func.example_type  # type: ignore[attr-defined]
+    if given is not expected:
+        raise ValueError(f"data: {config['task']['name']} reads a {expected.__name__}, not a {given.__name__}")
+    build(config["hardware"])
+    build(config["data"])
+    with torch.device("meta"):
+        learner = build_task(config, words)
+    build(config["optimizer"], model=learner)
+    if config["max_steps"] is not None:
+        build(config["schedule"], total_steps=config["max_steps"])
+    if config["tokens_per_step"] < learner.context:
+        raise ValueError(f"tokens_per_step: {config['tokens_per_step']} is less than one sequence of task.context "
+                         f"{learner.context}; nearest {learner.context}")  # fmt: skip
+
+
+def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
+    """The tokenizer of this source: loaded from the cache, or trained on the training split and kept there."""
+    specials = task_class(config).specials
+    facts = {"tokenizer": config["tokenizer"], "source": source.signature(), "specials": specials}
+    folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(facts)}"
+    if not folder.exists():
+        texts = (example.text for split, example in source.read() if split == "train")
+        words: Tokenizer = build(config["tokenizer"]).train(texts, specials=specials)
+        build_beside(folder, lambda beside: words.save(beside / "tokenizer.json"))
+    return Tokenizer.load(folder / "tokenizer.json")
+
+
+def build_loaders(config: Section, task: Task, store: Store, machine: Hardware, progress: Progress) -> DataModule:
+    corpora: dict[str, Corpus] = dict(store.splits)
+    if config["overfit"]:
+        corpora["train"] = corpora["validation"] = corpora["train"].head(config["tokens_per_step"])
+    if "validation" not in corpora:
+        raise ValueError("data.validation: a run needs a validation split; 0.05 is usual")
+    packings = {split: task.packing(corpus) for split, corpus in corpora.items()}
+    units_per_step = config["tokens_per_step"] // task.context
+    plan = Plan(num_units=packings["train"].num_units, units_per_step=units_per_step, seed=config["seed"],
+                data=store.text_hash)  # fmt: skip
+    sizes = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
+    steps = Steps(packing=packings.pop("train"), plan=plan, **sizes)
+    passes = {split: Pass(packing=packing, **sizes) for split, packing in packings.items()}
+    stretch = Stretch(now=lambda: progress.step, every=config["validate_every_steps"], last=None)
+    return DataModule(steps=steps, stretch=stretch, passes=passes, corpora=corpora, workers=machine.workers,
+                      pin_memory=machine.device.type == "cuda")  # fmt: skip
+
+
+def kernel_name(config: Section, machine: Hardware, task: Task) -> str:
+    """Which attention kernel the run uses; for `auto`, which one it picks."""
+    name = config["attention"]["_target_"].split(".")[-2]
+    if name != "auto":
+        return name
+    place = torch.zeros(1, dtype=torch.int64)
+    biased = task.model.position.bias(place, place) is not None
+    return f"{auto.choose(machine.device, machine.dtype, biased)} (auto)"
+
+
+def load_run(run: str, extensions: list[str]) -> tuple[Task, Section]:
+    """The task of a finished run with its best weights and its tokenizer, and the run's config.
+
+    The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
+    """
+    folder = best_checkpoint(run)
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
+        raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
+    task = build_task(config, Tokenizer.load(folder / "tokenizer.json"))
+    task.load_state_dict(load_file(folder / "model.safetensors"))
+    return task.eval(), config
+
+
+def evaluate_run(task: Task, config: Section, split: Split) -> dict[str, float]:
+    """The metrics of a loaded run on a split of its data."""
+    machine: Hardware = build(config["hardware"])
+    store = prepare(build(config["data"]), task.tokenizer, end=task.collate.end, cache_dir=Path(config["cache_dir"]))
+    if split not in store.splits:
+        raise ValueError(f"split: the run's data have no {split} split; one of {', '.join(store.splits)}")
+    packing = task.packing(store.splits[split])
+    return evaluate(
+        task, Pass(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens), machine
+    )

@@ -1,0 +1,53 @@
+"""The loaders that Lightning asks for."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from transformer_lab.data.steps import Pass, Step, Steps
+from transformer_lab.data.store import Corpus
+
+
+class Stretch(Sampler[int]):
+    """The numbers of the steps from where the run stands to the next validation; has no state of its own."""
+
+    def __init__(self, *, now: Callable[[], int], every: int, last: int | None) -> None:
+        if every < 1:
+            raise ValueError(f"validate_every_steps: {every} is too small; at least 1")
+        self.now, self.every, self.last = now, every, last
+
+    def __iter__(self) -> Iterator[int]:
+        step = self.now()
+        yield step
+        while not self.ends(step := step + 1):
+            yield step
+
+    def ends(self, step: int) -> bool:
+        """Whether a validation follows once `step` steps are done."""
+        return step % self.every == 0 or step == self.last
+
+
+class DataModule(LightningDataModule):
+    """Training by steps in stretches; validation by passes over the whole split.
+
+    One stretch is what Lightning calls an epoch: it ends with a validation. Passes over the data are counted by the plan.
+    """
+
+    def __init__(self, *, steps: Steps, stretch: Stretch, passes: dict[str, Pass], corpora: dict[str, Corpus],
+                 workers: int, pin_memory: bool) -> None:  # fmt: skip
+        super().__init__()
+        self.steps, self.stretch, self.passes, self.corpora = steps, stretch, passes, corpora
+        self.workers, self.pin_memory = workers, pin_memory
+
+    def train_dataloader(self) -> DataLoader[Step]:
+        return self._loader(self.steps, sampler=self.stretch)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.passes["validation"])
+
+    def _loader(self, dataset: Steps | Pass, **more: Any) -> DataLoader[Any]:
+        # Items are whole steps already, so nothing is left to collate (batch_size=None).
+        return DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory,
+                          persistent_workers=self.workers > 0, **more)  # fmt: skip

@@ -1,0 +1,118 @@
+"""Docstrings of the Python packages on this machine: a corpus of technical English without a download."""
+
+import json
+import logging
+import os
+import pkgutil
+import platform
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformer_lab.data.examples import Document, Split
+from transformer_lab.data.sources.base import Cut, Source, no_such_name
+
+log = logging.getLogger(__name__)
+SHORTEST = 40  # characters; what is shorter says little
+FILES_AT_ONCE = 128  # of one worker: enough to hide its start of some 30 ms
+SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
+
+
+class Docstrings(Source):
+    """Each docstring is a document; what occurs twice is read once."""
+
+    example_type = Document
+
+    def __init__(self, *, packages: list[str], validation: float = 0.05, test: float = 0.05) -> None:
+        if not packages:
+            raise ValueError("data.packages is empty: name a package, for instance stdlib")
+        self.cut = Cut(validation=validation, test=test)
+        self.roots = {package: _roots(package) for package in packages}
+        self._read: list[Document] | None = None  # scanning costs seconds and is asked for more than once
+
+    def signature(self) -> dict[str, Any]:
+        packages = {}
+        for package, roots in self.roots.items():
+            files = [file for root in roots for file in _python_files(root)]
+            packages[package] = [_version(package), len(files), sum(os.stat(file).st_size for file in files)]
+        return {
+            "source": "docstrings",
+            "python": platform.python_version(),
+            "packages": packages,
+            "validation": self.cut.validation,
+            "test": self.cut.test,
+        }
+
+    def read(self) -> Iterator[tuple[Split, Document]]:
+        if self._read is None:
+            self._read = self._scan()
+        yield from self.cut(lambda: self._read or [])
+
+    def _scan(self) -> list[Document]:
+        files = [file for roots in self.roots.values() for root in roots for file in _python_files(root)]
+        groups = [files[i : i + FILES_AT_ONCE] for i in range(0, len(files), FILES_AT_ONCE)]
+        texts: dict[str, None] = {}  # a set that keeps the order
+        with ThreadPoolExecutor(_cores()) as pool:
+            for done, found in enumerate(pool.map(_docstrings, groups), 1):
+                texts.update(dict.fromkeys(text for text in found if len(text) >= SHORTEST))
+                if done % 8 == 0 or done == len(groups):
+                    read = min(done * FILES_AT_ONCE, len(files))
+                    log.info(
+                        "Docstrings: %s of %s files, %s docstrings", f"{read:,}", f"{len(files):,}", f"{len(texts):,}"
+                    )
+        if not texts:
+            raise ValueError(f"data.packages={','.join(self.roots)}: not one docstring of {SHORTEST} characters in it")
+        return [Document(text) for text in texts]
+
+
+def _docstrings(files: list[str]) -> list[str]:
+    """A process of its own for each group: one thread waits for it, so the cores are used and the order stays."""
+    scan = [sys.executable, "-I", "-S", "-W", "ignore", str(Path(__file__).with_name("docstring_scan.py"))]
+    return json.loads(subprocess.run(scan, input=json.dumps(files).encode(), stdout=subprocess.PIPE, check=True).stdout)
+
+
+def _roots(package: str) -> list[str]:
+    """Folders, or the one file, of an importable name, which is found but not imported."""
+    if package == "stdlib":
+        return [sysconfig.get_path("stdlib")]
+    try:
+        spec = None if "." in package else find_spec(package)  # find_spec imports the parent of a dotted name
+    except ValueError:  # modules without a spec, such as __main__
+        spec = None
+    if spec is None:
+        raise no_such_name("data.packages", package, _installed(), "not a package installed here")
+    roots = list(spec.submodule_search_locations or [spec.origin or ""])
+    if not spec.submodule_search_locations and not roots[0].endswith(".py"):
+        raise ValueError(f"data.packages={package}: compiled, there is no Python source to read")
+    return roots
+
+
+@cache
+def _installed() -> frozenset[str]:
+    return frozenset({"stdlib", *sys.stdlib_module_names, *(module.name for module in pkgutil.iter_modules())})
+
+
+def _python_files(root: str) -> Iterator[str]:
+    if root.endswith(".py"):
+        yield root
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(set(folders) - SKIPPED)
+        yield from (os.path.join(folder, name) for name in sorted(names) if name.endswith(".py"))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # installed under another name; the sizes tell its changes too
+        return None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

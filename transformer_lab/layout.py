@@ -1,0 +1,64 @@
+"""Where each sequence of a packed batch lies: sequences are laid end to end, and no token is padding.
+
+**N** tokens of a batch, **B** sequences, **T** length of a sequence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """`B` sequences laid end to end; build one with `Layout.of(lengths)`.
+
+    `scratch` is where attention kernels keep what they worked out about this batch, so that the second layer
+    need not work it out again.
+    """
+
+    offsets: Tensor  # (B+1,) int32, where each sequence begins; offsets[-1] == N
+    longest: int
+    positions: Tensor  # (N,) int64, the place of each token in its own sequence
+    scratch: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, lengths: Sequence[int] | Tensor) -> "Layout":
+        """Lay out sequences of these lengths, each at least 1."""
+        lengths = torch.as_tensor(lengths, dtype=torch.int64)
+        offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
+        torch.cumsum(lengths, 0, out=offsets[1:])
+        positions = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(lengths)
+        return cls(offsets.to(torch.int32), int(lengths.max()), positions)
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:  # (B,)
+        return self.offsets.diff()
+
+    @property
+    def equal(self) -> bool:
+        """Whether all sequences are of one length, so that `(N, …)` is a view of `(B, T, …)`."""
+        return len(self.positions) == self.num_sequences * self.longest
+
+    @property
+    def sequence(self) -> Tensor:
+        """Which sequence each token belongs to: (N,)."""
+        if "sequence" not in self.scratch:
+            ids = torch.arange(self.num_sequences, device=self.offsets.device)
+            self.scratch["sequence"] = ids.repeat_interleave(self.lengths, output_size=len(self.positions))
+        return self.scratch["sequence"]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Layout":
+        if self.offsets.device == torch.device(device):
+            return self
+        move = {"device": device, "non_blocking": non_blocking}
+        return Layout(self.offsets.to(**move), self.longest, self.positions.to(**move))
+
+    def pin_memory(self) -> "Layout":
+        return Layout(self.offsets.pin_memory(), self.longest, self.positions.pin_memory())

@@ -1,0 +1,52 @@
+"""Multi-head attention (Vaswani et al., 2017, arXiv:1706.03762) with grouped keys and values (arXiv:2305.13245).
+
+**N** tokens of a batch, **D** width, **H** heads, **G** key/value heads, **K** head width.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from transformer_lab.layout import Layout
+from transformer_lab.models.layers.cache import LayerCache
+from transformer_lab.models.layers.positions.base import Position
+
+Kernel = Callable[..., Tensor]
+Norm = Callable[..., nn.Module]  # called with dim=…
+
+
+class Attention(nn.Module):
+    """Tokens of a sequence look at each other; `kernel` does the looking (see `kernels/`).
+
+    `norm` normalises queries and keys over each head (Henry et al., 2020, arXiv:2010.04245); None: not at all.
+    `window` limits how far back a token sees (Beltagy et al., 2020, arXiv:2004.05150); None: all the way.
+    """
+
+    def __init__(self, *, dim: int, num_heads: int, num_kv_heads: int, causal: bool, window: int | None,
+                 norm: Norm | None, bias: bool, kernel: Kernel) -> None:  # fmt: skip
+        super().__init__()
+        head_dim = dim // num_heads
+        self.head_dim, self.num_kv_heads = head_dim, num_kv_heads
+        self.causal, self.window, self.kernel = causal, window, kernel
+        self.query = nn.Linear(dim, num_heads * head_dim, bias=bias)
+        self.key = nn.Linear(dim, num_kv_heads * head_dim, bias=bias)
+        self.value = nn.Linear(dim, num_kv_heads * head_dim, bias=bias)
+        self.out = nn.Linear(num_heads * head_dim, dim, bias=bias)
+        self.query_norm = norm(dim=head_dim) if norm else nn.Identity()
+        self.key_norm = norm(dim=head_dim) if norm else nn.Identity()
+
+    def forward(
+        self, x: Tensor, layout: Layout, position: Position, cache: LayerCache | None = None
+    ) -> Tensor:
+        q, k, v = (part(x).unflatten(-1, (-1, self.head_dim)) for part in (self.query, self.key, self.value))
+        q = position.rotate(self.query_norm(q), layout.positions)  # (N, H, K)
+        k = position.rotate(self.key_norm(k), layout.positions)  # (N, G, K)
+        continues = cache is not None and cache.filled > 0
+        if cache is not None:
+            cache.write(k, v, layout)
+        if cache is not None and continues:
+            mixed = cache.attend(q, layout.positions, window=self.window, bias=position.bias)
+        else:
+            rules = {"causal": self.causal, "window": self.window, "bias": position.bias}
+            mixed = self.kernel(q, k, v, queries=layout, keys=layout, **rules)
+        return self.out(mixed.flatten(1))  # (N, D)

@@ -1,0 +1,106 @@
+"""PyTorch's scaled dot product attention over sequences regrouped by length; runs on every device.
+
+Sequences of one length are a view of the packed batch and need no mask. Others are sorted, cut into groups of
+similar length and padded within the group; a causal group needs no mask either, as its padding lies in the future.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from transformer_lab.layout import Layout
+from transformer_lab.models.layers.kernels.reference import Bias, visible
+
+# A group's shortest sequence has at least this share of its longest one: less waste against fewer calls.
+SIMILAR = 0.8
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sequences of similar length, as indices into the packed batch; padding points at the sequence's start."""
+
+    queries: Tensor  # (B, Q)
+    keys: Tensor  # (B, K)
+    keep: Tensor | None  # (B, 1, 1, K), False where a key is padding; None where there is none
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
+           window: int | None, bias: Bias) -> Tensor:  # fmt: skip
+    rules = {"causal": causal, "window": window, "bias": bias}
+    if queries.equal and keys.equal:
+        size = queries.num_sequences
+        q, k, v = (x.unflatten(0, (size, -1)) for x in (q, k, v))  # (B, T, H, K)
+        return _attend_group(q, k, v, keep=None, **rules).flatten(0, 1)
+    groups, order = _regroup(queries, keys)
+    outputs = []
+    for group in groups:
+        keep = None if causal else group.keep
+        mixed = _attend_group(q[group.queries], k[group.keys], v[group.keys], keep=keep, **rules)
+        outputs.append(mixed.flatten(0, 1))  # (B * Q, H, K)
+    return torch.cat(outputs)[order]
+
+
+def _attend_group(q: Tensor, k: Tensor, v: Tensor, *, keep: Tensor | None, causal: bool, window: int | None,
+                  bias: Bias) -> Tensor:  # fmt: skip
+    """Attention within B sequences of one length: q (B, Q, H, K), k and v (B, K, G, K) -> (B, Q, H, K)."""
+    query_positions = torch.arange(q.shape[1], device=q.device)
+    key_positions = torch.arange(k.shape[1], device=k.device)
+    mask = bias(query_positions, key_positions)  # (H, Q, K)
+    if mask is not None or window is not None:
+        hidden = ~visible(query_positions, key_positions, causal, window)
+        if keep is not None:
+            hidden = hidden | ~keep  # (B, 1, Q, K)
+        mask = q.new_zeros(hidden.shape) if mask is None else mask.to(q.dtype)
+        mask = mask.masked_fill(hidden, float("-inf"))
+        mask = mask.expand(q.shape[0], q.shape[2], -1, -1)
+        causal = False
+    else:
+        mask = keep
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    grouped = q.shape[1] != k.shape[1]
+    mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+    return mixed.transpose(1, 2)
+
+
+def _regroup(queries: Layout, keys: Layout) -> tuple[list[Group], Tensor]:
+    """The groups of a batch, and where each packed token lies in their concatenated outputs: (N,)."""
+    found = queries.scratch.get(("groups", id(keys)))
+    if found is None:
+        found = queries.scratch[("groups", id(keys))] = _similar_lengths(queries, keys)
+    return found
+
+
+def _similar_lengths(queries: Layout, keys: Layout) -> tuple[list[Group], Tensor]:
+    device = queries.offsets.device
+    query_offsets, key_offsets = queries.offsets.cpu().long(), keys.offsets.cpu().long()
+    query_lengths, key_lengths = query_offsets.diff(), key_offsets.diff()
+    by_length = sorted(range(len(query_lengths)), key=(query_lengths + key_lengths).tolist().__getitem__)
+    cuts = _cuts((query_lengths + key_lengths)[by_length].tolist())
+    groups, order, written = [], torch.empty(int(query_offsets[-1]), dtype=torch.int64), 0
+    for begin, end in zip(cuts, cuts[1:], strict=False):
+        members = torch.tensor(by_length[begin:end])
+        query_index, query_real = _padded(query_offsets[members], query_lengths[members])
+        key_index, key_real = _padded(key_offsets[members], key_lengths[members])
+        order[query_index[query_real]] = written + query_real.flatten().nonzero().squeeze(1)
+        written += query_index.numel()
+        keep = None if key_real.all() else key_real[:, None, None, :].to(device)
+        groups.append(Group(query_index.to(device), key_index.to(device), keep))
+    return groups, order.to(device)
+
+
+def _cuts(lengths: list[int]) -> list[int]:
+    """Where ascending lengths are cut so that each group holds similar ones."""
+    cuts = [len(lengths)]
+    for place in range(len(lengths) - 1, -1, -1):
+        if lengths[place] < SIMILAR * lengths[cuts[-1] - 1]:
+            cuts.append(place + 1)
+    return [0, *reversed(cuts)]
+
+
+def _padded(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of B sequences, (B, T), and which of them are real."""
+    places = torch.arange(int(lengths.max()))
+    real = places < lengths[:, None]
+    return starts[:, None] + places * real, real

@@ -1,0 +1,28 @@
+"""How a model learns about order: a scheme fills in one of three hooks, and each does nothing by default."""
+
+from torch import Tensor, nn
+
+
+class Position(nn.Module):
+    """No order at all; the base of every scheme.
+
+    A stack owns one scheme and hands it to its blocks, which call the hooks with the places of their tokens.
+    `max_length` is the longest sequence the scheme can serve; None where there is no limit.
+    """
+
+    max_length: int | None = None
+
+    def __init__(self, *, dim: int, num_heads: int) -> None:
+        super().__init__()
+
+    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Add to the embeddings: x (N, D), positions (N,) -> (N, D)."""
+        return x
+
+    def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Turn queries or keys: x (N, H, K), positions (N,) -> (N, H, K)."""
+        return x
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor | None:
+        """What is added to the scores of Q queries and K keys of one sequence: (H, Q, K), or None."""
+        return None

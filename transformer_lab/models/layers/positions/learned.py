@@ -1,0 +1,18 @@
+"""One trained vector per place, as in GPT-2 and BERT (Gehring et al., 2017, arXiv:1705.03122)."""
+
+from torch import Tensor, nn
+
+from transformer_lab.models.layers.positions.base import Position
+
+
+class Learned(Position):
+    def __init__(self, *, dim: int, num_heads: int, max_length: int) -> None:
+        super().__init__(dim=dim, num_heads=num_heads)
+        if max_length < 1:
+            raise ValueError(f"position.max_length: {max_length} places are too few; at least 1")
+        self.max_length = max_length
+        self.table = nn.Embedding(max_length, dim)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        return x + self.table(positions)

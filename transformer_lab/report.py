@@ -1,0 +1,93 @@
+"""What a run says: its log, the table before the first step, and the summary after the last."""
+
+import logging
+import warnings
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from transformer_lab.data.module import DataModule
+from transformer_lab.tasks.base import Task
+from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.progress import Budget
+
+log = logging.getLogger("transformer_lab")
+
+
+class RunLog:
+    """The log of one run: shown as it is written, and kept in `log.txt` as soon as there is a folder for it."""
+
+    def __init__(self) -> None:
+        self.console = Console()
+        self._waiting = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
+        shown = RichHandler(console=self.console, show_level=False, show_path=False, log_time_format="%H:%M:%S")
+        log.handlers = [shown, self._waiting]
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+    def keep_in(self, folder: Path) -> None:
+        kept = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        kept.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        self._waiting.setTarget(kept)
+        self._waiting.flush()
+        log.handlers[1] = kept
+
+    def table(self, title: str, rows: dict[str, str]) -> None:
+        """Show facts as a table; in the log, one line each."""
+        table = Table(title=title, show_header=False, title_justify="left")
+        for name, value in rows.items():
+            table.add_row(name, value)
+        self.console.print(table)
+        for name, value in rows.items():
+            log.handlers[1].handle(log.makeRecord(log.name, logging.INFO, "", 0, f"{name}: {value}", (), None))
+
+    def say(self, text: str) -> None:
+        """Text for the terminal alone, as it stands."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def facts_before(config: dict[str, Any], task: Task, loaders: DataModule, budget: Budget, machine: Hardware,
+                 kernel: str) -> dict[str, str]:  # fmt: skip
+    """What a run is about to do."""
+    facts = {"parameters": f"{sum(p.numel() for p in task.parameters()):,}",
+             "vocabulary": f"{task.model.embedding.num_embeddings:,} tokens"}  # fmt: skip
+    for split, corpus in loaders.corpora.items():
+        facts[split] = f"{corpus.num_documents:,} documents, {len(corpus.tokens):,} tokens, {corpus.text_bytes:,} bytes"
+    steps = loaders.steps
+    per_step = config["tokens_per_step"] // task.context * task.context
+    batches = -(-steps.plan.units_per_step // steps.units_per_batch)
+    facts["tokens per step"] = f"{per_step:,} in {batches} micro-batch{'es' if batches > 1 else ''}"
+    epochs = budget.total_steps / steps.plan.steps_per_epoch if budget.total_steps else None
+    facts["steps"] = (
+        f"{budget.total_steps:,} ({epochs:.2f} epochs)" if epochs else f"as many as fit {budget.seconds / 60:g} minutes"
+    )
+    facts["device"] = machine.description
+    facts["precision"] = "bf16, weights in fp32" if machine.bf16 else "fp32"
+    facts["attention kernel"] = kernel
+    return facts
+
+
+def words_after(metrics: dict[str, Any], folder: Path) -> str:
+    """What a run has shown, where it lies, and what to try next."""
+    lines = [f"{split}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics[split].items())
+             for split in ("validation", "test") if metrics.get(split)]  # fmt: skip
+    lines.append(
+        f"{metrics['steps']:,} steps, {metrics['tokens']:,} tokens, {metrics['tokens_per_second']:,.0f} tokens/s"
+    )
+    lines.append(f"run: {folder}")
+    lines.append("next:")
+    lines.append(f'  python scripts/predict.py run={folder} prompt="Return the"')
+    lines.append(f"  python scripts/evaluate.py run={folder}")
+    lines.append("  tensorboard --logdir outputs")
+    return "\n".join(lines)
+
+
+def quiet_lightning() -> None:
+    """Lightning's notes on loaders and hardware say nothing that the table does not."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")

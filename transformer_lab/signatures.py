@@ -1,0 +1,295 @@
+"""What a class or function takes, read from its source without importing it: a typo is answered at once."""
+
+import ast
+import importlib
+import inspect
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+# Bases without arguments of their own; other classes of torch and lightning are imported to be asked.
+EMPTY = {
+    "Module",
+    "Callback",
+    "LightningModule",
+    "LightningDataModule",
+    "Dataset",
+    "Sampler",
+    "IterableDataset",
+}
+STANDARD = {"builtins", "abc", "typing", "collections"}
+UNKNOWN: Any = ...  # a value that could not be resolved, reported elsewhere: fits everywhere
+
+
+@dataclass(frozen=True)
+class Parameter:
+    kind: ast.expr | None  # its annotation
+    required: bool
+    module: "Module | None" = None  # where the names in the annotation are defined
+
+
+@dataclass(frozen=True)
+class Signature:
+    name: str
+    parameters: dict[str, Parameter]
+    open: bool = False  # takes any keyword
+    function: bool = False
+
+
+class Module:
+    """The names that one source file defines and imports."""
+
+    def __init__(self, name: str, file: Path) -> None:
+        self.name, self.file = name, file
+        self.package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        self.names: dict[str, ast.AST | str] = {}  # a definition, the value of a constant, or a dotted name
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                self.names[node.name] = node
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                self.names[node.targets[0].id] = node.value
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                self.names.update(self._imported(node))
+
+    def _imported(self, node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield (alias.asname, alias.name) if alias.asname else (alias.name.split(".")[0],) * 2
+            return
+        package = self.package.split(".")
+        prefix = [*package[: len(package) + 1 - node.level], *filter(None, [node.module])]
+        origin = ".".join(prefix) if node.level else node.module
+        for alias in node.names:
+            yield alias.asname or alias.name, f"{origin}.{alias.name}"
+
+    def dotted(self, node: ast.expr) -> str:
+        """`nn.Module` -> `torch.nn.Module`, through the imports; what is defined here gets this module's name."""
+        first, *rest = ast.unparse(node).split("[")[0].split(".")
+        found = self.names.get(first, f"builtins.{first}")
+        return ".".join([found if isinstance(found, str) else f"{self.name}.{first}", *rest])
+
+
+@cache
+def module(name: str) -> Module | None:
+    """Only the top-level package is looked up; its parents' code never runs."""
+    top, *rest = name.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not all(part.isidentifier() for part in rest):
+        return None
+    if not rest and spec.origin and spec.origin.endswith(".py"):
+        return Module(name, Path(spec.origin))
+    for folder in spec.submodule_search_locations or ():
+        place = Path(folder, *rest)
+        for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+            if file.is_file():
+                return Module(name, file)
+    return None
+
+
+def definition(target: str) -> tuple[Module, ast.AST] | None:
+    """Where a dotted name is defined, following imports inside its own top-level package only."""
+    for _ in range(10):
+        home, _, name = target.rpartition(".")
+        place = module(home) if home else None
+        found = place.names.get(name) if place else None
+        if place is None or found is None:
+            return None
+        if not isinstance(found, str):
+            return place, found
+        if found.split(".")[0] != target.split(".")[0]:
+            return None
+        target = found
+    return None
+
+
+@cache
+def signature(target: str) -> Signature | None:
+    """Of a class or function; None if there is none of that name."""
+    found = definition(target)
+    if found is None:
+        return None
+    place, node = found
+    name = target.rpartition(".")[2]
+    if isinstance(node, ast.FunctionDef):
+        return Signature(name, _parameters(node, place), node.args.kwarg is not None, function=True)
+    return _of_class(name, node, place) if isinstance(node, ast.ClassDef) else None
+
+
+def _of_class(name: str, node: ast.ClassDef, place: Module) -> Signature:
+    init = next((x for x in node.body if isinstance(x, ast.FunctionDef) and x.name == "__init__"), None)
+    fields = {}
+    if any("dataclass" in ast.unparse(x).split("(")[0] for x in node.decorator_list):
+        fields = _fields(node, place)
+    if init and not (passed := _passed_on(init)):
+        return Signature(name, _parameters(init, place), init.args.kwarg is not None)
+    bases = map(_of_base, map(place.dotted, node.bases))
+    above = next((x for x in bases if x.parameters or x.open), Signature(name, {}))
+    if init:  # `super().__init__(dim=dim, **kwargs)`: the base's arguments too, but for those given there
+        inherited = {k: v for k, v in above.parameters.items() if k not in passed}
+        return Signature(name, inherited | _parameters(init, place), above.open)
+    return Signature(name, above.parameters | fields, above.open)
+
+
+def _of_base(base: str) -> Signature:
+    top, name = base.split(".")[0], base.rpartition(".")[2]
+    if top in STANDARD or (top in ("torch", "lightning") and name in EMPTY):
+        return Signature(base, {})
+    if top in ("torch", "lightning"):
+        return imported(base)
+    return signature(base) or Signature(base, {}, open=True)
+
+
+def _passed_on(init: ast.FunctionDef) -> set[str]:
+    """What `super().__init__(…, **kwargs)` gives, `**` included; empty if there is no such call."""
+    for node in ast.walk(init):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__":
+            names = {word.arg or "**" for word in node.keywords}
+            return names if "**" in names else set()
+    return set()
+
+
+def _parameters(node: ast.FunctionDef, place: Module) -> dict[str, Parameter]:
+    plain = [x for x in (*node.args.posonlyargs, *node.args.args) if x.arg not in ("self", "cls")]
+    optional = len(plain) - len(node.args.defaults)
+    found = {x.arg: Parameter(x.annotation, i < optional, place) for i, x in enumerate(plain)}
+    for x, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+        found[x.arg] = Parameter(x.annotation, default is None, place)
+    return found
+
+
+def _fields(node: ast.ClassDef, place: Module) -> dict[str, Parameter]:
+    found = {}
+    for x in node.body:
+        if not (isinstance(x, ast.AnnAssign) and isinstance(x.target, ast.Name)):
+            continue
+        given = {}
+        if isinstance(x.value, ast.Call) and ast.unparse(x.value.func).endswith("field"):
+            given = {word.arg: ast.unparse(word.value) for word in x.value.keywords}
+            required = not {"default", "default_factory"} & set(given)
+        else:
+            required = x.value is None
+        if given.get("init") != "False" and not ast.unparse(x.annotation).startswith(("ClassVar", "KW_ONLY")):
+            found[x.target.id] = Parameter(x.annotation, required, place)
+    return found
+
+
+@cache
+def imported(target: str, parent: str = "") -> Signature:
+    """Of another library's class, which is really imported; it must descend from one called `parent`."""
+    home, _, name = target.rpartition(".")
+    thing = getattr(importlib.import_module(home), name)
+    if not inspect.isclass(thing) or (parent and parent not in [x.__name__ for x in thing.__mro__]):
+        raise ValueError(f"refused: {target!r} is no {parent or 'class'}")
+    return live(thing)
+
+
+def live(thing: Any) -> Signature:
+    """Of a class or function at hand."""
+    parameters = inspect.signature(thing).parameters.values()
+    named = [x for x in parameters if x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]
+    found = {x.name: Parameter(_written(x.annotation), x.default is x.empty) for x in named}
+    return Signature(
+        thing.__name__,
+        found,
+        open=any(x.kind is x.VAR_KEYWORD for x in parameters),
+        function=not inspect.isclass(thing),
+    )
+
+
+def _written(annotation: Any) -> ast.expr | None:
+    if annotation is inspect.Parameter.empty:
+        return None
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    try:
+        return ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return None
+
+
+PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str, "Path": str}
+LISTS = {"list", "List", "Sequence", "Iterable", "tuple", "Tuple", "set", "frozenset"}
+MAPPINGS = {"dict", "Dict", "Mapping"}
+
+
+def expected(parameter: Parameter, value: Any) -> str | None:
+    """What was expected, if the value does not fit; an annotation that says nothing to us fits all."""
+    words = _mismatch(parameter.kind, value, parameter.module)
+    return " or ".join(dict.fromkeys(words)) if words else None
+
+
+def _mismatch(kind: ast.expr | None, value: Any, place: Module | None) -> list[str]:
+    if value is UNKNOWN:
+        return []
+    match kind:
+        case ast.Constant(value=None):
+            return [] if value is None else ["null"]
+        case ast.Constant(value=str(text)):
+            return _mismatch(_written(text), value, place)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _either([left, right], value, place)
+        case ast.Subscript(value=base, slice=inner):
+            return _generic(ast.unparse(base).rpartition(".")[2], inner, value, place)
+        case ast.Name() | ast.Attribute():
+            return _named(kind, value, place)
+    return []
+
+
+def _either(kinds: list[ast.expr], value: Any, place: Module | None) -> list[str]:
+    words = [_mismatch(kind, value, place) for kind in kinds]
+    return [word for some in words for word in some] if all(words) else []
+
+
+def _generic(name: str, inner: ast.expr, value: Any, place: Module | None) -> list[str]:
+    parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    if name == "Literal":
+        options = [ast.literal_eval(part) for part in parts]
+        fits = any(type(option) is type(value) and option == value for option in options)
+        return [] if fits else [shown(option) for option in options]
+    if name in ("Union", "Optional"):
+        return _either([*parts, *([ast.Constant(None)] if name == "Optional" else [])], value, place)
+    if name in LISTS | MAPPINGS:
+        mapping = name in MAPPINGS
+        if not isinstance(value, dict if mapping else list):
+            return ["a section" if mapping else "a list"]
+        fixed = name in ("tuple", "Tuple") and not (len(parts) == 2 and ast.unparse(parts[1]) == "...")
+        if fixed and len(value) != len(parts):
+            return [f"a list of {len(parts)}"]
+        kinds = parts if fixed else [parts[-1] if mapping else parts[0]] * len(value)
+        values = value.values() if mapping else value
+        wrong = [word for k, v in zip(kinds, values, strict=True) for word in _mismatch(k, v, place)]
+        return [f"a {'section' if mapping else 'list'} of {wrong[0]}"] if wrong else []
+    return _mismatch(parts[0], value, place) if name == "Annotated" else []
+
+
+def _named(kind: ast.expr, value: Any, place: Module | None) -> list[str]:
+    name = ast.unparse(kind).rpartition(".")[2]
+    if name in PLAIN:
+        fits = isinstance(value, PLAIN[name]) and (name == "bool" or not isinstance(value, bool))
+        if fits and isinstance(value, float) and not math.isfinite(value):
+            return ["a finite number"]
+        return [] if fits else [name.replace("Path", "str")]
+    if name in LISTS:
+        return [] if isinstance(value, list) else ["a list"]
+    if name in MAPPINGS:
+        return [] if isinstance(value, dict) else ["a section"]
+    found = definition(place.dotted(kind)) if place else None
+    if found and isinstance(found[1], ast.Subscript | ast.BinOp | ast.Name | ast.Attribute):
+        return _mismatch(found[1], value, found[0])  # an alias: `Section = dict[str, Any]`
+    return []
+
+
+def shown(value: Any) -> str:
+    """As one would write it in YAML."""
+    words = {None: "null", True: "true", False: "false"}
+    if value is UNKNOWN:
+        return "something unresolved"
+    if isinstance(value, dict):
+        return "a section"
+    return words[value] if value is None or isinstance(value, bool) else repr(value)

@@ -1,0 +1,80 @@
+"""What a person sees of a run while it goes on: a progress bar, lines in the log, samples in TensorBoard."""
+
+import logging
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from transformer_lab.data.store import Corpus
+
+log = logging.getLogger(__name__)
+
+
+class ProgressBar(Callback):
+    """Steps done, loss, tokens per second and time left, in a terminal; elsewhere the log's lines must do."""
+
+    def __init__(self, *, console: Console) -> None:
+        columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
+                   TextColumn("{task.fields[facts]}"), TimeRemainingColumn())  # fmt: skip
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task: TaskID | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bar.start()
+        total = pl_module.budget.total_steps
+        self.task = self.bar.add_task("training", total=total, completed=pl_module.progress.step, facts="")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        assert self.task is not None
+        point, facts = pl_module.point, ""
+        if point:
+            facts = f"loss {point['train/loss']:.3f} · {point['train/tokens_per_second']:,.0f} tokens/s"
+        self.bar.update(self.task, completed=pl_module.progress.step, facts=facts)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.task is not None:
+            self.bar.update(self.task, description="validating")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.task is not None:
+            self.bar.update(self.task, description="training")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bar.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.bar.stop()
+
+
+class ValidationLines(Callback):
+    """One line in the log after each validation."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started, self.began_at = time.monotonic(), pl_module.progress.step
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        step, total = pl_module.progress.step, pl_module.budget.total_steps
+        parts = [f"step {step}/{total}" if total else f"step {step}"]
+        if pl_module.point:
+            parts.append(f"train loss {pl_module.point['train/loss']:.4f}")
+        parts += [f"val {name.replace('_', ' ')} {value:.4g}" for name, value in pl_module.validated.items()]
+        if total and step > self.began_at:
+            left = (time.monotonic() - self.started) / (step - self.began_at) * (total - step)
+            parts.append(f"{left:.0f} s left")
+        log.info(" · ".join(parts))
+
+
+class Samples(Callback):
+    """Predictions for people to read, as text in TensorBoard, after each validation."""
+
+    def __init__(self, *, corpus: Corpus) -> None:
+        self.corpus = corpus
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(pl_module.logger, TensorBoardLogger):
+            text = pl_module.task.samples(self.corpus)
+            pl_module.logger.experiment.add_text("samples", text, global_step=pl_module.progress.step)

@@ -1,0 +1,55 @@
+"""What the run runs on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Device, number format and size of a forward pass; none of them changes what is computed beyond rounding.
+
+    `precision` is fp32, bf16 (products and activations; weights stay fp32) or auto: bf16 on a GPU that has it.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    precision: Literal["auto", "fp32", "bf16"]
+    compile: bool
+    micro_batch_tokens: int
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_tokens < 1:
+            raise ValueError(f"hardware.micro_batch_tokens: {self.micro_batch_tokens} is too small; at least 1")
+        if self.workers < 0:
+            raise ValueError(f"hardware.workers: {self.workers} is negative; 0 loads in the main process")
+        if self.accelerator == "gpu" and not torch.cuda.is_available():
+            raise ValueError(
+                "hardware.accelerator: gpu asked for, but PyTorch finds no CUDA device; hardware=cpu runs here"
+            )
+        if self.bf16 and self.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
+            if not torch.cpu._is_avx512_bf16_supported():
+                raise ValueError("hardware.precision: bf16 is many times slower than fp32 on this CPU; precision=fp32")
+
+    @property
+    def device(self) -> torch.device:
+        gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
+        return torch.device("cuda" if gpu else "cpu")
+
+    @property
+    def bf16(self) -> bool:
+        if self.precision == "auto":
+            return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return self.precision == "bf16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What products are computed in."""
+        return torch.bfloat16 if self.bf16 else torch.float32
+
+    @property
+    def description(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name()
+        return f"CPU, {torch.get_num_threads()} threads"

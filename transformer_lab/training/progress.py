@@ -1,0 +1,71 @@
+"""How far a run has come and when it ends: what a checkpoint keeps besides weights and optimizer."""
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Best:
+    """The validation that scored best so far: its step and everything it reported."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass
+class Window:
+    """What happened since the last point of the training curves."""
+
+    loss: float = 0.0  # summed over the targets
+    targets: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Progress:
+    """Counters of a run, over all its resumptions."""
+
+    step: int = 0  # optimizer steps done
+    tokens: int = 0  # tokens they held, over all devices
+    seconds: float = 0.0  # spent in training steps, without validation
+    window: Window = field(default_factory=Window)
+    best: Best | None = None
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        best = state["best"]
+        self.__init__(**{**state, "window": Window(**state["window"]), "best": Best(**best) if best else None})  # type: ignore[misc]
+
+
+class Budget:
+    """The end of a run: the first limit reached. `total_steps` is None if only time limits it.
+
+    Raises ValueError where there is no limit, or one that leaves no step.
+    """
+
+    def __init__(self, *, steps_per_epoch: int, tokens_per_step: int, max_steps: int | None, max_epochs: int | None,
+                 max_tokens: int | None, max_minutes: float | None) -> None:  # fmt: skip
+        limits = {
+            "max_steps": max_steps,
+            "max_epochs": None if max_epochs is None else max_epochs * steps_per_epoch,
+            "max_tokens": None if max_tokens is None else max_tokens // tokens_per_step,
+        }
+        steps = {name: limit for name, limit in limits.items() if limit is not None}
+        if not steps and max_minutes is None:
+            raise ValueError("max_steps: no limit is set; give max_steps, max_epochs, max_tokens or max_minutes")
+        for name, limit in steps.items():
+            if limit < 1:
+                raise ValueError(f"{name}: leaves no step; one step holds {tokens_per_step} tokens")
+        self.total_steps: int | None = min(steps.values()) if steps else None
+        self.seconds = math.inf if max_minutes is None else 60 * max_minutes
+        self.started = time.monotonic()
+
+    def spent(self, progress: Progress) -> bool:
+        """Whether the run is over. Minutes are those of this process."""
+        out_of_steps = self.total_steps is not None and progress.step >= self.total_steps
+        return out_of_steps or time.monotonic() - self.started > self.seconds
