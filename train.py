@@ -6,7 +6,8 @@ import sys
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from transformer_lab.checks import fail, full_error, preflight, problems
+from transformer_lab.checks import fail, full_error, problems
+from transformer_lab.command_line import preflight
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")

@@ -3,7 +3,7 @@
 import json
 from typing import Literal
 
-from transformer_lab.checks import answer
+from transformer_lab.script import answer
 
 
 def main(

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from transformer_lab.checks import answer
+from transformer_lab.script import answer
 
 
 def main(

@@ -12,8 +12,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from transformer_lab import checks
-from transformer_lab.checks import CONFIGS, arguments, preflight, problems
+from transformer_lab import command_line
+from transformer_lab.checks import problems
+from transformer_lab.command_line import CONFIGS, preflight
+from transformer_lab.script import arguments
 from transformer_lab.signatures import Parameter, expected, signature
 
 OPTIONS = [(file.parent.name, file.stem) for file in sorted(CONFIGS.glob("*/*.yaml"))]
@@ -184,7 +186,7 @@ def test_in_a_sweep_every_combination_is_checked_before_the_first(told, monkeypa
     assert told("-m", "position=none,learned", "position.max_length=64") == [
         "position.max_length: no such option of Position; there are "
     ]
-    monkeypatch.setattr(checks, "COMBINATIONS", 4)  # more than that: every value once
+    monkeypatch.setattr(command_line, "COMBINATIONS", 4)  # more than that: every value once
     assert told("-m", "model.dim=32,64,abc,128", "seed=range(0,2000)") == ["model.dim: expected int, found 'abc'"]
 
 
@@ -296,6 +298,9 @@ def test_nothing_but_known_parts_is_built(config):
     sections = list(hostile())
     assert len(sections) > 100 and problems(config) == []
     assert [section for section in sections if not problems(config | section)] == []
+    for target in TARGETS:  # the name itself is refused, not only what comes with it
+        lines = problems(config | {"callbacks": {"a": {"_target_": target}}})
+        assert any(line.startswith("callbacks.a._target_: ") for line in lines), target
 
 
 def test_a_strangers_config_names_the_package_only(config, package):
@@ -331,7 +336,10 @@ def test_help_shows_every_option(capsys):
 
 def test_a_script_reads_its_arguments_like_the_command_line(capsys):
     def main(*, run: str, prompt: str = "", steps: int = 3, data: dict | None = None):
-        """Does a thing."""
+        """Does a thing.
+
+        run: where it lies
+        """
 
     given = arguments(main, ["run=outputs/x", "prompt=Once: a", "steps=4", "data.path=a", "data.column=b"])
     assert given == {"run": "outputs/x", "prompt": "Once: a", "steps": 4, "data": {"path": "a", "column": "b"}}
@@ -341,7 +349,7 @@ def test_a_script_reads_its_arguments_like_the_command_line(capsys):
             arguments(main, words)
         assert stop.value.code == status
     out, err = capsys.readouterr()
-    assert "Does a thing." in out and "run" in out
+    assert "Does a thing." in out and "run=…" in out and "where it lies" in out
     assert err.splitlines() == [
         "error: stesp: no such argument; did you mean steps?",
         "error: steps: expected int, found 'x'",

@@ -6,7 +6,8 @@ import string
 
 import yaml
 
-from transformer_lab.checks import CONFIGS, CommandLine, problems
+from transformer_lab.checks import distance, problems
+from transformer_lab.command_line import CONFIGS, CommandLine
 
 DEFAULTS = re.findall(r"^  - (\w+): (\w+)$", (CONFIGS / "train.yaml").read_text(), re.M)
 FILES = {(file.parent.name, file.stem): file for file in sorted(CONFIGS.glob("*/*.yaml"))}
@@ -41,6 +42,18 @@ def answer_to_option(group, typo):
     line = CommandLine([f"{group}={typo}"], CONFIGS)
     line.rewritten()
     return line.found[0]
+
+
+def test_a_swap_is_one_slip():
+    assert [distance("model", x) for x in ("model", "modle", "mdel", "modell", "nodel", "", "omdle")] == [
+        0,
+        1,
+        1,
+        1,
+        1,
+        5,
+        2,
+    ]
 
 
 def test_the_right_name_comes_first():

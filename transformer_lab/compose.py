@@ -114,7 +114,7 @@ def train(
     quiet_lightning()
     trainer = Trainer(
         accelerator=machine.device.type, devices=1, precision="bf16-mixed" if machine.bf16 else "32-true",
-        logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=progress.step + 1 if resumed else None),
+        logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=progress.step + 1 if resume else None),
         callbacks=[ProgressBar(console=run_log.console), ValidationLines(),
                    Samples(corpus=loaders.corpora["validation"]), *watchers, saver],
         max_epochs=-1, num_sanity_val_steps=0, enable_checkpointing=False, enable_progress_bar=False,
@@ -191,7 +191,7 @@ def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
 
 
 def build_loaders(config: Section, task: Task, store: Store, machine: Hardware, progress: Progress) -> DataModule:
-    corpora: dict[str, Corpus] = dict(store.splits)
+    corpora: dict[Split, Corpus] = dict(store.splits)
     if config["overfit"]:
         corpora["train"] = corpora["validation"] = corpora["train"].head(config["tokens_per_step"])
     if "validation" not in corpora:
@@ -200,7 +200,7 @@ def build_loaders(config: Section, task: Task, store: Store, machine: Hardware, 
     units_per_step = config["tokens_per_step"] // task.context
     plan = Plan(num_units=packings["train"].num_units, units_per_step=units_per_step, seed=config["seed"],
                 data=store.text_hash)  # fmt: skip
-    sizes = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
+    sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
     steps = Steps(packing=packings.pop("train"), plan=plan, **sizes)
     passes = {split: Pass(packing=packing, **sizes) for split, packing in packings.items()}
     stretch = Stretch(now=lambda: progress.step, every=config["validate_every_steps"], last=None)
@@ -235,7 +235,12 @@ def load_run(run: str, extensions: list[str]) -> tuple[Task, Section]:
 def evaluate_run(task: Task, config: Section, split: Split) -> dict[str, float]:
     """The metrics of a loaded run on a split of its data."""
     machine: Hardware = build(config["hardware"])
-    store = prepare(build(config["data"]), task.tokenizer, end=task.collate.end, cache_dir=Path(config["cache_dir"]))
+    store = prepare(
+        build(config["data"]),
+        task.tokenizer,
+        end=task.tokenizer.special(task.specials[0]),
+        cache_dir=Path(config["cache_dir"]),
+    )
     if split not in store.splits:
         raise ValueError(f"split: the run's data have no {split} split; one of {', '.join(store.splits)}")
     packing = task.packing(store.splits[split])

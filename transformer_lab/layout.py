@@ -57,8 +57,8 @@ class Layout:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Layout":
         if self.offsets.device == torch.device(device):
             return self
-        move = {"device": device, "non_blocking": non_blocking}
-        return Layout(self.offsets.to(**move), self.longest, self.positions.to(**move))
+        offsets, positions = (x.to(device, non_blocking=non_blocking) for x in (self.offsets, self.positions))
+        return Layout(offsets, self.longest, positions)
 
     def pin_memory(self) -> "Layout":
         return Layout(self.offsets.pin_memory(), self.longest, self.positions.pin_memory())

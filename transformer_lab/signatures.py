@@ -213,7 +213,7 @@ def _written(annotation: Any) -> ast.expr | None:
         return None
 
 
-PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str, "Path": str}
+PLAIN: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "Path": str}
 LISTS = {"list", "List", "Sequence", "Iterable", "tuple", "Tuple", "set", "frozenset"}
 MAPPINGS = {"dict", "Dict", "Mapping"}
 
@@ -262,7 +262,7 @@ def _generic(name: str, inner: ast.expr, value: Any, place: Module | None) -> li
         if fixed and len(value) != len(parts):
             return [f"a list of {len(parts)}"]
         kinds = parts if fixed else [parts[-1] if mapping else parts[0]] * len(value)
-        values = value.values() if mapping else value
+        values = list(value.values()) if isinstance(value, dict) else value
         wrong = [word for k, v in zip(kinds, values, strict=True) for word in _mismatch(k, v, place)]
         return [f"a {'section' if mapping else 'list'} of {wrong[0]}"] if wrong else []
     return _mismatch(parts[0], value, place) if name == "Annotated" else []

@@ -149,8 +149,8 @@ def test_mistakes_with_a_file_are_told_in_one_line(tmp_path: Path) -> None:
 def test_a_fork_can_tokenize_in_silence() -> None:
     program = (
         "import os\nfrom transformer_lab.data.tokenizers import Bytes\n"
-        "tokenizer = Bytes().train([], specials=())\ntokenizer.encode_batch(['a'] * 100)\n"
-        "child = os.fork()\ntokenizer.encode_batch(['a'] * 100)\n"
+        "tokenizer = Bytes().train([], specials=())\ntokenizer.encode_batch(['a b'] * 10_000)\n"
+        "child = os.fork()\ntokenizer.encode_batch(['a b'] * 10_000)\n"
         "os._exit(0) if not child else os.waitpid(child, 0)"
     )
     bare = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}

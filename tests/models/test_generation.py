@@ -19,7 +19,7 @@ def test_cached_steps_equal_the_full_forward_also_after_reordering(position, var
     sequences = [list(prompt) for prompt in PROMPTS]
     cache = task.model.new_cache(len(sequences), 24)
     layout = Layout.of([len(s) for s in sequences])
-    tokens = torch.tensor(sum(sequences, []))
+    tokens = torch.tensor([token for sequence in sequences for token in sequence])
     for step in range(6):
         last = task.model(tokens, layout, cache)[layout.offsets[1:].long() - 1]
         for row, sequence in enumerate(sequences):

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
+from transformer_lab.data.examples import Split
 from transformer_lab.data.steps import Pass, Step, Steps
 from transformer_lab.data.store import Corpus
 
@@ -32,10 +33,11 @@ class Stretch(Sampler[int]):
 class DataModule(LightningDataModule):
     """Training by steps in stretches; validation by passes over the whole split.
 
-    One stretch is what Lightning calls an epoch: it ends with a validation. Passes over the data are counted by the plan.
+    One stretch is what Lightning calls an epoch: it ends with a validation. Passes over the data are counted by the
+    plan.
     """
 
-    def __init__(self, *, steps: Steps, stretch: Stretch, passes: dict[str, Pass], corpora: dict[str, Corpus],
+    def __init__(self, *, steps: Steps, stretch: Stretch, passes: dict[Split, Pass], corpora: dict[Split, Corpus],
                  workers: int, pin_memory: bool) -> None:  # fmt: skip
         super().__init__()
         self.steps, self.stretch, self.passes, self.corpora = steps, stretch, passes, corpora

@@ -19,8 +19,11 @@ WINDOW = 1 << 16  # pieces considered at once when packing: keeps its memory fla
 class Packing(Protocol):
     """Units that a plan can shuffle, none longer than `context` tokens."""
 
-    corpus: Corpus
-    context: int
+    @property
+    def corpus(self) -> Corpus: ...
+
+    @property
+    def context(self) -> int: ...
 
     @property
     def num_units(self) -> int: ...

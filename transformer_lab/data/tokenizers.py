@@ -6,7 +6,6 @@ All are built on the `tokenizers` library, so that a run's tokenizer is a plain 
 import hashlib
 import json
 import logging
-import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -24,7 +23,6 @@ MAX_CHARACTERS = 50_000_000  # more text hardly changes a vocabulary, and costs 
 RARE = 4  # single characters may take one part in RARE of a vocabulary; the rarest ones become unknown
 # A word with the space before it, digits, signs, white space: GPT-2's pattern without the English contractions.
 WORDS = Regex(r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-PARALLEL = "TOKENIZERS_PARALLELISM"
 
 
 class Tokenizer:
@@ -261,15 +259,3 @@ def _without_merges(tokens: list[str], specials: Sequence[str], unknown: str | N
     inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token=unknown))
     inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
     return inner
-
-
-def _stay_quiet_in_forks() -> None:
-    """A fork loses the library's threads: its child must work without them, and need not print a warning for it."""
-    if PARALLEL not in os.environ and hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=lambda: os.environ.__setitem__(PARALLEL, "false"),
-            after_in_parent=lambda: os.environ.pop(PARALLEL, None),
-        )
-
-
-_stay_quiet_in_forks()

@@ -3,6 +3,7 @@
 **N** tokens of a batch, **D** width, **H** heads.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.blocks import PreNormBlock
 from transformer_lab.models.layers.attention import Attention, Kernel, Norm
 from transformer_lab.models.layers.cache import Cache, LayerCache
+from transformer_lab.models.layers.feed_forward import FeedForward
 from transformer_lab.models.layers.positions.base import Position
 
 
@@ -34,7 +36,7 @@ class Decoder(nn.Module):
         num_heads: int,
         position: type[Position],
         norm: Norm,
-        feed_forward: Norm,
+        feed_forward: Callable[..., FeedForward],
         attention: Kernel,
         num_kv_heads: int | None = None,
         window: int | None = None,
@@ -50,7 +52,7 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(vocab_size, dim)
         self.position = position(dim=dim, num_heads=num_heads)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
+        blocks = [
             PreNormBlock(
                 attention=Attention(
                     dim=dim,
@@ -68,16 +70,18 @@ class Decoder(nn.Module):
                 dropout=dropout,
             )
             for _ in range(num_layers)
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = norm(dim=dim)
-        self._initialise(residual_init)
+        self.cache_shape = {"num_heads": num_kv_heads, "head_dim": dim // num_heads}
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        for block in blocks:
+            block.initialise(residual=0.0 if residual_init == "zero" else (2 * num_layers) ** -0.5)
 
     def forward(self, tokens: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
         limit = self.position.max_length
         if limit is not None and layout.longest > limit:
-            raise ValueError(
-                f"a sequence of {layout.longest} tokens is longer than the {limit} that `position` serves"
-            )
+            raise ValueError(f"a sequence of {layout.longest} tokens is longer than the {limit} that `position` serves")
         x = self.dropout(self.position.embed(self.embedding(tokens), layout.positions))  # (N, D)
         for index, block in enumerate(self.blocks):
             x = block(x, layout, self.position, cache.layers[index] if cache else None)
@@ -88,22 +92,7 @@ class Decoder(nn.Module):
     def new_cache(self, rows: int, capacity: int) -> Cache:
         """An empty cache for `rows` sequences of at most `capacity` tokens."""
         like = self.embedding.weight
-        heads = [(block.attention.num_kv_heads, block.attention.head_dim) for block in self.blocks]
-        return Cache(
-            [LayerCache(rows=rows, capacity=capacity, num_heads=g, head_dim=k, like=like) for g, k in heads]
-        )
-
-    def _initialise(self, residual_init: str) -> None:
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features**-0.5)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        shrink = 0.0 if residual_init == "zero" else (2 * len(self.blocks)) ** -0.5
-        for block in self.blocks:
-            block.attention.out.weight.data.mul_(shrink)
-            block.feed_forward.down.weight.data.mul_(shrink)
+        return Cache([LayerCache(rows=rows, capacity=capacity, like=like, **self.cache_shape) for _ in self.blocks])
 
 
 def _check_sizes(dim: int, num_layers: int, num_heads: int, num_kv_heads: int, window: int | None,
@@ -113,9 +102,7 @@ def _check_sizes(dim: int, num_layers: int, num_heads: int, num_kv_heads: int, w
             raise ValueError(f"model.{name}: {size} is too small; at least 1")
     if dim % num_heads:
         nearest = max(1, round(dim / num_heads)) * num_heads
-        raise ValueError(
-            f"model.dim: {dim} is not divisible by model.num_heads {num_heads}; nearest {nearest}"
-        )
+        raise ValueError(f"model.dim: {dim} is not divisible by model.num_heads {num_heads}; nearest {nearest}")
     if num_kv_heads < 1 or num_heads % num_kv_heads:
         divisors = [n for n in range(1, num_heads + 1) if num_heads % n == 0]
         raise ValueError(f"model.num_kv_heads: {num_kv_heads} does not divide model.num_heads {num_heads}; "

@@ -28,9 +28,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise ValueError(
-                f"temperature: {self.temperature} is negative; 0 takes the likeliest token, 1 samples"
-            )
+            raise ValueError(f"temperature: {self.temperature} is negative; 0 takes the likeliest token, 1 samples")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k: {self.top_k} leaves no token; at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -74,9 +72,7 @@ def generate(
     running = list(range(len(prompts)))
     for _ in range(max_new_tokens):
         last = layout.offsets[1:].long() - 1
-        chosen = _choose(
-            logits(model(tokens, layout, cache)[last]), sampling, [randomness[i] for i in running]
-        )
+        chosen = _choose(logits(model(tokens, layout, cache)[last]), sampling, [randomness[i] for i in running])
         alive = [row for row, token in enumerate(chosen) if token != stop]
         for row in alive:
             written[running[row]].append(chosen[row])

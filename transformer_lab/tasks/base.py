@@ -1,5 +1,6 @@
 """What a task is: where text meets tensors, from a corpus to a loss and the metrics its field reports."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from transformer_lab.data.packing import Packing
 from transformer_lab.data.steps import Collate
 from transformer_lab.data.store import Corpus
+from transformer_lab.data.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,12 @@ class Task(nn.Module):
 
     model_type: ClassVar[type[nn.Module]]  # the model it can train
     example_type: ClassVar[type]  # what its data source must give
-    specials: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have
-    collate: Collate  # a plain object, safe to send to loader workers
+    specials: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have; the first one closes each document
 
     model: Any
-    context: int
+    tokenizer: Tokenizer
+    context: int  # longest sequence, in tokens
+    collate: Collate  # a plain object, safe to send to loader workers
 
     def packing(self, corpus: Corpus) -> Packing:
         raise NotImplementedError
@@ -44,6 +47,4 @@ class Task(nn.Module):
         """A few predictions as Markdown, for people to read while the model learns."""
         raise NotImplementedError
 
-    def predict(self, lines: list[str], **options: Any) -> list[str]:
-        """What the model makes of each line; the options are keyword arguments of the subclass."""
-        raise NotImplementedError
+    predict: Callable[..., list[str]]  # what the model makes of each line; the options are the task's own

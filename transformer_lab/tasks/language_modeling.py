@@ -31,8 +31,8 @@ class Batch:
     layout: Layout
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        move = {"device": device, "non_blocking": non_blocking}
-        return Batch(self.tokens.to(**move), self.targets.to(**move), self.layout.to(**move))
+        tokens, targets = (x.to(device, non_blocking=non_blocking) for x in (self.tokens, self.targets))
+        return Batch(tokens, targets, self.layout.to(device, non_blocking))
 
     def pin_memory(self) -> "Batch":
         return Batch(self.tokens.pin_memory(), self.targets.pin_memory(), self.layout.pin_memory())
@@ -75,7 +75,8 @@ class LanguageModeling(Task):
                              f"or position.max_length={context}")  # fmt: skip
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
         self.whole_documents = packing == "documents"
-        self.collate = Collate(tokenizer.special(END))
+        self.end = tokenizer.special(END)
+        self.collate = Collate(self.end)
         self.head = None if tie_embeddings else nn.Linear(model.dim, tokenizer.vocab_size, bias=False)
         if self.head is not None:
             nn.init.zeros_(self.head.weight)
@@ -120,11 +121,11 @@ class LanguageModeling(Task):
                 f"max_new_tokens: {max_new_tokens} does not fit the model's context; 1 to {self.context - 1}"
             )
         room = self.context - max_new_tokens
-        encoded = [[self.collate.end, *tokens][-room:] for tokens in self.tokenizer.encode_batch(lines)]
+        encoded = [[self.end, *tokens][-room:] for tokens in self.tokenizer.encode_batch(lines)]
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         training = self.training
         self.eval()
-        written = generate(self.model, self.logits, encoded, max_new_tokens=max_new_tokens, stop=self.collate.end,
+        written = generate(self.model, self.logits, encoded, max_new_tokens=max_new_tokens, stop=self.end,
                            sampling=sampling)  # fmt: skip
         self.train(training)
         return [self.tokenizer.decode(tokens) for tokens in written]

@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -23,40 +23,40 @@ class ProgressBar(Callback):
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task: TaskID | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.bar.start()
         total = pl_module.budget.total_steps
         self.task = self.bar.add_task("training", total=total, completed=pl_module.progress.step, facts="")
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         assert self.task is not None
         point, facts = pl_module.point, ""
         if point:
             facts = f"loss {point['train/loss']:.3f} · {point['train/tokens_per_second']:,.0f} tokens/s"
         self.bar.update(self.task, completed=pl_module.progress.step, facts=facts)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         if self.task is not None:
             self.bar.update(self.task, description="validating")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self.task is not None:
             self.bar.update(self.task, description="training")
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.bar.stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self.bar.stop()
 
 
 class ValidationLines(Callback):
     """One line in the log after each validation."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.started, self.began_at = time.monotonic(), pl_module.progress.step
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         step, total = pl_module.progress.step, pl_module.budget.total_steps
         parts = [f"step {step}/{total}" if total else f"step {step}"]
         if pl_module.point:
@@ -74,7 +74,7 @@ class Samples(Callback):
     def __init__(self, *, corpus: Corpus) -> None:
         self.corpus = corpus
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if isinstance(pl_module.logger, TensorBoardLogger):
             text = pl_module.task.samples(self.corpus)
             pl_module.logger.experiment.add_text("samples", text, global_step=pl_module.progress.step)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from safetensors.torch import load_file, save_file
 
@@ -41,20 +41,20 @@ class Checkpoints(Callback):
         self.folder, self.files, self.identity = folder, files, identity
         self.every_steps, self.keep = every_steps, keep
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         step = pl_module.progress.step
         validation_follows = trainer.datamodule.stretch.ends(step) or trainer.should_stop
         if step % self.every_steps == 0 and not validation_follows:
             self.save(trainer, pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         step, best = pl_module.progress.step, pl_module.progress.best
         if trainer.state.fn == TrainerFn.FITTING and (
             step % self.every_steps == 0 or trainer.should_stop or best.step == step
         ):
             self.save(trainer, pl_module)
 
-    def save(self, trainer: Trainer, module: LightningModule) -> None:
+    def save(self, trainer: Any, module: Any) -> None:
         module.collect()
         tensors, numbers = split_state(module.optimizer.state_dict())
         callbacks = {c.state_key: c.state_dict() for c in trainer.callbacks if c.state_dict()}
@@ -105,6 +105,8 @@ def damage(folder: Path) -> str | None:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         files = manifest["files"]
+        if manifest["format"] != FORMAT:
+            return f"manifest.json is of format {manifest['format']}, this version reads {FORMAT}"
         for name, facts in files.items():
             path = folder / Path(name).name  # a name leads nowhere else
             if not path.is_file():

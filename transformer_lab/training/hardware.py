@@ -5,6 +5,8 @@ from typing import Literal
 
 import torch
 
+from transformer_lab.training.optimizers import product_dtype
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
@@ -28,9 +30,8 @@ class Hardware:
             raise ValueError(
                 "hardware.accelerator: gpu asked for, but PyTorch finds no CUDA device; hardware=cpu runs here"
             )
-        if self.bf16 and self.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
-            if not torch.cpu._is_avx512_bf16_supported():
-                raise ValueError("hardware.precision: bf16 is many times slower than fp32 on this CPU; precision=fp32")
+        if self.bf16 and self.device.type == "cpu" and product_dtype(self.device) != torch.bfloat16:
+            raise ValueError("hardware.precision: bf16 is many times slower than fp32 on this CPU; precision=fp32")
 
     @property
     def device(self) -> torch.device:

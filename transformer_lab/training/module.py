@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from transformer_lab.data.steps import Step
@@ -18,7 +19,8 @@ from transformer_lab.training.schedules import Schedule
 class Training(LightningModule):
     """Optimizer steps over whole `Step`s: the loss of a step is the sum over its targets divided by their number.
 
-    `corpus` is the validation split. Everything random in a step follows from (seed, step, rank), so there is no random state to save.
+    `corpus` is the validation split. Everything random in a step follows from (seed, step, rank), so there is no
+    random state to save.
     """
 
     def __init__(self, *, task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule, budget: Budget,
@@ -66,6 +68,7 @@ class Training(LightningModule):
     def _update(self, number: int) -> Tensor:
         """One optimizer step; returns the norm of the gradient before clipping."""
         optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
         factor = self.schedule(number)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor

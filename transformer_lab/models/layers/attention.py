@@ -35,9 +35,7 @@ class Attention(nn.Module):
         self.query_norm = norm(dim=head_dim) if norm else nn.Identity()
         self.key_norm = norm(dim=head_dim) if norm else nn.Identity()
 
-    def forward(
-        self, x: Tensor, layout: Layout, position: Position, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, position: Position, cache: LayerCache | None = None) -> Tensor:
         q, k, v = (part(x).unflatten(-1, (-1, self.head_dim)) for part in (self.query, self.key, self.value))
         q = position.rotate(self.query_norm(q), layout.positions)  # (N, H, K)
         k = position.rotate(self.key_norm(k), layout.positions)  # (N, G, K)

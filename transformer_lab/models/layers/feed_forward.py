@@ -1,6 +1,6 @@
 """The feed-forward half of a block: each token on its own, up to a wider layer and back.
 
-**N** tokens, **D** width, **F** hidden width. Each class keeps its way back in `down`.
+**N** tokens, **D** width, **F** hidden width.
 """
 
 from typing import Literal
@@ -9,7 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class GELU(nn.Module):
+class FeedForward(nn.Module):
+    """(N, D) -> (N, D); `down` is the matrix that writes to the residual stream."""
+
+    down: nn.Linear
+
+
+class GELU(FeedForward):
     """down(gelu(up(x))) (Hendrycks and Gimpel, 2016, arXiv:1606.08415); F = 4 D unless `hidden_dim` says else."""
 
     def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = True,
@@ -24,7 +30,7 @@ class GELU(nn.Module):
         return self.down(F.gelu(self.up(x), approximate=self.approximate))
 
 
-class SquaredReLU(nn.Module):
+class SquaredReLU(FeedForward):
     """down(relu(up(x))²) (Primer; So et al., 2021, arXiv:2109.08668); F = 4 D unless `hidden_dim` says else."""
 
     def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = False) -> None:
@@ -37,7 +43,7 @@ class SquaredReLU(nn.Module):
         return self.down(F.relu(self.up(x)).square())
 
 
-class SwiGLU(nn.Module):
+class SwiGLU(FeedForward):
     """down(silu(gate(x)) * up(x)) (Shazeer, 2020, arXiv:2002.05202).
 
     F = 8/3 D, which makes three matrices as large as the usual two, rounded up to a multiple of 32.

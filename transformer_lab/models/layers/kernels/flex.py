@@ -17,6 +17,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, ca
     table = bias(torch.arange(queries.longest, device=q.device), torch.arange(keys.longest, device=q.device))
 
     def add_bias(score, batch, head, query, key):  # type: ignore[no-untyped-def]
+        assert table is not None
         return score + table[head, queries.positions[query], keys.positions[key]]
 
     # On a CPU the compiled kernel has no backward; the uncompiled one is exact and lets tests run this code.

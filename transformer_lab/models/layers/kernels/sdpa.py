@@ -4,7 +4,9 @@ Sequences of one length are a view of the packed batch and need no mask. Others 
 similar length and padded within the group; a causal group needs no mask either, as its padding lies in the future.
 """
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +30,7 @@ class Group:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
            window: int | None, bias: Bias) -> Tensor:  # fmt: skip
-    rules = {"causal": causal, "window": window, "bias": bias}
+    rules: dict[str, Any] = {"causal": causal, "window": window, "bias": bias}
     if queries.equal and keys.equal:
         size = queries.num_sequences
         q, k, v = (x.unflatten(0, (size, -1)) for x in (q, k, v))  # (B, T, H, K)
@@ -79,7 +81,7 @@ def _similar_lengths(queries: Layout, keys: Layout) -> tuple[list[Group], Tensor
     by_length = sorted(range(len(query_lengths)), key=(query_lengths + key_lengths).tolist().__getitem__)
     cuts = _cuts((query_lengths + key_lengths)[by_length].tolist())
     groups, order, written = [], torch.empty(int(query_offsets[-1]), dtype=torch.int64), 0
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in itertools.pairwise(cuts):
         members = torch.tensor(by_length[begin:end])
         query_index, query_real = _padded(query_offsets[members], query_lengths[members])
         key_index, key_real = _padded(key_offsets[members], key_lengths[members])

@@ -7,6 +7,8 @@ from transformer_lab.models.layers.positions.base import Position
 
 
 class Alibi(Position):
+    slopes: Tensor
+
     def __init__(self, *, dim: int, num_heads: int) -> None:
         super().__init__(dim=dim, num_heads=num_heads)
         self.register_buffer("slopes", slopes(num_heads), persistent=False)  # (H,)

@@ -1,4 +1,4 @@
-"""Rotary embedding: queries and keys turn by an angle that grows with their place (Su et al., 2021, arXiv:2104.09864)."""
+"""Queries and keys turn by an angle that grows with their place (RoPE; Su et al., 2021, arXiv:2104.09864)."""
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ def angles(length: int, width: int, base: float) -> Tensor:
 
 class Rotary(Position):
     """Turns each pair of neighbouring channels (2i, 2i+1), as in the paper."""
+
+    table: Tensor
 
     def __init__(self, *, dim: int, num_heads: int, base: float = 10_000.0, max_length: int = 16_384) -> None:
         super().__init__(dim=dim, num_heads=num_heads)
@@ -32,9 +34,7 @@ class Rotary(Position):
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         turn = self.table[positions][:, None]  # (N, 1, K/2, 2)
         pairs = x.float().unflatten(-1, (-1, 2))  # (N, H, K/2, 2)
-        if (
-            x.device.type == "cpu"
-        ):  # a complex product is one pass instead of six, but does not fuse in a compiler
+        if x.device.type == "cpu":  # a complex product is one pass instead of six, but does not fuse in a compiler
             turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turn))
         else:
             (even, odd), (cos, sin) = pairs.unbind(-1), turn.unbind(-1)

@@ -10,12 +10,12 @@ from transformer_lab.models.layers.positions.rotary import angles
 class Sinusoidal(Position):
     """Adds sin to the even and cos to the odd channels, scaled to the embeddings' own size at the start."""
 
+    table: Tensor
+
     def __init__(self, *, dim: int, num_heads: int, max_length: int = 16_384, scale: float = 0.02) -> None:
         super().__init__(dim=dim, num_heads=num_heads)
         if dim % 2:
-            raise ValueError(
-                f"position: sinusoidal needs an even width, model.dim is {dim}; nearest {dim + 1}"
-            )
+            raise ValueError(f"position: sinusoidal needs an even width, model.dim is {dim}; nearest {dim + 1}")
         self.max_length = max_length
         turns = angles(max_length, dim, base=10_000.0)  # (max_length, D/2)
         table = torch.stack((turns.sin(), turns.cos()), dim=-1).flatten(1) * scale

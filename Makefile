@@ -1,0 +1,15 @@
+# All checks in one command: `make check`.
+.PHONY: check lint test battery
+
+check: lint test
+
+lint:
+	ruff check .
+	ruff format --check .
+	mypy
+
+test:
+	pytest
+
+battery:  # the full counts of the reliability tests: long
+	pytest -m battery

@@ -1,0 +1,50 @@
+"""The shape of the house, held by its import statements and its source text."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "transformer_lab"
+FILES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = [ROOT / "train.py", *sorted((ROOT / "scripts").glob("*.py"))]
+# Who may import whom: the part of the package, and the parts that it sees.
+SEES = {
+    "layout": set(),
+    "models": {"layout"},
+    "data": {"layout"},
+    "tasks": {"layout", "models", "data"},
+    "training": {"layout", "models", "data", "tasks"},
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    part = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    for module in imports(path):
+        library, _, rest = module.partition(".")
+        if library == "transformer_lab" and part in SEES:
+            seen = rest.partition(".")[0]
+            assert seen == part or seen in SEES[part], f"{part} must not see {seen}"
+        if library in ("hydra", "omegaconf"):
+            assert part in ("command_line", "script"), f"only the composition layer knows {library}"
+        if library == "lightning":
+            assert part in ("training", "compose", "runs") or path.name == "module.py"
+
+
+RISKY = re.compile(r"import pickle|pickle\.|torch\.load\(|(?<![\w.])(eval|exec)\(|yaml\.load\(|shell=True|extractall\(")
+
+
+@pytest.mark.parametrize("path", [*FILES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_reads_code_from_a_file(path):
+    assert not RISKY.search(path.read_text(encoding="utf-8"))

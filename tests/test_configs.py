@@ -1,0 +1,47 @@
+"""The shipped configs: each of them can be built, and each of their keys is explained."""
+
+import re
+
+import pytest
+import torch
+
+from tests.conftest import CONFIGS, settings
+from transformer_lab.compose import build, rehearse
+
+YAMLS = sorted(CONFIGS.rglob("*.yaml"))
+OPTIONS = [path.relative_to(CONFIGS) for path in YAMLS if path.parent != CONFIGS]
+# What a user must add to an option that cannot stand alone.
+NEEDED = {
+    "data/text": ["data.path=README.md"],
+    "data/hub": ["data.dataset=nobody/nothing"],
+    "tokenizer/file": ["tokenizer.path=tokenizer.json"],
+    "experiment/tinyshakespeare": ["data.path=README.md"],
+}
+
+
+@pytest.mark.parametrize("option", [str(path.with_suffix("")) for path in OPTIONS])
+def test_every_option_builds(option, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    if option == "hardware/gpu" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    group, _, name = option.partition("/")
+    config = settings(f"{group}={name}", *NEEDED.get(option, []))
+    rehearse(config)
+    build(config["tokenizer"])
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_key_has_a_comment_and_every_option_a_first_line(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert re.match(r"# [A-Z]", next(line for line in lines if not line.startswith("# @package")))
+    for number, line in enumerate(lines, 1):
+        key = re.match(r"\s*([a-z]\w*):(.*)", line)
+        if key and key[1] not in ("defaults",) and key[2].strip():
+            explained = "#" in line or key[1] == "_target_"
+            assert explained or _inside_hydra(lines, number), f"{path.name}:{number} has no comment"
+
+
+def _inside_hydra(lines, number):
+    """Whether a line belongs to Hydra's own node, which is explained as a whole."""
+    above = [line for line in lines[:number] if re.match(r"\w", line)]
+    return bool(above) and above[-1].startswith("hydra:")

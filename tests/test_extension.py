@@ -1,0 +1,61 @@
+"""A user adds a position scheme, a task and a config in a folder of his own, and edits nothing of ours."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+POSITION = '''
+"""A trained penalty on the logarithm of the distance."""
+import torch
+from torch import nn
+from transformer_lab.models.layers.positions.base import Position
+
+class Logarithmic(Position):
+    def __init__(self, *, dim: int, num_heads: int, strength: float) -> None:
+        super().__init__(dim=dim, num_heads=num_heads)
+        self.strength = nn.Parameter(torch.full((num_heads,), strength))
+
+    def bias(self, query_positions, key_positions):
+        distance = (query_positions[:, None] - key_positions[None, :]).abs()
+        return -self.strength[:, None, None] * torch.log1p(distance.float())
+'''
+TASK = '''
+"""Predict the token after the next one."""
+from transformer_lab.tasks.language_modeling import LanguageModeling
+from transformer_lab.models.heads import token_loss
+from transformer_lab.tasks.base import Outcome
+
+class TwoAhead(LanguageModeling):
+    def forward(self, batch):
+        hidden = self.model(batch.tokens, batch.layout)
+        return Outcome(token_loss(hidden[:-1], self.output_weight, batch.targets[1:]), len(batch.targets) - 1)
+'''
+
+
+def test_a_position_and_a_task_from_a_users_folder(tmp_path, corpus_folder):
+    files = {
+        "mine/__init__.py": "",
+        "mine/logarithmic.py": POSITION,
+        "mine/two_ahead.py": TASK,
+        "settings/position/logarithmic.yaml": "_target_: mine.logarithmic.Logarithmic\nstrength: 0.5\n",
+        "settings/task/two_ahead.yaml": "_target_: mine.two_ahead.TwoAhead\n"
+        "name: two_ahead\ncontext: 32\npacking: documents\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    common = ["extensions=[mine]"]
+    train = [sys.executable, str(ROOT / "train.py"), "hydra.searchpath=[file://" + str(tmp_path / "settings") + "]",
+             "position=logarithmic", "task=two_ahead", "data=text", f"data.path={corpus_folder}", "tokenizer=bytes",
+             "model.dim=32", "model.num_layers=1", "tokens_per_step=512", "max_steps=4", "validate_every_steps=2",
+             "run_dir=run", *common]  # fmt: skip
+    subprocess.run(train, check=True, cwd=tmp_path, capture_output=True)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["steps"] == 4 and metrics["test"]["loss"] > 0
+    script = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "run=run", *common]
+    evaluated = subprocess.run(script, check=True, cwd=tmp_path, capture_output=True, text=True)
+    assert json.loads(evaluated.stdout)["test"] == metrics["test"]
+    stranger = subprocess.run(script[:-1], cwd=tmp_path, capture_output=True, text=True)
+    assert stranger.returncode == 2 and "mine" in stranger.stderr and "Traceback" not in stranger.stderr

@@ -1,0 +1,122 @@
+"""A run that is killed, at any instant and as often as you like, and started again is the run that was not killed."""
+
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["data=text", "tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout=0.1", "task.context=32",
+         "tokens_per_step=512", "hardware.micro_batch_tokens=200", "max_steps=60", "validate_every_steps=15",
+         "checkpoint.every_steps=7", "log_every_steps=4", "schedule=cosine", "schedule.warmup_steps=5"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def command(corpus_folder, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+
+    def words(run_dir, *more):
+        return [sys.executable, str(ROOT / "train.py"), *SMALL, f"data.path={corpus_folder}", f"cache_dir={cache}",
+                f"run_dir={run_dir}", *more]  # fmt: skip
+
+    return words
+
+
+def run(words):
+    subprocess.run(words, check=True, capture_output=True)
+
+
+def fingerprint(run_dir):
+    """Weights, optimizer and counters at the end, apart from the time they took."""
+    last = run_dir / "checkpoints" / "last"
+    training = json.loads((last / "training.json").read_text())
+    training["progress"].pop("seconds")
+    training["progress"]["window"].pop("seconds")
+    data = b"".join((last / name).read_bytes() for name in ("model.safetensors", "training.safetensors"))
+    return hashlib.sha256(data + json.dumps(training, sort_keys=True).encode()).hexdigest()
+
+
+def curves(run_dir):
+    """Every point of the loss curves that TensorBoard would draw."""
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)]
+        for tag in ("train/loss", "val/loss", "train/learning_rate")
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(command, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    started = time.monotonic()
+    run(command(folder))
+    return folder, time.monotonic() - started
+
+
+def disturb(command, folder, kills, seconds, draw):
+    """Kill the run at `kills` random instants of its life, then let it finish."""
+    done = 0
+    while done < kills:
+        process = subprocess.Popen(command(folder, "resume=auto"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(draw.uniform(0.3, 1.0) * seconds)
+        if process.poll() is None:
+            process.kill()
+            done += 1
+        process.wait()
+        if (folder / "metrics.json").exists():
+            break
+    run(command(folder, "resume=auto"))
+    return done
+
+
+def same(one, other):
+    assert fingerprint(one) == fingerprint(other)
+    assert curves(one) == curves(other)
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (one, other)]
+    assert metrics[0]["validation"] == metrics[1]["validation"] and metrics[0]["test"] == metrics[1]["test"]
+
+
+def test_a_killed_run_is_the_same_run(command, undisturbed, tmp_path):
+    folder, seconds = undisturbed
+    disturb(command, tmp_path / "run", 2, seconds, random.Random(0))
+    same(folder, tmp_path / "run")
+
+
+def test_a_run_of_the_same_seed_is_the_same_run_and_another_seed_is_not(command, undisturbed, tmp_path):
+    folder, _ = undisturbed
+    run(command(tmp_path / "again"))
+    run(command(tmp_path / "other", "seed=2"))
+    same(folder, tmp_path / "again")
+    assert fingerprint(folder) != fingerprint(tmp_path / "other")
+
+
+def test_a_finished_run_can_be_extended_and_another_run_is_refused(command, undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    constant = ("schedule=constant",)
+    words = [word for word in command(folder) if not word.startswith("schedule")]
+    run([*words, *constant, "max_steps=20"])
+    run([*words, *constant, "max_steps=60", "resume=auto"])
+    whole = [word for word in command(tmp_path / "whole") if not word.startswith("schedule")]
+    run([*whole, *constant])
+    assert fingerprint(folder) == fingerprint(tmp_path / "whole")
+    assert curves(folder)["train/loss"] == curves(tmp_path / "whole")["train/loss"]
+    refused = subprocess.run([*words, *constant, "resume=auto", "model.dim=64"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "model.dim was 32, is 64" in refused.stderr
+
+
+@pytest.mark.battery
+def test_twenty_kills(command, undisturbed, tmp_path):
+    """R1 for language modelling: 20 kills, spread over several runs as each of them can bear."""
+    folder, seconds = undisturbed
+    draw, kills = random.Random(1), 0
+    while kills < 20:
+        other = tmp_path / f"run{kills}"
+        kills += disturb(command, other, 20 - kills, seconds, draw)
+        same(folder, other)

@@ -1,0 +1,112 @@
+"""One small run from the command line, and everything a user does with it afterwards."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from transformer_lab.training.checkpoints import damage
+
+ROOT = Path(__file__).parent.parent
+
+
+def call(script, *words, **more):
+    return subprocess.run([sys.executable, str(ROOT / script), *words], capture_output=True, text=True, **more)
+
+
+@pytest.fixture(scope="module")
+def run(corpus_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    done = call("train.py", "data=text", f"data.path={corpus_folder}", "tokenizer.vocab_size=400", "model.dim=32",
+                "model.num_layers=2", "task.context=64", "tokens_per_step=1024", "max_steps=40", "validate_every_steps=20",
+                "run_dir=run", cwd=folder)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout
+
+
+def test_it_shows_what_it_does_and_what_to_do_next(run):
+    _, shown = run
+    for word in (
+        "parameters",
+        "vocabulary",
+        "train",
+        "validation",
+        "tokens per step",
+        "steps",
+        "device",
+        "precision",
+        "attention kernel",
+        "sdpa (auto)",
+        "bits per byte",
+        "scripts/predict.py",
+        "scripts/evaluate.py",
+        "tensorboard",
+    ):
+        assert word in shown
+
+
+def test_the_folder_holds_what_is_promised(run):
+    folder, _ = run
+    for name in ("config.yaml", "log.txt", "tokenizer.json", "metrics.json", "tensorboard"):
+        assert (folder / name).exists()
+    for link in ("last", "best"):
+        assert damage(folder / "checkpoints" / link) is None
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) == {"validation", "test", "steps", "tokens", "seconds", "tokens_per_second"}
+    assert set(metrics["test"]) == {"loss", "perplexity", "bits_per_byte"}
+    # A step takes 16 of the corpus' blocks, the last one of an epoch what is left.
+    assert metrics["steps"] == 40 and 0.8 * 40 * 1024 < metrics["tokens"] <= 40 * 1024
+    assert not [path for path in folder.rglob("*") if path.suffix in (".ckpt", ".pt", ".pkl")]
+
+
+def test_tensorboard_has_the_curves_and_samples(run):
+    events = EventAccumulator(str(run[0] / "tensorboard"))
+    events.Reload()
+    scalars = {"train/loss", "train/learning_rate", "train/gradient_norm", "train/tokens_per_second", "val/loss"}
+    assert scalars <= set(events.Tags()["scalars"])
+    assert "samples/text_summary" in events.Tags()["tensors"]
+    losses = [point.value for point in events.Scalars("train/loss")]
+    assert losses[-1] < losses[0]
+
+
+def test_evaluate_repeats_the_figures_of_the_run(run):
+    folder, _ = run
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for split in ("test", "validation"):
+        done = call("scripts/evaluate.py", f"run={folder}", f"split={split}", cwd=folder.parent)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)[split] == metrics[split]
+
+
+def test_predict_continues_prompts_from_the_line_a_file_and_a_pipe(run, tmp_path):
+    folder, _ = run
+    common = [f"run={folder}", "max_new_tokens=8", "seed=3"]
+    one = call("scripts/predict.py", *common, "prompt=Return the", "num_samples=2")
+    assert one.returncode == 0, one.stderr
+    assert one.stdout.startswith("Return the") and one.stdout.count("Return the") >= 2
+    (tmp_path / "prompts.txt").write_text("Return the\nclass A\n")
+    call("scripts/predict.py", *common, f"input={tmp_path}/prompts.txt", f"output={tmp_path}/out.txt")
+    piped = call("scripts/predict.py", *common, "input=-", input="Return the\nclass A\n")
+    assert (tmp_path / "out.txt").read_text() == piped.stdout and len(piped.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize("words, said", [
+    (["prompt=a", "temperature=-1"], "temperature"),
+    (["prompt=a", "input=-"], "prompt"),
+    (["promt=a"], "prompt"),
+    (["input=nowhere.txt"], "nowhere.txt"),
+    (["prompt=a", "max_new_tokens=1000"], "max_new_tokens"),
+])  # fmt: skip
+def test_predict_answers_mistakes_in_one_line(run, words, said):
+    done = call("scripts/predict.py", f"run={run[0]}", *words)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_used_folder_is_not_written_into(run):
+    before = sorted((run[0] / "checkpoints").iterdir())
+    done = call("train.py", f"run_dir={run[0]}", cwd=run[0].parent)
+    assert done.returncode == 2 and "resume=auto" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert sorted((run[0] / "checkpoints").iterdir()) == before

@@ -1,0 +1,336 @@
+"""The words after `python train.py`: composed as Hydra will, checked before it does, explained by `--help`."""
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+from transformer_lab.checks import fail, full_error, nearest, problems, unknown
+from transformer_lab.signatures import UNKNOWN, shown
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+COMBINATIONS = 32  # of a sweep, checked one by one; of a larger one every value, up to as many of a key
+
+
+def preflight(argv: list[str], *, configs: Path = CONFIGS) -> list[str]:
+    """The words for Hydra, if what they ask for can be built; else every problem in a line, and exit code 2."""
+    if any(word.lower() == "debug=true" for word in argv):  # `debug` is a group too: sanity, overfit
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+    words = [word for word in argv if word.lower() not in ("debug=true", "debug=false")]
+    try:
+        line = CommandLine(words, configs)
+        if line.args.help:
+            print(line.help())
+            raise SystemExit(0)
+        if line.args.hydra_help or line.args.shell_completion or line.args.info:
+            return words
+        words = line.rewritten()
+        line.check()
+    except Exception as error:
+        if full_error():
+            raise
+        fail([one_line(error)])
+    if line.found:
+        fail(dict.fromkeys(line.found))
+    return words
+
+
+class CommandLine:
+    def __init__(self, words: list[str], configs: Path) -> None:
+        from hydra import version
+        from hydra._internal.utils import get_args_parser
+        from hydra.core.utils import JobRuntime, setup_globals
+
+        version.setbase("1.3")
+        setup_globals()
+        JobRuntime().set("name", "train")
+        parser = get_args_parser()
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        strange = [w for w in words if re.match(r"--?[a-z]", w) and w.partition("=")[0] not in flags]
+        if strange:
+            fail(unknown(word, "flag", flags, ["--help", "--multirun", "--cfg"]) for word in strange)
+        parser.error = lambda message: fail([message])  # type: ignore[method-assign,assignment]
+        self.args = parser.parse_intermixed_args(words)
+        if self.args.experimental_rerun:
+            raise ValueError("--experimental-rerun: refused; it reads a pickle, and a pickle can run anything")
+        self.flags = list(words)
+        for word in self.args.overrides:
+            self.flags.remove(word)
+        self.multirun = self.args.multirun or "hydra.mode=MULTIRUN" in words
+        self.primary = self.args.config_name or "train"
+        self.found: list[str] = []
+        self.ways: dict[str, list[str]] = {}  # of each key: its word, or the words of its sweep
+        self.wrong: set[str] = set()  # groups with an option that does not exist
+        self.typed: set[str] = set()  # extensions named right here
+        self._open(configs.parent / self.args.config_path if self.args.config_path else configs)
+
+    def _open(self, configs: Path) -> None:
+        """Hydra's own search path and parser, so that the check reads what the run will read."""
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from hydra._internal.utils import create_config_search_path
+        from hydra.core.config_search_path import SearchPathQuery
+        from hydra.core.object_type import ObjectType
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        path = create_config_search_path(f"file://{configs}")
+        if self.args.config_dir:
+            folder = f"file://{os.path.abspath(self.args.config_dir)}"
+            path.prepend("command-line", folder, SearchPathQuery(provider="schema"))
+        self.loader = ConfigLoaderImpl(path)
+        self.parser = OverridesParser.create(config_loader=self.loader)
+        where = [word for word in self.args.overrides if word.startswith("hydra.searchpath=")]
+        with warnings.catch_warnings(action="ignore"):
+            _, self.repo = self.loader._parse_overrides_and_create_caching_repo(self.primary, where)
+        if missing := [source.path for source in self.repo.get_sources() if not source.available()]:
+            fail(f"{folder}: no such folder of configs" for folder in missing)
+        self.groups = [x for x in self.repo.get_group_options("", ObjectType.GROUP) if x != "hydra"]
+
+    def rewritten(self) -> list[str]:
+        """`a.b=c` becomes `++a.b=c`: whether a key exists is for the signature to say, not for the YAML."""
+        words = []
+        for word in self.args.overrides:
+            try:
+                (override,) = self.parser.parse_overrides([word])
+            except Exception as error:
+                reason = str(error).split("\nSee ")[0].splitlines()[0]
+                self.found.append(f"{word}: " + (reason if "=" in word else "expected key=value"))
+                continue
+            key, value = override.key_or_group, override.value()
+            group = self.repo.group_exists(key) and not isinstance(value, dict)
+            if not (group or override.is_delete() or override.is_hydra_override()):
+                word = f"++{word.lstrip('+')}"
+            words.append(word)
+            ways = self._ways(word)
+            if len(ways) > 1 and not self.multirun:
+                hint = "add -m to run one after the other, or write a list in [brackets]"
+                self.found.append(f"{key}: several values; {hint}")
+            elif not group or all([self._exists(key, x.partition("=")[2]) for x in ways if "=" in x]):
+                self.ways[word.partition("=")[0]] = ways
+            if key == "extensions":
+                self.typed |= set(re.findall(r"\w+", word.partition("=")[2]))
+        return [*self.flags, *words]
+
+    def _ways(self, word: str) -> list[str]:
+        """What a sweep makes of a word; of an interval, its two ends."""
+        (override,) = self.parser.parse_overrides([word])
+        if not override.is_sweep_override():
+            return [word]
+        if override.is_discrete_sweep():
+            values: Iterable[Any] = islice(override.sweep_string_iterator(), 10_000)
+        else:
+            values = vars(override.value())["start"], vars(override.value())["end"]
+        return [f"{override.get_key_element()}={value}" for value in values]
+
+    def _exists(self, group: str, value: str) -> bool:
+        for name in re.findall(r"[^\[\],\s'\"]+", value):
+            folder, _, last = f"{group}/{name}".rpartition("/")
+            options = self.repo.get_group_options(folder) if self.repo.group_exists(folder) else []
+            if ".." in name or last.removesuffix(".yaml") not in options:
+                options = self.repo.get_group_options(group)
+                near = nearest(name, options)
+                hint = f"did you mean {near}?" if near else f"there are {', '.join(options)}"
+                self.found.append(f"{group}={name}: no such option of {group}; {hint}")
+                self.wrong.add(group)
+        return group not in self.wrong
+
+    def check(self) -> None:
+        """Every combination of a sweep; of a large one, every value."""
+        if self.multirun:
+            for key, value in self._swept_in_files():
+                self.ways.setdefault(key, self._ways(f"{key}={value}"))
+        ways = list(self.ways.values())
+        if math.prod(map(len, ways)) <= COMBINATIONS:
+            runs: Iterable[Iterable[str]] = product(*ways)
+        else:  # evenly through each sweep, its ends included
+            shares = [i / (COMBINATIONS - 1) for i in range(COMBINATIONS)]
+            runs = ([some[round(share * (len(some) - 1))] for some in ways] for share in shares)
+        for words in runs:
+            try:
+                self._judge(list(words))
+            except Exception as error:
+                if full_error():
+                    raise
+                self.found.append(self._told(error))
+
+    def _told(self, error: Exception) -> str:
+        """In one line, with what the library leaves out: which file, and what may have been meant."""
+        line = one_line(error)
+        if isinstance(error, UnicodeDecodeError):
+            files = [file for folder in self._folders() for file in folder.rglob("*.yaml")]
+            line = ", ".join(str(x) for x in files if error.object in x.read_bytes()) + f": {line}"
+        if match := re.search(r"Could not (?:find|override) '([\w/]+)'", line):
+            options = [f"{group}/{x}" for group in self.groups for x in self.repo.get_group_options(group)]
+            near = nearest(match[1], [*self.groups, *options])
+            line = f"{line.rstrip('.')}; did you mean {near}?" if near else line
+        return line
+
+    def _folders(self) -> list[Path]:
+        return [Path(source.path) for source in self.repo.get_sources() if source.scheme() == "file"]
+
+    def _compose(self, words: list[str]) -> Any:
+        from hydra.types import RunMode
+
+        return self.loader.load_configuration(self.primary, words, RunMode.RUN)
+
+    def _swept_in_files(self) -> Iterable[tuple[str, str]]:
+        try:
+            config = self._compose([some[0] for some in self.ways.values()])
+        except Exception:  # reported by the check of the first combination
+            return []
+        return (config.hydra.sweeper.get("params") or {}).items()
+
+    def _judge(self, words: list[str]) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        config = self._compose(words)
+        HydraConfig.instance().cfg = config  # for ${hydra:…}
+        unresolved: list[str] = []
+        values = plain(config, "", unresolved)
+        HydraConfig.instance().cfg = None
+        found = [line for line in unresolved if not line.startswith("hydra.")]
+        found += hydra_problems(values.pop("hydra"))
+        found += problems(values, typed=self.typed, groups=self.groups)
+        for line in found:
+            section, _, key = line.partition(":")[0].partition(".")
+            if section in self.wrong:
+                continue
+            if line.endswith("required, not set"):
+                if self.args.cfg:  # showing a config is a way to see what it lacks
+                    continue
+                option = config.hydra.runtime.choices.get(section)
+                _, about = comments(self._text(f"{section}/{option}")).get(key, ("", ""))
+                line += f" ({about})" if about else ""
+            self.found.append(line)
+
+    def _text(self, name: str) -> str:
+        """The YAML of a group's option, or of the primary config, wherever it lies."""
+        files = [folder / f"{name}.yaml" for folder in self._folders()]
+        return next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
+
+    def help(self) -> str:
+        """A page made from the configs themselves: their first lines and the comments of their keys."""
+        primary = self._text(self.primary)
+        chosen = dict(re.findall(r"^  - (\w+): (\w+)", primary, re.M))
+        lines = [USAGE, "Choices (GROUP=OPTION; * is the default, OPTION's own keys are set with GROUP.KEY=VALUE)"]
+        for group in sorted(self.groups, key=[*chosen, *self.groups].index):  # in the order of the defaults
+            options = self.repo.get_group_options(group)
+            lines += [f"\n  {group}"] if options else []
+            for option in options:
+                mark = "*" if option == chosen.get(group) else " "
+                lines.append(f"  {mark} {option:27} {comments(self._text(f'{group}/{option}'))[''][1]}")
+        lines.append("\nThe run as a whole (KEY=VALUE)\n")
+        for key, (value, about) in comments(primary).items():
+            if key and about and not key.startswith("hydra"):
+                lines.append(f"    {f'{key}={value}':27} {about}")
+        return "\n".join([*lines, EXAMPLES])
+
+
+USAGE = """Usage: python train.py [GROUP=OPTION] [KEY=VALUE] [--multirun] [--help] [--cfg job]
+
+Trains a transformer: what it is, what it learns from and how is chosen by words.
+"""
+
+EXAMPLES = """
+Examples
+
+    python train.py                                    the default run, a small decoder
+    python train.py position=alibi model.dim=256       another part, another width
+    python train.py data=text data.path=notes/         on files of your own
+    python train.py -m position=rotary,alibi,none      one run after the other
+    python train.py debug=sanity                       every stage of a run, within a minute
+
+Any argument of a part's constructor is a key: position.KEY=VALUE, task.KEY=VALUE …
+    python train.py --cfg job                          shows the whole config, and runs nothing
+    eval "$(python train.py -sc install=bash)"         completes groups, options and keys with <TAB>
+    python train.py debug=true …                       shows the traceback of an error
+"""
+
+
+def comments(text: str) -> dict[str, tuple[str, str]]:
+    """Of a YAML file: each dotted key's value and comment; under the empty key what the file says of itself."""
+    lines = text.splitlines()
+    first = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @package")]
+    found, parents = {"": ("", first[0] if first else "")}, list[tuple[str, str]]()
+    for line in lines:
+        if match := re.match(r"( *)(\w+): *(.*?)(?: +# (.*))?$", line):
+            parents = [*(x for x in parents if len(x[0]) < len(match[1])), (match[1], match[2])]
+            found[".".join(name for _, name in parents)] = match[3], match[4] or ""
+    return found
+
+
+def plain(node: Any, path: str, found: list[str]) -> Any:
+    """The config as dicts and lists, with a line in `found` for every interpolation that leads nowhere."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+    if not isinstance(node, DictConfig | ListConfig):
+        return node
+    values: dict[Any, Any] = {}
+    keys: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        here = f"{path}.{key}".lstrip(".")
+        if OmegaConf.is_missing(node, key):
+            values[key] = "???"
+            continue
+        try:
+            if here.count(".") > 20:
+                raise RecursionError("the value contains itself")
+            values[key] = plain(node[key], here, found)
+        except InterpolationToMissingValueError:  # the missing value itself is a problem, and one is enough
+            values[key] = UNKNOWN
+        except (OmegaConfBaseException, RecursionError) as error:
+            found.append(f"{here}: {str(error).splitlines()[0]}")
+            values[key] = UNKNOWN
+    return values if isinstance(node, DictConfig) else list(values.values())
+
+
+SETTLED: dict[str, Any] = {
+    "run.dir": ".",
+    "output_subdir": None,
+    "sweep.dir": "outputs",
+    "sweep.subdir": ".",
+    "job.env_set": {},
+}
+HARMLESS = {"logging.StreamHandler", "logging.NullHandler", "logging.Formatter", "ext://sys.stdout", "ext://sys.stderr"}
+
+
+def hydra_problems(hydra: dict[str, Any]) -> Iterator[str]:
+    """Hydra acts on its own part of a config before the run begins: a file could build and write there at will."""
+    for path, value in SETTLED.items():
+        found: Any = hydra
+        for key in path.split("."):
+            found = found.get(key)
+        if found != value:
+            yield f"hydra.{path}: expected {shown(value) or '{}'}, found {shown(found)}; Hydra itself writes nothing"
+
+    def walk(path: str, key: str, value: Any) -> Iterator[str]:
+        inner = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
+        for name, item in inner.items():
+            yield from walk(f"{path}.{name}", str(name), item)
+        plugin = str(value).startswith(("hydra._internal.core_plugins.", "hydra_plugins."))
+        names = key in ("class", "()") or str(value).startswith("ext://")
+        if value is UNKNOWN or (key == "_target_" and not plugin) or (names and value not in HARMLESS):
+            yield f"{path}: refused; Hydra would build {shown(value)} before anything is checked"
+
+    for part in ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging"):
+        yield from walk(f"hydra.{part}", part, hydra.get(part))
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says in many lines; of a YAML error, file and line first."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark:
+        file = Path(mark.name)
+        file = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+        return f"{file}:{mark.line + 1}: {getattr(error, 'problem', '')}"
+    if isinstance(error, RecursionError):
+        return "a value of the config contains itself"
+    text = re.split(r"\nSee |\n(?:Config )?[Ss]earch path:|\s+full_key:", str(error))[0]
+    if error.__cause__:
+        text += f" ({str(error.__cause__).splitlines()[0]})"
+    ours = type(error) is ValueError or type(error).__module__.startswith("hydra")
+    return ("" if ours else f"{type(error).__name__}: ") + " ".join(text.split())
