@@ -17,9 +17,13 @@ def main(config: DictConfig) -> None:
     # Once more: a sweeper chooses values that the command line did not show.
     if found := problems(values, typed=values.get("extensions") or []):
         fail(found)
-    from transformer_lab.compose import train  # takes seconds, so not before all is known to be well
+    # These imports take seconds, the second more than the first: so not before all is known to be well.
+    from transformer_lab.build import rehearse
 
     try:
+        rehearse(values)
+        from transformer_lab.compose import train
+
         train(**values)
     except ValueError as error:  # of a constructor: impossible values, in the user's words
         if full_error():

@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from transformer_lab.compose import build_task
+from transformer_lab.build import build_task
 from transformer_lab.data.tokenizers import Bytes
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import CONFIGS, settings
-from transformer_lab.compose import build, rehearse
+from transformer_lab.build import build, rehearse
 
 YAMLS = sorted(CONFIGS.rglob("*.yaml"))
 OPTIONS = [path.relative_to(CONFIGS) for path in YAMLS if path.parent != CONFIGS]

@@ -20,9 +20,10 @@ def call(script, *words, **more):
 @pytest.fixture(scope="module")
 def run(corpus_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    done = call("train.py", "data=text", f"data.path={corpus_folder}", "tokenizer.vocab_size=400", "model.dim=32",
-                "model.num_layers=2", "task.context=64", "tokens_per_step=1024", "max_steps=40", "validate_every_steps=20",
-                "run_dir=run", cwd=folder)  # fmt: skip
+    small = ["tokenizer.vocab_size=400", "model.dim=32", "model.num_layers=2", "task.context=64"]
+    length = ["tokens_per_step=1024", "max_steps=40", "validate_every_steps=20"]
+    text = ["data=text", f"data.path={corpus_folder}"]
+    done = call("train.py", *text, *small, *length, "run_dir=run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout
 

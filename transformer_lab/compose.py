@@ -1,9 +1,6 @@
-"""From a checked config to a finished run, in an order you can read aloud; and from a finished run back to its task."""
+"""A run from its config to its metrics, in an order you can read aloud; and a finished run back to its task."""
 
-import importlib
 import logging
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +11,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors.torch import load_file
 
 from transformer_lab import checks
+from transformer_lab.build import Section, build, build_task, task_class
 from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule, Stretch
 from transformer_lab.data.plan import Plan
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.steps import Pass, Steps
 from transformer_lab.data.store import Corpus, Store, build_beside, fingerprint, prepare
-from transformer_lab.data.tokenizers import Bytes, Tokenizer
+from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.models.layers.kernels import auto
 from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
 from transformer_lab.runs import best_checkpoint, conclude, open_run, restore, run_folder
@@ -33,11 +31,11 @@ from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Budget, Progress
 
 log = logging.getLogger(__name__)
-Section = dict[str, Any]
 
 # What a resumed run may do otherwise than before; everything else would make it another run.
+# (Of data and tokenizer the hashes are compared: a file may move.)
 FREE = {"run_dir", "resume", "name", "max_steps", "max_epochs", "max_tokens", "max_minutes", "hardware", "attention",
-        "log_every_steps", "checkpoint", "cache_dir", "extensions", "callbacks"}  # fmt: skip
+        "log_every_steps", "checkpoint", "cache_dir", "extensions", "callbacks", "data", "tokenizer"}  # fmt: skip
 
 
 def train(
@@ -73,109 +71,47 @@ def train(
 ) -> dict[str, Any]:
     """Train the model that the config describes; every argument is a top-level key of `configs/train.yaml`.
 
-    Returns what `metrics.json` holds. Raises ValueError, in one line that names the key, for what cannot be.
+    Expects a config in which `checks.problems` and `build.rehearse` found nothing. Returns what `metrics.json` holds.
+    Raises ValueError, in one line that names the key, for what only data and folders can tell.
     """
     config = dict(locals())
     run_log = RunLog()
-    rehearse(config)
-    machine: Hardware = build(hardware)
     folder = run_folder(run_dir, name, resume)
-    progress = Progress()
+    machine: Hardware = build(hardware)
 
     source: Source = build(data)
     words = prepare_tokenizer(config, source)
-    store = prepare(source, words, end=words.special(task_class(config).specials[0]), cache_dir=Path(cache_dir))
+    store = prepare_store(config, source, words)
     torch.manual_seed(seed)
     learner = build_task(config, words)
+    progress = Progress()
     loaders = build_loaders(config, learner, store, machine, progress)
-    budget = Budget(steps_per_epoch=loaders.steps.plan.steps_per_epoch, tokens_per_step=tokens_per_step,
-                    max_steps=max_steps, max_epochs=max_epochs, max_tokens=max_tokens, max_minutes=max_minutes)  # fmt: skip
-    loaders.stretch.last = budget.total_steps
-    module = Training(
-        task=learner, optimizer=build(optimizer, model=learner), schedule=build(schedule, total_steps=budget.total_steps),
-        budget=budget, progress=progress, corpus=loaders.corpora["validation"], gradient_clip=gradient_clip,
-        log_every_steps=log_every_steps, seed=seed,
-    )  # fmt: skip
-    identity = {"config": {key: value for key, value in config.items() if key not in FREE},
-                "text": store.text_hash, "tokenizer": words.hash}  # fmt: skip
-    saver: checkpoints.Checkpoints = build(
-        checkpoint, folder=folder / "checkpoints", identity=identity,
-        files={"config.yaml": yaml.safe_dump(config, sort_keys=False), "tokenizer.json": words.json},
-    )  # fmt: skip
+    module = build_training(config, learner, loaders, progress)
+    saver = build_saver(config, folder, words, store)
     watchers = [build(section) for section in callbacks.values()]
     resumed = restore(saver, module, watchers) if resume else False
 
     open_run(folder, saver.files, run_log)
-    run_log.table("Run", facts_before(config, learner, loaders, budget, machine, kernel_name(config, machine, learner)))
+    kernel = kernel_name(config, machine, learner)
+    run_log.table("Run", facts_before(config, learner, loaders, module.budget, machine, kernel))
     if resumed:
-        log.info("Resumed at step %s", progress.step)
+        log.info("Going on after step %s", progress.step)
     if machine.compile:
         learner.model.compile()
-    quiet_lightning()
-    trainer = Trainer(
-        accelerator=machine.device.type, devices=1, precision="bf16-mixed" if machine.bf16 else "32-true",
-        logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=progress.step + 1 if resume else None),
-        callbacks=[ProgressBar(console=run_log.console), ValidationLines(),
-                   Samples(corpus=loaders.corpora["validation"]), *watchers, saver],
-        max_epochs=-1, num_sanity_val_steps=0, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False,
-    )  # fmt: skip
-    if not budget.spent(progress):
-        trainer.fit(module, datamodule=loaders)
+    if not module.budget.spent(progress):
+        samples = Samples(corpus=loaders.corpora["validation"])
+        shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
+        # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
+        logger = TensorBoardLogger(
+            folder, name="", version="tensorboard", purge_step=progress.step + 1 if resume else None
+        )
+        build_trainer(machine, logger, [*shown, *watchers, saver]).fit(module, datamodule=loaders)
+
     learner.load_state_dict(load_file(best_checkpoint(str(folder)) / "model.safetensors"))
     tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
     metrics = conclude(folder, progress, tested)
     run_log.say(words_after(metrics, folder))
     return metrics
-
-
-def build(section: Section, **handed: Any) -> Any:
-    """Call what `_target_` names with the section's other keys and with what the build hands over."""
-    return recipe(section)(**handed)
-
-
-def recipe(section: Section) -> Callable[..., Any]:
-    """What `_target_` names, with the section's other keys already given; whoever calls it gives the rest."""
-    module, _, attribute = section["_target_"].rpartition(".")
-    values = {
-        key: build(value) if isinstance(value, dict) and "_target_" in value else value
-        for key, value in section.items()
-        if key != "_target_"
-    }
-    return partial(getattr(importlib.import_module(module), attribute), **values)
-
-
-def task_class(config: Section) -> type[Task]:
-    return recipe(config["task"]).func  # type: ignore[attr-defined, no-any-return]
-
-
-def build_task(config: Section, tokenizer: Tokenizer) -> Task:
-    parts = {part: recipe(config[part]) for part in ("position", "norm", "feed_forward", "attention")}
-    model = build(config["model"], vocab_size=tokenizer.vocab_size, **parts)
-    expected = task_class(config).model_type
-    if not isinstance(model, expected):
-        raise ValueError(f"model: {config['task']['name']} trains a {expected.__name__}, not a {type(model).__name__}; "
-                         f"model={expected.__name__.lower()}")  # fmt: skip
-    task: Task = build(config["task"], model=model, tokenizer=tokenizer)
-    return task
-
-
-def rehearse(config: Section) -> None:
-    """Build everything that needs no data, without memory for weights: an impossible value ends the run here."""
-    words = Bytes().train([], specials=task_class(config).specials)
-    expected, given = task_class(config).example_type, recipe(config["data"]).func.example_type  # type: ignore[attr-defined]
-    if given is not expected:
-        raise ValueError(f"data: {config['task']['name']} reads a {expected.__name__}, not a {given.__name__}")
-    build(config["hardware"])
-    build(config["data"])
-    with torch.device("meta"):
-        learner = build_task(config, words)
-    build(config["optimizer"], model=learner)
-    if config["max_steps"] is not None:
-        build(config["schedule"], total_steps=config["max_steps"])
-    if config["tokens_per_step"] < learner.context:
-        raise ValueError(f"tokens_per_step: {config['tokens_per_step']} is less than one sequence of task.context "
-                         f"{learner.context}; nearest {learner.context}")  # fmt: skip
 
 
 def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
@@ -188,6 +124,11 @@ def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
         words: Tokenizer = build(config["tokenizer"]).train(texts, specials=specials)
         build_beside(folder, lambda beside: words.save(beside / "tokenizer.json"))
     return Tokenizer.load(folder / "tokenizer.json")
+
+
+def prepare_store(config: Section, source: Source, tokenizer: Tokenizer) -> Store:
+    end = tokenizer.special(task_class(config).specials[0])
+    return prepare(source, tokenizer, end=end, cache_dir=Path(config["cache_dir"]))
 
 
 def build_loaders(config: Section, task: Task, store: Store, machine: Hardware, progress: Progress) -> DataModule:
@@ -206,6 +147,54 @@ def build_loaders(config: Section, task: Task, store: Store, machine: Hardware, 
     stretch = Stretch(now=lambda: progress.step, every=config["validate_every_steps"], last=None)
     return DataModule(steps=steps, stretch=stretch, passes=passes, corpora=corpora, workers=machine.workers,
                       pin_memory=machine.device.type == "cuda")  # fmt: skip
+
+
+def build_training(config: Section, task: Task, loaders: DataModule, progress: Progress) -> Training:
+    limits = {
+        name: config[name] for name in ("tokens_per_step", "max_steps", "max_epochs", "max_tokens", "max_minutes")
+    }
+    budget = Budget(steps_per_epoch=loaders.steps.plan.steps_per_epoch, **limits)
+    loaders.stretch.last = budget.total_steps
+    return Training(
+        task=task,
+        optimizer=build(config["optimizer"], model=task),
+        schedule=build(config["schedule"], total_steps=budget.total_steps),
+        budget=budget,
+        progress=progress,
+        corpus=loaders.corpora["validation"],
+        gradient_clip=config["gradient_clip"],
+        log_every_steps=config["log_every_steps"],
+        seed=config["seed"],
+    )
+
+
+def build_saver(config: Section, folder: Path, tokenizer: Tokenizer, store: Store) -> checkpoints.Checkpoints:
+    fixed = {key: value for key, value in config.items() if key not in FREE}
+    saver: checkpoints.Checkpoints = build(
+        config["checkpoint"],
+        folder=folder / "checkpoints",
+        files={"config.yaml": yaml.safe_dump(config, sort_keys=False), "tokenizer.json": tokenizer.json},
+        identity={"config": fixed, "text": store.text_hash, "tokenizer": tokenizer.hash},
+    )
+    return saver
+
+
+def build_trainer(machine: Hardware, logger: TensorBoardLogger, callbacks: list[Any]) -> Trainer:
+    """Lightning's Trainer, without what the run does itself: checkpoints, progress bar, samplers, limits."""
+    quiet_lightning()
+    return Trainer(
+        accelerator=machine.device.type,
+        devices=1,
+        precision="bf16-mixed" if machine.bf16 else "32-true",
+        logger=logger,
+        callbacks=callbacks,
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
 
 
 def kernel_name(config: Section, machine: Hardware, task: Task) -> str:
@@ -235,15 +224,9 @@ def load_run(run: str, extensions: list[str]) -> tuple[Task, Section]:
 def evaluate_run(task: Task, config: Section, split: Split) -> dict[str, float]:
     """The metrics of a loaded run on a split of its data."""
     machine: Hardware = build(config["hardware"])
-    store = prepare(
-        build(config["data"]),
-        task.tokenizer,
-        end=task.tokenizer.special(task.specials[0]),
-        cache_dir=Path(config["cache_dir"]),
-    )
+    store = prepare_store(config, build(config["data"]), task.tokenizer)
     if split not in store.splits:
         raise ValueError(f"split: the run's data have no {split} split; one of {', '.join(store.splits)}")
     packing = task.packing(store.splits[split])
-    return evaluate(
-        task, Pass(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens), machine
-    )
+    batches = Pass(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens)
+    return evaluate(task, batches, machine)

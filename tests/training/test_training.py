@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import CONFIGS, POSITIONS, settings, small_task
-from transformer_lab.compose import build, build_task
+from transformer_lab.build import build, build_task
 from transformer_lab.data.tokenizers import Bytes
 from transformer_lab.layout import Layout
 from transformer_lab.tasks.language_modeling import Batch

@@ -1,0 +1,64 @@
+"""From the sections of a checked config to the objects they name; knows PyTorch, but nothing slower to import."""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from transformer_lab.data.tokenizers import Bytes, Tokenizer
+from transformer_lab.tasks.base import Task
+
+Section = dict[str, Any]
+
+
+def build(section: Section, **handed: Any) -> Any:
+    """Call what `_target_` names with the section's other keys and with what the build hands over."""
+    return recipe(section)(**handed)
+
+
+def recipe(section: Section) -> Callable[..., Any]:
+    """What `_target_` names, with the section's other keys already given; whoever calls it gives the rest."""
+    module, _, attribute = section["_target_"].rpartition(".")
+    values = {
+        key: build(value) if isinstance(value, dict) and "_target_" in value else value
+        for key, value in section.items()
+        if key != "_target_"
+    }
+    return partial(getattr(importlib.import_module(module), attribute), **values)
+
+
+def task_class(config: Section) -> type[Task]:
+    return recipe(config["task"]).func  # type: ignore[attr-defined, no-any-return]
+
+
+def build_task(config: Section, tokenizer: Tokenizer) -> Task:
+    parts = {part: recipe(config[part]) for part in ("position", "norm", "feed_forward", "attention")}
+    model = build(config["model"], vocab_size=tokenizer.vocab_size, **parts)
+    expected = task_class(config).model_type
+    if not isinstance(model, expected):
+        raise ValueError(f"model: {config['task']['name']} trains a {expected.__name__}, not a {type(model).__name__}; "
+                         f"model={expected.__name__.lower()}")  # fmt: skip
+    task: Task = build(config["task"], model=model, tokenizer=tokenizer)
+    return task
+
+
+def rehearse(config: Section) -> None:
+    """Build everything that needs no data, without memory for weights: an impossible value ends the run here.
+
+    Raises ValueError, in one line that names the key.
+    """
+    expected, given = task_class(config).example_type, recipe(config["data"]).func.example_type  # type: ignore[attr-defined]
+    if given is not expected:
+        raise ValueError(f"data: {config['task']['name']} reads a {expected.__name__}, not a {given.__name__}")
+    for section in ("hardware", "data", "tokenizer"):
+        build(config[section])
+    with torch.device("meta"):
+        task = build_task(config, Bytes().train([], specials=task_class(config).specials))
+    build(config["optimizer"], model=task)
+    if config["max_steps"] is not None:
+        build(config["schedule"], total_steps=config["max_steps"])
+    if config["tokens_per_step"] < task.context:
+        raise ValueError(f"tokens_per_step: {config['tokens_per_step']} is less than one sequence of task.context "
+                         f"{task.context}; nearest {task.context}")  # fmt: skip
