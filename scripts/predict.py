@@ -13,7 +13,7 @@ def main(
     input: str | None = None,
     output: str | None = None,
     num_samples: int = 1,
-    max_new_tokens: int = 100,
+    max_new_tokens: int | None = None,
     temperature: float = 0.8,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -27,7 +27,7 @@ def main(
     input: a file with one prompt a line; - reads them from the terminal or a pipe
     output: a file for the results, one line each (line breaks as \\\\n); by default they are printed
     num_samples: how many continuations of each prompt
-    max_new_tokens: where a continuation ends that has not ended itself
+    max_new_tokens: where a continuation ends that has not ended itself; by default 100, or half a context if less
     temperature: 0 always takes the likeliest token, 1 samples as the model believes
     top_k: sample among the k likeliest tokens only
     top_p: sample among the likeliest tokens that together reach this probability

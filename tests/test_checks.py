@@ -331,7 +331,7 @@ def test_help_shows_every_option(capsys):
     words = capsys.readouterr().out.split()
     assert stop.value.code == 0
     assert {option for _, option in OPTIONS} <= set(words)
-    assert "max_steps=700" in words
+    assert "resume=null" in words
 
 
 def test_a_script_reads_its_arguments_like_the_command_line(capsys):

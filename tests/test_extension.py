@@ -51,11 +51,13 @@ def test_a_position_and_a_task_from_a_users_folder(tmp_path, corpus_folder):
              "position=logarithmic", "task=two_ahead", "data=text", f"data.path={corpus_folder}", "tokenizer=bytes",
              "model.dim=32", "model.num_layers=1", "tokens_per_step=512", "max_steps=4", "validate_every_steps=2",
              "run_dir=run", *common]  # fmt: skip
-    subprocess.run(train, check=True, cwd=tmp_path, capture_output=True)
+    trained = subprocess.run(train, cwd=tmp_path, capture_output=True, text=True)
+    assert trained.returncode == 0, trained.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["steps"] == 4 and metrics["test"]["loss"] > 0
     script = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "run=run", *common]
-    evaluated = subprocess.run(script, check=True, cwd=tmp_path, capture_output=True, text=True)
+    evaluated = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
+    assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)["test"] == metrics["test"]
     stranger = subprocess.run(script[:-1], cwd=tmp_path, capture_output=True, text=True)
     assert stranger.returncode == 2 and "mine" in stranger.stderr and "Traceback" not in stranger.stderr

@@ -1,6 +1,7 @@
 """The words after `python scripts/NAME.py`: the arguments of the script's main function, as `key=value`."""
 
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -54,6 +55,7 @@ def _parsed(word: str, name: str, text: str) -> Any:
 
 def answer(function: Callable[..., Any]) -> None:
     """Run a script's main function on the words of the command line; a user's mistake is one line and exit code 2."""
+    sys.path.append(os.getcwd())  # for `extensions` that lie in the user's own folder
     words = arguments(function, sys.argv[1:])
     try:
         function(**words)

@@ -113,9 +113,14 @@ class LanguageModeling(Task):
             f"**{_quoted(prompt)}**\n\n{_quoted(text)}" for prompt, text in zip(prompts, written, strict=True)
         )
 
-    def predict(self, lines: list[str], *, max_new_tokens: int = 100, temperature: float = 1.0,
+    def predict(self, lines: list[str], *, max_new_tokens: int | None = None, temperature: float = 1.0,
                 top_k: int | None = None, top_p: float | None = None, seed: int = 0) -> list[str]:  # fmt: skip
-        """What follows each line. A prompt that leaves no room for the new tokens loses its beginning."""
+        """What follows each line, by default up to 100 tokens, or half a context where that is less.
+
+        A prompt that leaves no room for the new tokens loses its beginning.
+        """
+        if max_new_tokens is None:
+            max_new_tokens = min(100, max(1, self.context // 2))
         if not 1 <= max_new_tokens < self.context:
             raise ValueError(
                 f"max_new_tokens: {max_new_tokens} does not fit the model's context; 1 to {self.context - 1}"
