@@ -36,11 +36,11 @@ def restore(saver: checkpoints.Checkpoints, module: Training, watchers: Sequence
     found = checkpoints.newest_whole(saver.folder)
     if found is None:
         return False
-    weights, tensors, training = checkpoints.read(found)
+    weights, training = checkpoints.read(found)
     refuse_another_run(training["identity"], saver.identity)
     module.task.load_state_dict(weights)
-    module.optimizer.load_state_dict(checkpoints.join_state(tensors, training["optimizer"]))
-    module.progress.restore(training["progress"])
+    module.optimizer.load_state_dict(training["optimizer"])
+    module.progress.load_state_dict(training["progress"])
     for watcher in watchers:
         if watcher.state_key in training["callbacks"]:
             watcher.load_state_dict(training["callbacks"][watcher.state_key])

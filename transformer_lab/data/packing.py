@@ -5,15 +5,19 @@ first token of the corpus stands the end token. A sequence of t tokens so gives 
 """
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import numpy as np
 
-from transformer_lab.data.store import Corpus
+from transformer_lab.data.store import Corpus, build_beside
 
 log = logging.getLogger(__name__)
-WINDOW = 1 << 16  # pieces considered at once when packing: keeps its memory flat
+WINDOW = 1 << 16  # documents considered at once when packing: keeps its memory flat
+FILES = ("starts", "lengths", "offsets")
 
 
 class Packing(Protocol):
@@ -53,22 +57,23 @@ class Packs:
     """Whole documents in packs of at most `context` tokens; a longer document is cut into pieces of that length.
 
     Packed by best fit, longest first (Johnson, 1973), within windows of the corpus in its own order. The packs do not
-    depend on the epoch; only their order does.
+    depend on the epoch; only their order does. They are kept beside the corpus and memory-mapped.
     """
 
     def __init__(self, *, corpus: Corpus, context: int) -> None:
         self.corpus, self.context = corpus, context
-        starts, lengths = _pieces(corpus.offsets, context)
-        order, pack_sizes = [], []
-        for begin in range(0, len(starts), WINDOW):
-            packs = _best_fit(lengths[begin : begin + WINDOW], context)
-            order += [begin + piece for pack in packs for piece in pack]
-            pack_sizes += [len(pack) for pack in packs]
-        self.starts, self.lengths = starts[order], lengths[order]
-        self.offsets = np.concatenate([[0], np.cumsum(pack_sizes)])  # (packs + 1,) into starts and lengths
-        waste = 1 - lengths.sum() / (len(pack_sizes) * context)
-        log.info("Packed %s pieces into %s packs of %s tokens, %.2f%% of them unused",
-                 f"{len(starts):,}", f"{len(pack_sizes):,}", context, 100 * waste)  # fmt: skip
+        if corpus.place is None:
+            self._temporary = TemporaryDirectory()  # goes with this object
+            folder = Path(self._temporary.name) / "packs"
+        else:
+            folder = corpus.place.with_name(f"{corpus.place.name}.packs-{context}")
+        if not folder.exists():
+            build_beside(folder, self._write)
+        # Per piece where it begins and how long it is; per pack where its pieces begin, and where the last one's end.
+        self.starts, self.lengths, self.offsets = (np.memmap(folder / name, dtype=np.int64, mode="r") for name in FILES)
+        used = len(corpus.tokens) / (self.num_units * context)
+        log.info("Packed %s pieces into %s packs of %s tokens; %.2f%% of their room is unused",
+                 f"{len(self.starts):,}", f"{self.num_units:,}", context, 100 * (1 - used))  # fmt: skip
 
     @property
     def num_units(self) -> int:
@@ -77,6 +82,21 @@ class Packs:
     def sequences(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         picked = ranges(self.offsets[units], self.offsets[units + 1] - self.offsets[units])
         return self.starts[picked], self.lengths[picked]
+
+    def _write(self, folder: Path) -> None:
+        with ExitStack() as stack:
+            starts_file, lengths_file, offsets_file = (stack.enter_context(open(folder / name, "wb")) for name in FILES)
+            offsets_file.write(np.int64(0).tobytes())
+            written = 0
+            for begin in range(0, self.corpus.num_documents, WINDOW):
+                starts, lengths = _pieces(self.corpus.offsets[begin : begin + WINDOW + 1], self.context)
+                packs = _best_fit(lengths, self.context)
+                order = np.array([piece for pack in packs for piece in pack])
+                starts_file.write(starts[order].tobytes())
+                lengths_file.write(lengths[order].tobytes())
+                ends = written + np.cumsum([len(pack) for pack in packs])
+                offsets_file.write(ends.tobytes())
+                written += len(order)
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

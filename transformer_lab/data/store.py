@@ -34,6 +34,7 @@ class Corpus:
     tokens: np.ndarray  # (tokens,), the smallest unsigned type that holds the vocabulary
     offsets: np.ndarray  # (documents + 1,) int64, where each document begins
     text_bytes: int  # of the text in UTF-8, end tokens not counted
+    place: Path | None = None  # where its files lie, but for their suffix; what is derived from it may lie beside
 
     @property
     def num_documents(self) -> int:
@@ -67,6 +68,7 @@ class Store:
                 np.memmap(folder / f"{split}.tokens", dtype=facts["dtype"], mode="r"),
                 np.memmap(folder / f"{split}.offsets", dtype=np.int64, mode="r"),
                 counts["text_bytes"],
+                folder / split,
             )
             for split, counts in facts["splits"].items()
         }

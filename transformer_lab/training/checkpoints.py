@@ -1,8 +1,8 @@
 """Checkpoints: folders of safetensors and JSON, whole or not there at all, and no code in them.
 
     checkpoints/step-00000400/model.safetensors     the weights
-                              training.safetensors  the tensors of the optimizer
-                              training.json         its numbers, the counters of the run, the callbacks
+                              training.safetensors  the tensors of optimizer and callbacks
+                              training.json         their numbers, the counters of the run, what it was made of
                               config.yaml, tokenizer.json
                               manifest.json         size and SHA-256 of each file above
     checkpoints/last, best -> a folder above
@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 log = logging.getLogger(__name__)
 FORMAT = 1
+TENSOR, PAIRS = "<tensor>", "<pairs>"  # what stands in training.json for what JSON cannot hold
 
 
 class Checkpoints(Callback):
@@ -56,16 +57,17 @@ class Checkpoints(Callback):
 
     def save(self, trainer: Any, module: Any) -> None:
         module.collect()
-        tensors, numbers = split_state(module.optimizer.state_dict())
-        callbacks = {c.state_key: c.state_dict() for c in trainer.callbacks if c.state_dict()}
-        training = {"format": FORMAT, "identity": self.identity, "progress": module.progress.state(),
-                    "optimizer": numbers, "callbacks": callbacks}  # fmt: skip
-        texts = {**self.files, "training.json": json.dumps(training, indent=1)}
         progress = module.progress
-        write(self.folder / f"step-{progress.step:08d}", module.task.state_dict(), tensors, texts)
-        _point(self.folder / "last", f"step-{progress.step:08d}")
+        state = {
+            "progress": progress.state_dict(),
+            "optimizer": module.optimizer.state_dict(),
+            "callbacks": {c.state_key: c.state_dict() for c in trainer.callbacks if c.state_dict()},
+        }
+        name = f"step-{progress.step:08d}"
+        write(self.folder / name, module.task.state_dict(), {**state, "identity": self.identity}, self.files)
+        _point(self.folder / "last", name)
         if progress.best and progress.best.step == progress.step:
-            _point(self.folder / "best", f"step-{progress.step:08d}")
+            _point(self.folder / "best", name)
         self._forget_old()
 
     def _forget_old(self) -> None:
@@ -80,20 +82,20 @@ def steps(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
 
 
-def write(
-    folder: Path, weights: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor], texts: dict[str, str]
-) -> None:
+def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, Any], files: dict[str, str]) -> None:
     """Write a checkpoint beside `folder`, flush it to the disk, and rename it."""
     beside = folder.with_name(f".{folder.name}.partial")
     for leftover in (beside, folder):  # of an interrupted save, or of a run that was set back behind this step
         shutil.rmtree(leftover, ignore_errors=True)
     beside.mkdir(parents=True)
+    tensors: dict[str, torch.Tensor] = {}
+    plain = _take_tensors(training, "", tensors)
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, beside / "model.safetensors")
-    save_file(optimizer, beside / "training.safetensors")
-    for name, text in texts.items():
+    save_file(tensors, beside / "training.safetensors")
+    for name, text in {**files, "training.json": json.dumps(plain, indent=1)}.items():
         (beside / name).write_text(text, encoding="utf-8")
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(beside.iterdir())}
-    (beside / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": files}, indent=1), encoding="utf-8")
+    listed = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(beside.iterdir())}
+    (beside / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": listed}, indent=1), encoding="utf-8")
     for path in (*beside.iterdir(), beside):
         _flush(path)
     beside.rename(folder)
@@ -139,32 +141,41 @@ def newest_whole(folder: Path) -> Path | None:
     return None
 
 
-def read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]]:
-    """Weights, optimizer tensors and training.json of a checkpoint that has been found whole."""
-    training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    return load_file(folder / "model.safetensors"), load_file(folder / "training.safetensors"), training
+def read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The weights, and the state of training, of a checkpoint that has been found whole."""
+    plain = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    return load_file(folder / "model.safetensors"), _put_tensors(plain, load_file(folder / "training.safetensors"))
 
 
-def split_state(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """An optimizer's state dict as tensors for safetensors, named PARAMETER.KEY, and the numbers for JSON."""
-    tensors: dict[str, torch.Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for parameter, values in state["state"].items():
-        for key, value in values.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{parameter}.{key}"] = value.contiguous()
-            else:
-                numbers[f"{parameter}.{key}"] = value
-    return tensors, {"state": numbers, "param_groups": state["param_groups"]}
+def _take_tensors(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """What JSON can hold of a state; its tensors go to `tensors`, and their names stand where they were.
+
+    JSON has no numbers as keys, and an optimizer counts its parameters: such a dict becomes a list of pairs.
+    """
+    if isinstance(value, torch.Tensor):
+        path = path if path not in tensors else f"{path}#{len(tensors)}"  # {"a.b": …} beside {"a": {"b": …}}
+        tensors[path] = value.detach().clone(memory_format=torch.contiguous_format)
+        return {TENSOR: path}
+    if isinstance(value, dict):
+        inner: dict[Any, Any] = {
+            key: _take_tensors(item, f"{path}.{key}".lstrip("."), tensors) for key, item in value.items()
+        }
+        return inner if all(isinstance(key, str) for key in inner) else {PAIRS: list(inner.items())}
+    if isinstance(value, list | tuple):
+        return [_take_tensors(item, f"{path}.{index}", tensors) for index, item in enumerate(value)]
+    return value
 
 
-def join_state(tensors: dict[str, torch.Tensor], numbers: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `split_state`."""
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in {**tensors, **numbers["state"]}.items():
-        parameter, key = name.split(".", 1)
-        state.setdefault(int(parameter), {})[key] = value
-    return {"state": state, "param_groups": numbers["param_groups"]}
+def _put_tensors(plain: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """The inverse of `_take_tensors`."""
+    if isinstance(plain, dict):
+        if TENSOR in plain:
+            return tensors[plain[TENSOR]]
+        items = plain[PAIRS] if PAIRS in plain else plain.items()
+        return {key: _put_tensors(item, tensors) for key, item in items}
+    if isinstance(plain, list):
+        return [_put_tensors(item, tensors) for item in plain]
+    return plain
 
 
 def _point(link: Path, target: str) -> None:

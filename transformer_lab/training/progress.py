@@ -34,12 +34,13 @@ class Progress:
     window: Window = field(default_factory=Window)
     best: Best | None = None
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        best = state["best"]
-        self.__init__(**{**state, "window": Window(**state["window"]), "best": Best(**best) if best else None})  # type: ignore[misc]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.window = Window(**state["window"])
+        self.best = Best(**state["best"]) if state["best"] else None
 
 
 class Budget:
