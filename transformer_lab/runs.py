@@ -1,5 +1,6 @@
 """A run as a folder: opened, gone on with, concluded, and loaded again by the scripts."""
 
+import itertools
 import json
 import logging
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ def run_folder(run_dir: str | None, name: str, resume: str | None) -> Path:
     if run_dir is None:
         if resume:
             raise ValueError("resume: auto needs run_dir, the folder of the run to go on with")
-        return Path("outputs") / Path(name).name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        first = Path("outputs") / Path(name).name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        names = (f"{first.name}-{number}" if number > 1 else first.name for number in itertools.count(1))
+        return next(folder for folder in map(first.with_name, names) if not folder.exists())
     folder = Path(run_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"run_dir: {folder} is a file; name a folder")
