@@ -24,11 +24,10 @@ def main(
     """
     from transformer_lab.compose import evaluate_run, load_run
 
-    task, config = load_run(run, extensions)
-    config["hardware"]["accelerator"] = hardware
+    loaded = load_run(run, extensions)
     if cache_dir is not None:
-        config["cache_dir"] = cache_dir
-    print(json.dumps({split: evaluate_run(task, config, split)}, indent=2))
+        loaded.config["cache_dir"] = cache_dir
+    print(json.dumps({split: evaluate_run(loaded, split, hardware)}, indent=2))
 
 
 if __name__ == "__main__":

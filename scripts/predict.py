@@ -36,26 +36,33 @@ def main(
     """
     if (prompt is None) == (input is None):
         raise ValueError("prompt: give either prompt=TEXT or input=FILE")
+    if num_samples < 1:
+        raise ValueError(f"num_samples: {num_samples} is too few; at least 1")
+    if output is not None and not Path(output).absolute().parent.is_dir():
+        raise ValueError(f"output: there is no folder {Path(output).parent}")
+    prompts = [prompt] if prompt is not None else _lines(input)
     from transformer_lab.compose import load_run
 
-    task, _ = load_run(run, extensions)
-    prompts = [prompt] if prompt is not None else _lines(input)
+    task = load_run(run, extensions).task
     options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     asked = [text for text in prompts for _ in range(num_samples)]
     texts = [text + more for text, more in zip(asked, task.predict(asked, seed=seed, **options), strict=True)]
-    if output is None:
-        print("\n\n".join(texts) if prompt is not None else "\n".join(map(_on_one_line, texts)))
-    else:
+    if output is not None:
         Path(output).write_text("".join(_on_one_line(text) + "\n" for text in texts), encoding="utf-8")
+    elif prompt is not None:
+        print("\n\n".join(texts))
+    else:
+        print("".join(_on_one_line(text) + "\n" for text in texts), end="")
 
 
 def _lines(name: str | None) -> list[str]:
-    if name == "-":
-        return sys.stdin.read().splitlines()
-    path = Path(str(name))
-    if not path.is_file():
-        raise ValueError(f"input: there is no file {path}")
-    return path.read_text(encoding="utf-8").splitlines()
+    try:
+        text = sys.stdin.read() if name == "-" else Path(str(name)).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"input: {name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"input: {name} is not UTF-8: {error.reason} at byte {error.start}") from error
+    return text.splitlines()
 
 
 def _on_one_line(text: str) -> str:

@@ -65,7 +65,7 @@ def disturb(command, folder, kills, seconds, draw):
     done = 0
     while done < kills:
         process = subprocess.Popen(command(folder, "resume=auto"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(0.3, 1.0) * seconds)
+        time.sleep(draw.uniform(0, 1) * seconds)
         if process.poll() is None:
             process.kill()
             done += 1
@@ -85,8 +85,9 @@ def same(one, other):
 
 def test_a_killed_run_is_the_same_run(command, undisturbed, tmp_path):
     folder, seconds = undisturbed
-    disturb(command, tmp_path / "run", 2, seconds, random.Random(0))
+    assert disturb(command, tmp_path / "run", 2, seconds, random.Random(3)) == 2
     same(folder, tmp_path / "run")
+    assert "Going on after step" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_a_run_of_the_same_seed_is_the_same_run_and_another_seed_is_not(command, undisturbed, tmp_path):

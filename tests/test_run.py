@@ -111,3 +111,56 @@ def test_a_used_folder_is_not_written_into(run):
     done = call("train.py", f"run_dir={run[0]}", cwd=run[0].parent)
     assert done.returncode == 2 and "resume=auto" in done.stderr and len(done.stderr.splitlines()) == 1
     assert sorted((run[0] / "checkpoints").iterdir()) == before
+
+
+SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256"]
+
+
+def test_callbacks_of_lightning_and_early_stopping(corpus_folder, tmp_path):
+    stop = ["callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "callbacks.stop.monitor=val/loss",
+            "callbacks.stop.patience=1", "callbacks.stop.min_delta=100"]  # fmt: skip
+    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=5", "run_dir=run", *stop]
+    done = call("train.py", *words, "max_steps=60", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 10
+    assert call("scripts/predict.py", "run=run", "prompt=a", cwd=tmp_path).returncode == 0
+
+
+def test_overfit_learns_one_step_by_heart_and_keeps_the_newest_and_the_best(corpus_folder, tmp_path):
+    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "debug=overfit", "checkpoint.every_steps=30"]
+    done = call("train.py", *words, "run_dir=run", "checkpoint.keep=2", "hardware.workers=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["validation"]["loss"] < 0.5 < metrics["test"]["loss"]
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["best", "last", "step-00000180", "step-00000200"]
+
+
+def test_going_on_from_before_damaged_checkpoints_keeps_the_good_ones(corpus_folder, tmp_path):
+    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=10", "schedule=constant"]
+    words += ["run_dir=run", "checkpoint.keep=1", "resume=auto"]
+    call("train.py", *words, "max_steps=20", "checkpoint.every_steps=5", cwd=tmp_path)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    (checkpoints / "step-00000015").mkdir(exist_ok=True)  # one more, newer than the good one it goes on from
+    good, hurt = checkpoints / "step-00000010", checkpoints / "step-00000020"
+    hurt.rename(good)  # what step 20 left is now the newest whole one …
+    hurt.mkdir()  # … and step 20 is damaged
+    done = call("train.py", *words, "max_steps=25", "checkpoint.every_steps=5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "damaged and passed over" in (tmp_path / "run" / "log.txt").read_text()
+    assert damage(checkpoints / "last") is None and damage(checkpoints / "best") is None
+
+
+@pytest.mark.parametrize("words, said", [
+    (["attention=varlen"], "attention"),
+    (["max_steps=null", "max_minutes=1"], "schedule"),
+    (["schedule._target_=transformer_lab.models.layers.norms.RMSNorm", "~schedule.decay_fraction"], "schedule"),
+    (["cache_dir=README.md/x"], "cache_dir"),
+    (["task.context=1"], "task.context"),
+    (["-m", "position=rotary,none", "run_dir=x"], "run_dir"),
+    (["callbacks.c._target_=lightning.pytorch.callbacks.ModelCheckpoint"], "callbacks.c"),
+])  # fmt: skip
+def test_what_cannot_be_is_answered_in_one_line_before_any_data_is_read(words, said):
+    done = call("train.py", *words, cwd=ROOT)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {said}"), done.stderr
+    assert "Traceback" not in done.stderr and "Docstrings" not in done.stdout

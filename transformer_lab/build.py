@@ -7,8 +7,13 @@ from typing import Any
 
 import torch
 
-from transformer_lab.data.tokenizers import Bytes, Tokenizer
+from transformer_lab.data.sources.base import Source
+from transformer_lab.data.tokenizers import Bytes, Recipe, Tokenizer
+from transformer_lab.models.layers.kernels import auto
+from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.tasks.base import Task
+from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.schedules import Schedule
 
 Section = dict[str, Any]
 
@@ -44,21 +49,44 @@ def build_task(config: Section, tokenizer: Tokenizer) -> Task:
     return task
 
 
+# What each section must be; whose parts the model makes itself are held to this too.
+KINDS: dict[str, type] = {"task": Task, "data": Source, "tokenizer": Recipe, "position": Position,
+                          "optimizer": torch.optim.Optimizer, "schedule": Schedule, "hardware": Hardware}  # fmt: skip
+
+
 def rehearse(config: Section) -> None:
     """Build everything that needs no data, without memory for weights: an impossible value ends the run here.
 
     Raises ValueError, in one line that names the key.
     """
+    for section, kind in KINDS.items():
+        given = recipe(config[section]).func  # type: ignore[attr-defined]
+        if not (isinstance(given, type) and issubclass(given, kind)):
+            raise ValueError(f"{section}._target_: {config[section]['_target_']} is not a {kind.__name__}")
     expected, given = task_class(config).example_type, recipe(config["data"]).func.example_type  # type: ignore[attr-defined]
     if given is not expected:
         raise ValueError(f"data: {config['task']['name']} reads a {expected.__name__}, not a {given.__name__}")
-    for section in ("hardware", "data", "tokenizer"):
-        build(config[section])
+    build(config["data"])
+    build(config["tokenizer"]).signature()
     with torch.device("meta"):
         task = build_task(config, Bytes().train([], specials=task_class(config).specials))
+        kernel_name(config, task, build(config["hardware"]))
     build(config["optimizer"], model=task)
-    if config["max_steps"] is not None:
-        build(config["schedule"], total_steps=config["max_steps"])
     if config["tokens_per_step"] < task.context:
         raise ValueError(f"tokens_per_step: {config['tokens_per_step']} is less than one sequence of task.context "
                          f"{task.context}; nearest {task.context}")  # fmt: skip
+    # How long an epoch is, only the data tell; whether the schedule can do without, is known now.
+    endless = config["max_steps"] is None and config["max_epochs"] is None and config["max_tokens"] is None
+    if config["max_steps"] is not None or endless:
+        build(config["schedule"], total_steps=config["max_steps"])
+
+
+def kernel_name(config: Section, task: Task, machine: Hardware) -> str:
+    """Which attention kernel a run uses; for `auto`, which one it picks. Raises ValueError for one that cannot run."""
+    place = torch.zeros(1, dtype=torch.int64)
+    biased = task.model.position.bias(place, place) is not None
+    name: str = config["attention"]["_target_"].split(".")[-2]
+    if name == "auto":
+        return f"{auto.choose(machine.device, machine.dtype, biased)} (auto)"
+    auto.check(name, machine.device, machine.dtype, biased)
+    return name

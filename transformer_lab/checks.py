@@ -31,9 +31,6 @@ NAMED = {"callbacks"}  # a section of sections
 # Other libraries' classes that a config may name: the package, and what they must descend from.
 EXTERNAL = {
     "lightning.pytorch.callbacks": "Callback",
-    "lightning.pytorch.loggers": "Logger",
-    "lightning.pytorch.strategies": "Strategy",
-    "torch.optim": "Optimizer",
 }
 LIMITS = ("max_steps", "max_epochs", "max_tokens", "max_minutes")
 POSITIVE = {*LIMITS, "tokens_per_step", "gradient_clip", "every_steps", "log_every_steps", "validate_every_steps"}
@@ -176,6 +173,8 @@ class Check:
             raise ValueError(f"refused: {name!r} is of none of {', '.join(self.allowed)}, extensions")
         for package, parent in EXTERNAL.items():
             if name.startswith(f"{package}."):
+                if last == "ModelCheckpoint":
+                    raise ValueError("refused: a run saves its own checkpoints; see checkpoint.every_steps and .keep")
                 if home != package:
                     raise ValueError(f"refused: {name!r}; name a class of {package} itself")
                 return imported(name, parent)

@@ -143,6 +143,8 @@ class CommandLine:
             for key, value in self._swept_in_files():
                 self.ways.setdefault(key, self._ways(f"{key}={value}"))
         ways = list(self.ways.values())
+        if math.prod(map(len, ways)) > 1 and any(len(self.ways.get(key, [])) == 1 for key in ("run_dir", "++run_dir")):
+            self.found.append("run_dir: the runs of a sweep cannot share a folder; leave it out, and each gets its own")
         if math.prod(map(len, ways)) <= COMBINATIONS:
             runs: Iterable[Iterable[str]] = product(*ways)
         else:  # evenly through each sweep, its ends included

@@ -1,6 +1,7 @@
 """A run from its config to its metrics, in an order you can read aloud; and a finished run back to its task."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,17 +12,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors.torch import load_file
 
 from transformer_lab import checks
-from transformer_lab.build import Section, build, build_task, task_class
+from transformer_lab.build import Section, build, build_task, kernel_name, task_class
 from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule, Stretch
 from transformer_lab.data.plan import Plan
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.steps import Pass, Steps
 from transformer_lab.data.store import Corpus, Store, build_beside, fingerprint, prepare
-from transformer_lab.data.tokenizers import Tokenizer
-from transformer_lab.models.layers.kernels import auto
+from transformer_lab.data.tokenizers import Recipe, Tokenizer
 from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
-from transformer_lab.runs import best_checkpoint, conclude, open_run, restore, run_folder
+from transformer_lab.runs import best_checkpoint, conclude, open_run, refuse_unwritable, restore, run_folder
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
@@ -77,6 +77,7 @@ def train(
     config = dict(locals())
     run_log = RunLog()
     folder = run_folder(run_dir, name, resume)
+    refuse_unwritable(run_dir=folder, cache_dir=Path(cache_dir))
     machine: Hardware = build(hardware)
 
     source: Source = build(data)
@@ -92,13 +93,13 @@ def train(
     resumed = restore(saver, module, watchers) if resume else False
 
     open_run(folder, saver.files, run_log)
-    kernel = kernel_name(config, machine, learner)
+    kernel = kernel_name(config, learner, machine)
     run_log.table("Run", facts_before(config, learner, loaders, module.budget, machine, kernel))
     if resumed:
         log.info("Going on after step %s", progress.step)
     if machine.compile:
         learner.model.compile()
-    if not module.budget.spent(progress):
+    if not module.budget.out_of_steps(progress):
         samples = Samples(corpus=loaders.corpora["validation"])
         shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
         # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
@@ -116,12 +117,13 @@ def train(
 
 def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
     """The tokenizer of this source: loaded from the cache, or trained on the training split and kept there."""
+    recipe: Recipe = build(config["tokenizer"])
     specials = task_class(config).specials
-    facts = {"tokenizer": config["tokenizer"], "source": source.signature(), "specials": specials}
+    facts = {"tokenizer": recipe.signature(), "source": source.signature(), "specials": specials}
     folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(facts)}"
     if not folder.exists():
         texts = (example.text for split, example in source.read() if split == "train")
-        words: Tokenizer = build(config["tokenizer"]).train(texts, specials=specials)
+        words = recipe.train(texts, specials=specials)
         build_beside(folder, lambda beside: words.save(beside / "tokenizer.json"))
     return Tokenizer.load(folder / "tokenizer.json")
 
@@ -133,13 +135,16 @@ def prepare_store(config: Section, source: Source, tokenizer: Tokenizer) -> Stor
 
 def build_loaders(config: Section, task: Task, store: Store, machine: Hardware, progress: Progress) -> DataModule:
     corpora: dict[Split, Corpus] = dict(store.splits)
+    units_per_step = config["tokens_per_step"] // task.context
     if config["overfit"]:
-        corpora["train"] = corpora["validation"] = corpora["train"].head(config["tokens_per_step"])
+        corpora["train"] = corpora["validation"] = corpora["train"].head(units_per_step * task.context)
     if "validation" not in corpora:
         raise ValueError("data.validation: a run needs a validation split; 0.05 is usual")
     packings = {split: task.packing(corpus) for split, corpus in corpora.items()}
-    units_per_step = config["tokens_per_step"] // task.context
-    plan = Plan(num_units=packings["train"].num_units, units_per_step=units_per_step, seed=config["seed"],
+    num_units = packings["train"].num_units
+    if config["overfit"]:
+        num_units = min(num_units, units_per_step)
+    plan = Plan(num_units=num_units, units_per_step=units_per_step, seed=config["seed"],
                 data=store.text_hash)  # fmt: skip
     sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
     steps = Steps(packing=packings.pop("train"), plan=plan, **sizes)
@@ -150,10 +155,11 @@ def build_loaders(config: Section, task: Task, store: Store, machine: Hardware, 
 
 
 def build_training(config: Section, task: Task, loaders: DataModule, progress: Progress) -> Training:
-    limits = {
-        name: config[name] for name in ("tokens_per_step", "max_steps", "max_epochs", "max_tokens", "max_minutes")
-    }
-    budget = Budget(steps_per_epoch=loaders.steps.plan.steps_per_epoch, **limits)
+    budget = Budget(
+        steps_per_epoch=loaders.steps.plan.steps_per_epoch,
+        tokens_per_epoch=len(loaders.corpora["train"].tokens),
+        **{limit: config[limit] for limit in checks.LIMITS},
+    )
     loaders.stretch.last = budget.total_steps
     return Training(
         task=task,
@@ -197,34 +203,39 @@ def build_trainer(machine: Hardware, logger: TensorBoardLogger, callbacks: list[
     )
 
 
-def kernel_name(config: Section, machine: Hardware, task: Task) -> str:
-    """Which attention kernel the run uses; for `auto`, which one it picks."""
-    name = config["attention"]["_target_"].split(".")[-2]
-    if name != "auto":
-        return name
-    place = torch.zeros(1, dtype=torch.int64)
-    biased = task.model.position.bias(place, place) is not None
-    return f"{auto.choose(machine.device, machine.dtype, biased)} (auto)"
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run with its best weights: `task` is ready to predict, `text` the hash of what it was trained on."""
+
+    task: Task
+    config: Section
+    text: str
 
 
-def load_run(run: str, extensions: list[str]) -> tuple[Task, Section]:
-    """The task of a finished run with its best weights and its tokenizer, and the run's config.
+def load_run(run: str, extensions: list[str]) -> LoadedRun:
+    """The run in this folder, on this machine's CPU.
 
     The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
     """
     folder = best_checkpoint(run)
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    # Of the machine that trained it, nothing matters here; and callbacks are never built again.
+    config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
     if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
         raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
     task = build_task(config, Tokenizer.load(folder / "tokenizer.json"))
-    task.load_state_dict(load_file(folder / "model.safetensors"))
-    return task.eval(), config
+    weights, training = checkpoints.read(folder)
+    task.load_state_dict(weights)
+    return LoadedRun(task.eval(), config, training["identity"]["text"])
 
 
-def evaluate_run(task: Task, config: Section, split: Split) -> dict[str, float]:
+def evaluate_run(run: LoadedRun, split: Split, accelerator: str) -> dict[str, float]:
     """The metrics of a loaded run on a split of its data."""
-    machine: Hardware = build(config["hardware"])
+    task, config = run.task, run.config
+    machine: Hardware = build(config["hardware"] | {"accelerator": accelerator, "precision": "auto", "compile": False})
     store = prepare_store(config, build(config["data"]), task.tokenizer)
+    if store.text_hash != run.text:
+        log.warning("The data are no longer those of the run: this split may hold text that it was trained on")
     if split not in store.splits:
         raise ValueError(f"split: the run's data have no {split} split; one of {', '.join(store.splits)}")
     packing = task.packing(store.splits[split])

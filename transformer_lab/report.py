@@ -58,7 +58,7 @@ def facts_before(config: dict[str, Any], task: Task, loaders: DataModule, budget
     for split, corpus in loaders.corpora.items():
         facts[split] = f"{corpus.num_documents:,} documents, {len(corpus.tokens):,} tokens, {corpus.text_bytes:,} bytes"
     steps = loaders.steps
-    per_step = config["tokens_per_step"] // task.context * task.context
+    per_step = min(config["tokens_per_step"] // task.context * task.context, len(loaders.corpora["train"].tokens))
     batches = -(-steps.plan.units_per_step // steps.units_per_batch)
     facts["tokens per step"] = f"{per_step:,} in {batches} micro-batch{'es' if batches > 1 else ''}"
     epochs = budget.total_steps / steps.plan.steps_per_epoch if budget.total_steps else None
@@ -81,7 +81,7 @@ def words_after(metrics: dict[str, Any], folder: Path) -> str:
     lines.append(f"run: {folder}")
     lines.append("next:")
     lines.append(f'  python scripts/predict.py run={folder} prompt="Return the"')
-    lines.append(f"  python scripts/evaluate.py run={folder}")
+    lines.append(f"  python scripts/evaluate.py run={folder}" + ("" if "test" in metrics else " split=validation"))
     lines.append("  tensorboard --logdir outputs")
     return "\n".join(lines)
 

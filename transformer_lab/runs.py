@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +35,16 @@ def run_folder(run_dir: str | None, name: str, resume: str | None) -> Path:
     return folder
 
 
+def refuse_unwritable(**folders: Path) -> None:
+    """Raises ValueError for a folder that cannot be made or written, named by its key; better now than after hours."""
+    for key, folder in folders.items():
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ValueError(
+                f"{key}: {folder} cannot be written: {there} is {'read-only' if there.is_dir() else 'a file'}"
+            )
+
+
 def restore(saver: checkpoints.Checkpoints, module: Training, watchers: Sequence[Callback]) -> bool:
     """Put the newest whole checkpoint back where it came from; False where there is none."""
     found = checkpoints.newest_whole(saver.folder)
@@ -44,6 +55,7 @@ def restore(saver: checkpoints.Checkpoints, module: Training, watchers: Sequence
     module.task.load_state_dict(weights)
     module.optimizer.load_state_dict(training["optimizer"])
     module.progress.load_state_dict(training["progress"])
+    saver.set_back(module)
     for watcher in watchers:
         if watcher.state_key in training["callbacks"]:
             watcher.load_state_dict(training["callbacks"][watcher.state_key])

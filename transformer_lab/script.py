@@ -28,9 +28,9 @@ def arguments(function: Callable[..., Any], argv: list[str]) -> dict[str, Any]:
         elif parameter is None and not taken.open:
             found.append(unknown(key, "argument", taken.parameters, taken.parameters))
         else:
-            value = _parsed(word, name, text)
-            if parameter and expected(parameter, value) and not expected(parameter, text):
-                value = text  # `prompt=5` and `prompt=Once: a` are strings where strings are wanted
+            # Where text is wanted, it is taken as it stands: `prompt=5`, `prompt="Once: a # b "`.
+            takes_text = name == key and parameter and not expected(parameter, text)
+            value: Any = text if takes_text else _parsed(word, name, text)
             if parameter and (want := expected(parameter, value)):
                 found.append(f"{name}: expected {want}, found {shown(value)}")
             values[name] = {**values.get(name, {}), **value} if name != key else value

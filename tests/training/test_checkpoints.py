@@ -37,7 +37,14 @@ def test_what_is_written_is_what_is_read(saved):
 
 def damages():
     """Ways a folder can be hurt: each file missing, empty, shorter, longer, garbage, one bit flipped in 4 places."""
-    for name in ("model.safetensors", "training.safetensors", "training.json", "tokenizer.json", "manifest.json"):
+    for name in (
+        "model.safetensors",
+        "training.safetensors",
+        "training.json",
+        "config.yaml",
+        "tokenizer.json",
+        "manifest.json",
+    ):
         yield f"{name} missing", lambda f, n=name: (f / n).unlink()
         yield f"{name} empty", lambda f, n=name: (f / n).write_bytes(b"")
         yield f"{name} shorter", lambda f, n=name: (f / n).write_bytes((f / n).read_bytes()[:-1])

@@ -8,8 +8,8 @@ processes build it at once.
 import hashlib
 import json
 import logging
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from transformer_lab.data.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 FORMAT = 1  # raise it when the files below change their meaning
-CHARACTERS_AT_ONCE = 4_000_000  # text held in memory while tokenizing
+CHARACTERS_AT_ONCE = 1_000_000  # text held in memory while tokenizing
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Corpus:
 
     def head(self, num_tokens: int) -> "Corpus":
         """The first tokens as a corpus of their own; a document that does not end within them is cut."""
-        ends = self.offsets[(self.offsets > 0) & (self.offsets < num_tokens)]
         length = min(num_tokens, len(self.tokens))
+        ends = self.offsets[(self.offsets > 0) & (self.offsets < length)]
         offsets = np.concatenate([[0], ends, [length]]).astype(np.int64)
         return Corpus(self.tokens[:length], offsets, round(self.bytes_per_token * length))
 
@@ -91,9 +91,8 @@ def fingerprint(facts: dict[str, Any]) -> str:
 
 def build_beside(target: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a folder, then rename it to `target`; where another process was faster, its result stays."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         write(beside)
         try:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -84,6 +85,10 @@ class Recipe(ABC):
     @abstractmethod
     def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
         """`specials` take the first ids, in their order."""
+
+    def signature(self) -> dict[str, Any]:
+        """Facts, fit for JSON, that change when other texts aside another tokenizer would come out."""
+        return {"kind": type(self).__name__, "library": tokenizers.__version__, **vars(self)}
 
 
 class ByteBPE(Recipe):
@@ -202,11 +207,18 @@ class File(Recipe):
     def __init__(self, *, path: str) -> None:
         self.path = path
 
-    def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
+    @property
+    def file(self) -> Path:
         file = Path(self.path).expanduser()
         if not file.is_file():
             raise no_such_path("tokenizer.path", self.path)
-        tokenizer = Tokenizer.load(file)
+        return file
+
+    def signature(self) -> dict[str, Any]:
+        return {"kind": "File", "sha256": hashlib.sha256(self.file.read_bytes()).hexdigest()}
+
+    def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
+        tokenizer = Tokenizer.load(self.file)
         for name in specials:
             if name not in tokenizer._specials:
                 there = ", ".join(list(tokenizer._specials)[:20]) or "none"

@@ -72,7 +72,8 @@ def generate(
     running = list(range(len(prompts)))
     for _ in range(max_new_tokens):
         last = layout.offsets[1:].long() - 1
-        chosen = _choose(logits(model(tokens, layout, cache)[last]), sampling, [randomness[i] for i in running])
+        # `forward` itself: a compiled model would be compiled anew for nearly every length.
+        chosen = _choose(logits(model.forward(tokens, layout, cache)[last]), sampling, [randomness[i] for i in running])
         alive = [row for row, token in enumerate(chosen) if token != stop]
         for row in alive:
             written[running[row]].append(chosen[row])

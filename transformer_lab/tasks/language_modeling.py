@@ -22,6 +22,7 @@ from transformer_lab.models.heads import token_loss
 from transformer_lab.tasks.base import Outcome, Task
 
 END = "<eos>"
+PROMPTS_AT_ONCE = 64  # continued together; more would need more memory, not less time
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class LanguageModeling(Task):
                  packing: Literal["stream", "documents"], tie_embeddings: bool = False) -> None:  # fmt: skip
         super().__init__()
         limit = model.position.max_length
-        if context < 1:
-            raise ValueError(f"task.context: {context} is too short; at least 1 token")
+        if context < 2:
+            raise ValueError(f"task.context: {context} is too short; at least 2, a token and the one after it")
         if limit is not None and context > limit:
             raise ValueError(f"task.context: {context} tokens are more than `position` serves; at most {limit}, "
                              f"or position.max_length={context}")  # fmt: skip
@@ -125,15 +126,26 @@ class LanguageModeling(Task):
             raise ValueError(
                 f"max_new_tokens: {max_new_tokens} does not fit the model's context; 1 to {self.context - 1}"
             )
-        room = self.context - max_new_tokens
-        encoded = [[self.end, *tokens][-room:] for tokens in self.tokenizer.encode_batch(lines)]
-        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         training = self.training
         self.eval()
+        written: list[str] = []
+        for begin in range(0, len(lines), PROMPTS_AT_ONCE):
+            sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed + begin)
+            written += self._continue(lines[begin : begin + PROMPTS_AT_ONCE], max_new_tokens, sampling)
+        self.train(training)
+        return written
+
+    def _continue(self, lines: list[str], max_new_tokens: int, sampling: Sampling) -> list[str]:
+        room = self.context - max_new_tokens
+        encoded = [[self.end, *tokens][-room:] for tokens in self.tokenizer.encode_batch(lines)]
         written = generate(self.model, self.logits, encoded, max_new_tokens=max_new_tokens, stop=self.end,
                            sampling=sampling)  # fmt: skip
-        self.train(training)
-        return [self.tokenizer.decode(tokens) for tokens in written]
+        return [self._text_after(prompt, tokens) for prompt, tokens in zip(encoded, written, strict=True)]
+
+    def _text_after(self, prompt: list[int], tokens: list[int]) -> str:
+        """Decoded together with the prompt: whether a space or a word's end comes first depends on it."""
+        before = self.tokenizer.decode(prompt)
+        return self.tokenizer.decode([*prompt, *tokens])[len(before) :]
 
 
 def _quoted(text: str) -> str:

@@ -68,13 +68,22 @@ class Checkpoints(Callback):
         _point(self.folder / "last", name)
         if progress.best and progress.best.step == progress.step:
             _point(self.folder / "best", name)
-        self._forget_old()
+        self._forget(name)
 
-    def _forget_old(self) -> None:
+    def _forget(self, newest: str) -> None:
+        """Delete what is too old, and what is newer: damaged ones that the run was set back behind."""
         best = (self.folder / "best").resolve()
-        for folder in steps(self.folder)[self.keep :]:
+        known = steps(self.folder)
+        newer = [folder for folder in known if folder.name > newest]
+        for folder in [*newer, *known[len(newer) + self.keep :]]:
             if folder.resolve() != best:
                 shutil.rmtree(folder)
+
+    def set_back(self, module: Any) -> None:
+        """Let `best` lead to the best step that the run knows, if it went on from before a better one."""
+        best = module.progress.best
+        if best and (self.folder / f"step-{best.step:08d}").is_dir():
+            _point(self.folder / "best", f"step-{best.step:08d}")
 
 
 def steps(folder: Path) -> list[Path]:
@@ -85,8 +94,7 @@ def steps(folder: Path) -> list[Path]:
 def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, Any], files: dict[str, str]) -> None:
     """Write a checkpoint beside `folder`, flush it to the disk, and rename it."""
     beside = folder.with_name(f".{folder.name}.partial")
-    for leftover in (beside, folder):  # of an interrupted save, or of a run that was set back behind this step
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(beside, ignore_errors=True)  # of an interrupted save
     beside.mkdir(parents=True)
     tensors: dict[str, torch.Tensor] = {}
     plain = _take_tensors(training, "", tensors)
@@ -98,6 +106,7 @@ def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, An
     (beside / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": listed}, indent=1), encoding="utf-8")
     for path in (*beside.iterdir(), beside):
         _flush(path)
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was set back behind this step
     beside.rename(folder)
     _flush(folder.parent)
 

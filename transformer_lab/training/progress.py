@@ -49,24 +49,27 @@ class Budget:
     Raises ValueError where there is no limit, or one that leaves no step.
     """
 
-    def __init__(self, *, steps_per_epoch: int, tokens_per_step: int, max_steps: int | None, max_epochs: int | None,
+    def __init__(self, *, steps_per_epoch: int, tokens_per_epoch: int, max_steps: int | None, max_epochs: int | None,
                  max_tokens: int | None, max_minutes: float | None) -> None:  # fmt: skip
         limits = {
             "max_steps": max_steps,
             "max_epochs": None if max_epochs is None else max_epochs * steps_per_epoch,
-            "max_tokens": None if max_tokens is None else max_tokens // tokens_per_step,
+            "max_tokens": None if max_tokens is None else max_tokens * steps_per_epoch // tokens_per_epoch,
         }
         steps = {name: limit for name, limit in limits.items() if limit is not None}
         if not steps and max_minutes is None:
             raise ValueError("max_steps: no limit is set; give max_steps, max_epochs, max_tokens or max_minutes")
         for name, limit in steps.items():
             if limit < 1:
-                raise ValueError(f"{name}: leaves no step; one step holds {tokens_per_step} tokens")
+                each = round(tokens_per_epoch / steps_per_epoch)
+                raise ValueError(f"{name}: too small for a single step, which holds {each:,} tokens")
         self.total_steps: int | None = min(steps.values()) if steps else None
         self.seconds = math.inf if max_minutes is None else 60 * max_minutes
         self.started = time.monotonic()
 
+    def out_of_steps(self, progress: Progress) -> bool:
+        return self.total_steps is not None and progress.step >= self.total_steps
+
     def spent(self, progress: Progress) -> bool:
-        """Whether the run is over. Minutes are those of this process."""
-        out_of_steps = self.total_steps is not None and progress.step >= self.total_steps
-        return out_of_steps or time.monotonic() - self.started > self.seconds
+        """Whether the run is over. Minutes are those of this process; they are looked at after each step."""
+        return self.out_of_steps(progress) or time.monotonic() - self.started > self.seconds

@@ -17,6 +17,18 @@ def choose(device: torch.device, dtype: torch.dtype, biased: bool) -> str:
     return "varlen" if dtype in (torch.float16, torch.bfloat16) else "sdpa"
 
 
+def check(kernel: str, device: torch.device, dtype: torch.dtype, biased: bool) -> None:
+    """Raises ValueError where a kernel cannot serve tensors of this device and type, with this position scheme."""
+    if kernel in ("varlen", "flex") and device.type != "cuda":
+        raise ValueError(f"attention: {kernel} needs a CUDA device; attention=auto takes what runs here")
+    if kernel == "varlen" and dtype == torch.float32:
+        raise ValueError("attention: varlen computes in half precision only; hardware.precision=bf16 or attention=auto")
+    if kernel == "varlen" and biased:
+        raise ValueError(
+            "attention: varlen cannot add the position scheme's bias to the scores; attention=flex or auto"
+        )
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
            window: int | None, bias: Bias) -> Tensor:  # fmt: skip
     biased = q.device.type == "cuda" and bias(queries.positions[:1], keys.positions[:1]) is not None

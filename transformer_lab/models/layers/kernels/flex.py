@@ -29,8 +29,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, ca
 
 
 def _block_mask(queries: Layout, keys: Layout, causal: bool, window: int | None) -> BlockMask:
-    name = ("block_mask", id(keys), causal, window)
-    if name not in queries.scratch:
+    name = ("block mask", causal, window)
+    if name not in queries.scratch or queries.scratch[name][0] is not keys:
         query_sequence, key_sequence = queries.sequence, keys.sequence
         query_places, key_places = queries.positions, keys.positions
 
@@ -44,5 +44,5 @@ def _block_mask(queries: Layout, keys: Layout, causal: bool, window: int | None)
             return seen
 
         sizes = len(query_sequence), len(key_sequence)
-        queries.scratch[name] = create_block_mask(keep, None, None, *sizes, device=query_places.device)
-    return queries.scratch[name]
+        queries.scratch[name] = keys, create_block_mask(keep, None, None, *sizes, device=query_places.device)
+    return queries.scratch[name][1]  # type: ignore[no-any-return]

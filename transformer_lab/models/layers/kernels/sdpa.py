@@ -68,10 +68,10 @@ def _attend_group(q: Tensor, k: Tensor, v: Tensor, *, keep: Tensor | None, causa
 
 def _regroup(queries: Layout, keys: Layout) -> tuple[list[Group], Tensor]:
     """The groups of a batch, and where each packed token lies in their concatenated outputs: (N,)."""
-    found = queries.scratch.get(("groups", id(keys)))
-    if found is None:
-        found = queries.scratch[("groups", id(keys))] = _similar_lengths(queries, keys)
-    return found
+    if queries.scratch.get("grouped with") is not keys:  # one other side at a time: itself, or a decoder's memory
+        queries.scratch["groups"] = _similar_lengths(queries, keys)
+        queries.scratch["grouped with"] = keys
+    return queries.scratch["groups"]  # type: ignore[no-any-return]
 
 
 def _similar_lengths(queries: Layout, keys: Layout) -> tuple[list[Group], Tensor]:

@@ -14,8 +14,6 @@ HAS_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
            window: int | None, bias: Bias) -> Tensor:  # fmt: skip
-    if bias(queries.positions[:1], keys.positions[:1]) is not None:
-        raise ValueError("attention: varlen cannot add the position scheme's bias to the scores; use flex or auto")
     reach = -1 if window is None else window - 1
     grouped: dict[str, Any] = {}
     if q.shape[1] != k.shape[1]:
