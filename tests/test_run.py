@@ -136,6 +136,22 @@ def test_overfit_learns_one_step_by_heart_and_keeps_the_newest_and_the_best(corp
     assert kept == ["best", "last", "step-00000180", "step-00000200"]
 
 
+def test_an_epoch_holds_every_token_once(corpus_folder, tmp_path):
+    words = [
+        "data=text",
+        f"data.path={corpus_folder}",
+        *SMALL,
+        "tokens_per_step=4000",
+        "max_steps=null",
+        "max_epochs=2",
+    ]
+    done = call("train.py", *words, "validate_every_steps=7", "schedule=constant", "run_dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (store,) = (tmp_path / "outputs" / "cache").glob("store-*")
+    tokens = (store / "train.tokens").stat().st_size // 2  # 16 bits each
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["tokens"] == 2 * tokens
+
+
 def test_going_on_from_before_damaged_checkpoints_keeps_the_good_ones(corpus_folder, tmp_path):
     words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=10", "schedule=constant"]
     words += ["run_dir=run", "checkpoint.keep=1", "resume=auto"]

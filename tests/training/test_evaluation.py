@@ -44,6 +44,7 @@ def test_bits_per_byte_are_the_surprise_of_the_whole_text(corpus):
             bits -= log_p[torch.arange(len(batch.targets)), batch.targets].sum().item() / math.log(2)
     text_bytes = sum(end - begin - 1 for begin, end in zip(corpus.offsets, corpus.offsets[1:], strict=False))
     metrics = evaluate(task, batches, CPU)
+    assert metrics["loss"] == pytest.approx(bits * math.log(2) / len(corpus.tokens), rel=1e-6)
     # The cut corpus counts its bytes in proportion, which is exact up to the end tokens of its few documents.
     assert metrics["bits_per_byte"] == pytest.approx(bits / text_bytes, rel=2e-3)
     assert metrics["perplexity"] == pytest.approx(np.exp(metrics["loss"]))

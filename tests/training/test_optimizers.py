@@ -60,8 +60,8 @@ def train(model, optimizer, steps):
         optimizer.step()
 
 
-def with_gradients(model, scale=1.0):
-    torch.manual_seed(1)
+def with_gradients(model, scale=1.0, seed=1):
+    torch.manual_seed(seed)
     for parameter in model.parameters():
         parameter.grad = scale * torch.randn_like(parameter)
     return model
@@ -142,8 +142,8 @@ def test_muon_equals_one_matrix_at_a_time_by_its_singular_values(model, product_
     expected = {name: p.detach().double() for name, p in inside.items()}
     means = {name: torch.zeros_like(p) for name, p in expected.items()}
     optimizer = muon(model, momentum=momentum, weight_decay=decay)
-    for _ in range(3):
-        with_gradients(model)
+    for step in range(3):
+        with_gradients(model, seed=step)  # others each time, or the momentum would not show in the direction
         optimizer.step()
         for name, weight in expected.items():
             grad = inside[name].grad.double()
