@@ -63,7 +63,8 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 
 def unknown(path: str, what: str, names: Collection[str], listed: Iterable[str]) -> str:
     near = nearest(path, names)
-    return f"{path}: no such {what}; " + (f"did you mean {near}?" if near else f"there are {', '.join(listed)}")
+    others = ", ".join(listed)
+    return f"{path}: no such {what}; " + (f"did you mean {near}?" if near else f"there are {others or 'none'}")
 
 
 def fail(found: Iterable[str]) -> NoReturn:
