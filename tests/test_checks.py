@@ -184,7 +184,7 @@ def test_types(kind, right, wrong):
 
 def test_in_a_sweep_every_combination_is_checked_before_the_first(told, monkeypatch):
     assert told("-m", "position=none,learned", "position.max_length=64") == [
-        "position.max_length: no such option of Position; there are "
+        "position.max_length: no such option of Position; there are none"
     ]
     monkeypatch.setattr(command_line, "COMBINATIONS", 4)  # more than that: every value once
     assert told("-m", "model.dim=32,64,abc,128", "seed=range(0,2000)") == ["model.dim: expected int, found 'abc'"]

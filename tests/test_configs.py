@@ -40,13 +40,6 @@ def test_every_key_has_a_comment_and_every_option_a_first_line(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert re.match(r"# [A-Z]", next(line for line in lines if not line.startswith("# @package")))
     for number, line in enumerate(lines, 1):
-        key = re.match(r"\s*([a-z]\w*):(.*)", line)
-        if key and key[1] not in ("defaults",) and key[2].strip():
-            explained = "#" in line or key[1] == "_target_"
-            assert explained or _inside_hydra(lines, number), f"{path.name}:{number} has no comment"
-
-
-def _inside_hydra(lines, number):
-    """Whether a line belongs to Hydra's own node, which is explained as a whole."""
-    above = [line for line in lines[:number] if re.match(r"\w", line)]
-    return bool(above) and above[-1].startswith("hydra:")
+        key = re.match(r"\s*([a-z]\w*):", line)
+        if key and key[1] != "defaults":
+            assert "#" in line, f"{path.name}:{number} has no comment"

@@ -56,7 +56,7 @@ class CommandLine:
         parser.error = lambda message: fail([message])  # type: ignore[method-assign,assignment]
         self.args = parser.parse_intermixed_args(words)
         if self.args.experimental_rerun:
-            raise ValueError("--experimental-rerun: refused; it reads a pickle, and a pickle can run anything")
+            raise ValueError("--experimental-rerun: refused; the file it reads can run anything")
         self.flags = list(words)
         for word in self.args.overrides:
             self.flags.remove(word)
