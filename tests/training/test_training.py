@@ -44,7 +44,11 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(groups):
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("extra", [[], ["task.tie_embeddings=true"], ["model.residual_init=scaled"]], ids=str)
+@pytest.mark.parametrize(
+    "extra",
+    [[], ["task.tie_embeddings=true"], ["task.tie_embeddings=true", "model.dim=512"], ["model.residual_init=scaled"]],
+    ids=str,
+)
 def test_the_first_loss_is_the_logarithm_of_the_vocabulary(position, extra):
     torch.manual_seed(0)
     config = settings(f"position={position}", "model.num_layers=2", *extra)

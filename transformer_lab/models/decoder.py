@@ -74,7 +74,9 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm(dim=dim)
         self.cache_shape = {"num_heads": num_kv_heads, "head_dim": dim // num_heads}
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        # Where blocks add nothing at first, a tied output sees the bare embedding: were that large, the first guess
+        # would be the token itself. With this, its logit starts at 2.56 in any width.
+        nn.init.normal_(self.embedding.weight, std=min(0.02, 2.56 / dim) if residual_init == "zero" else 0.02)
         for block in blocks:
             block.initialise(residual=0.0 if residual_init == "zero" else (2 * num_layers) ** -0.5)
 
