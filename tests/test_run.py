@@ -1,8 +1,10 @@
 """One small run from the command line, and everything a user does with it afterwards."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,21 @@ def test_overfit_learns_one_step_by_heart_and_keeps_the_newest_and_the_best(corp
     assert metrics["validation"]["loss"] < 0.5 < metrics["test"]["loss"]
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["best", "last", "step-00000180", "step-00000200"]
+
+
+def test_an_interrupted_run_says_how_to_go_on(corpus_folder, tmp_path):
+    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "checkpoint.every_steps=5", "run_dir=run"]
+    command = [sys.executable, str(ROOT / "train.py"), *words, "max_steps=100000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "checkpoints" / "last").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "resume=auto" in " ".join(shown.split())
+    words += ["resume=auto", "max_steps=3000", "validate_every_steps=1000", "schedule=constant"]
+    refused = call("train.py", *words, cwd=tmp_path)  # other settings than the run had
+    assert refused.returncode == 2 and "another run" in refused.stderr
 
 
 def test_an_epoch_holds_every_token_once(corpus_folder, tmp_path):

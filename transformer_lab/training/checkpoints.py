@@ -55,6 +55,12 @@ class Checkpoints(Callback):
         ):
             self.save(trainer, pl_module)
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt):  # in the middle of a step: its weights are not worth keeping
+            kept = steps(self.folder)
+            where = f"after step {int(kept[0].name.removeprefix('step-'))}" if kept else "from the start"
+            log.info("Interrupted; with run_dir=%s resume=auto the run goes on %s", self.folder.parent, where)
+
     def save(self, trainer: Any, module: Any) -> None:
         module.collect()
         progress = module.progress
