@@ -1,10 +1,12 @@
 """What a language model makes of a line of text."""
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import SMALL, settings, small_task
 from transformer_lab.build import build_task
+from transformer_lab.data.store import Corpus
 from transformer_lab.data.tokenizers import WordPiece
 
 TEXT = "Return the value of the parameter, or the values of several parameters. " * 20
@@ -53,3 +55,11 @@ def test_tied_embeddings_share_one_matrix():
     assert tied.output_weight is tied.model.embedding.weight
     sizes = [sum(p.numel() for p in task.parameters()) for task in (free, tied)]
     assert sizes[0] - sizes[1] == 257 * 32
+
+
+def test_samples_show_how_documents_begin_and_what_the_model_makes_of_it():
+    task = small_task()
+    tokens = [*task.tokenizer.encode("Return the value."), 0, *task.tokenizer.encode("| a table |"), 0]
+    corpus = Corpus(np.array(tokens, dtype=np.uint16), np.array([0, 18, len(tokens)]), 28)
+    text = task.samples(corpus)
+    assert "    Return the v▸" in text and "    | a table |▸" in text

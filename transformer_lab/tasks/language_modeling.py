@@ -110,9 +110,8 @@ class LanguageModeling(Task):
             prompts.append(self.tokenizer.decode(corpus.tokens[begin : min(end, begin + 12)].tolist()))
         room = max(1, min(80, self.context - 14))
         written = self.predict(prompts, max_new_tokens=room, temperature=0.8)
-        return "\n\n".join(
-            f"**{_quoted(prompt)}**\n\n{_quoted(text)}" for prompt, text in zip(prompts, written, strict=True)
-        )
+        shown = (_quoted(f"{prompt}▸{text}") for prompt, text in zip(prompts, written, strict=True))
+        return "What stands after ▸ is the model's.\n\n" + "\n\n---\n\n".join(shown)
 
     def predict(self, lines: list[str], *, max_new_tokens: int | None = None, temperature: float = 1.0,
                 top_k: int | None = None, top_p: float | None = None, seed: int = 0) -> list[str]:  # fmt: skip
