@@ -49,7 +49,7 @@ def build_task(config: Section, tokenizer: Tokenizer) -> Task:
     return task
 
 
-# What each section must be; whose parts the model makes itself are held to this too.
+# What the class that a section names must descend from; norms, feed-forwards and kernels need only be callable.
 KINDS: dict[str, type] = {"task": Task, "data": Source, "tokenizer": Recipe, "position": Position,
                           "optimizer": torch.optim.Optimizer, "schedule": Schedule, "hardware": Hardware}  # fmt: skip
 

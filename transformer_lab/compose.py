@@ -9,7 +9,6 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from safetensors.torch import load_file
 
 from transformer_lab import checks
 from transformer_lab.build import Section, build, build_task, kernel_name, task_class
@@ -86,20 +85,20 @@ def train(
     torch.manual_seed(seed)
     learner = build_task(config, words)
     progress = Progress()
-    loaders = build_loaders(config, learner, store, machine, progress)
-    module = build_training(config, learner, loaders, progress)
+    loaders, budget = build_loaders(config, learner, store, machine, progress)
+    module = build_training(config, learner, loaders, budget, progress)
     saver = build_saver(config, folder, words, store)
     watchers = [build(section) for section in callbacks.values()]
     resumed = restore(saver, module, watchers) if resume else False
 
     open_run(folder, saver.files, run_log)
     kernel = kernel_name(config, learner, machine)
-    run_log.table("Run", facts_before(config, learner, loaders, module.budget, machine, kernel))
+    run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel))
     if resumed:
         log.info("Going on after step %s", progress.step)
     if machine.compile:
         learner.model.compile()
-    if not module.budget.out_of_steps(progress):
+    if not budget.out_of_steps(progress):
         samples = Samples(corpus=loaders.corpora["validation"])
         shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
         # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
@@ -108,7 +107,7 @@ def train(
         )
         build_trainer(machine, logger, [*shown, *watchers, saver]).fit(module, datamodule=loaders)
 
-    learner.load_state_dict(load_file(best_checkpoint(str(folder)) / "model.safetensors"))
+    learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
     tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
     metrics = conclude(folder, progress, tested)
     run_log.say(words_after(metrics, folder))
@@ -133,7 +132,10 @@ def prepare_store(config: Section, source: Source, tokenizer: Tokenizer) -> Stor
     return prepare(source, tokenizer, end=end, cache_dir=Path(config["cache_dir"]))
 
 
-def build_loaders(config: Section, task: Task, store: Store, machine: Hardware, progress: Progress) -> DataModule:
+def build_loaders(
+    config: Section, task: Task, store: Store, machine: Hardware, progress: Progress
+) -> tuple[DataModule, Budget]:
+    """The loaders, and the end of the run that follows from how much data there is."""
     corpora: dict[Split, Corpus] = dict(store.splits)
     units_per_step = config["tokens_per_step"] // task.context
     if config["overfit"]:
@@ -149,18 +151,18 @@ def build_loaders(config: Section, task: Task, store: Store, machine: Hardware, 
     sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
     steps = Steps(packing=packings.pop("train"), plan=plan, **sizes)
     passes = {split: Pass(packing=packing, **sizes) for split, packing in packings.items()}
-    stretch = Stretch(now=lambda: progress.step, every=config["validate_every_steps"], last=None)
-    return DataModule(steps=steps, stretch=stretch, passes=passes, corpora=corpora, workers=machine.workers,
-                      pin_memory=machine.device.type == "cuda")  # fmt: skip
-
-
-def build_training(config: Section, task: Task, loaders: DataModule, progress: Progress) -> Training:
     budget = Budget(
-        steps_per_epoch=loaders.steps.plan.steps_per_epoch,
-        tokens_per_epoch=len(loaders.corpora["train"].tokens),
+        steps_per_epoch=plan.steps_per_epoch,
+        tokens_per_epoch=len(corpora["train"].tokens),
         **{limit: config[limit] for limit in checks.LIMITS},
     )
-    loaders.stretch.last = budget.total_steps
+    stretch = Stretch(now=lambda: progress.step, every=config["validate_every_steps"], last=budget.total_steps)
+    loaders = DataModule(steps=steps, stretch=stretch, passes=passes, corpora=corpora, workers=machine.workers,
+                         pin_memory=machine.device.type == "cuda")  # fmt: skip
+    return loaders, budget
+
+
+def build_training(config: Section, task: Task, loaders: DataModule, budget: Budget, progress: Progress) -> Training:
     return Training(
         task=task,
         optimizer=build(config["optimizer"], model=task),
@@ -224,9 +226,8 @@ def load_run(run: str, extensions: list[str]) -> LoadedRun:
     if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
         raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
     task = build_task(config, Tokenizer.load(folder / "tokenizer.json"))
-    weights, training = checkpoints.read(folder)
-    task.load_state_dict(weights)
-    return LoadedRun(task.eval(), config, training["identity"]["text"])
+    task.load_state_dict(checkpoints.read_weights(folder))
+    return LoadedRun(task.eval(), config, checkpoints.read_identity(folder)["text"])
 
 
 def evaluate_run(run: LoadedRun, split: Split, accelerator: str) -> dict[str, float]:

@@ -50,15 +50,14 @@ class RunLog:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def facts_before(config: dict[str, Any], task: Task, loaders: DataModule, budget: Budget, machine: Hardware,
-                 kernel: str) -> dict[str, str]:  # fmt: skip
+def facts_before(task: Task, loaders: DataModule, budget: Budget, machine: Hardware, kernel: str) -> dict[str, str]:
     """What a run is about to do."""
     facts = {"parameters": f"{sum(p.numel() for p in task.parameters()):,}",
              "vocabulary": f"{task.model.embedding.num_embeddings:,} tokens"}  # fmt: skip
     for split, corpus in loaders.corpora.items():
         facts[split] = f"{corpus.num_documents:,} documents, {len(corpus.tokens):,} tokens, {corpus.text_bytes:,} bytes"
     steps = loaders.steps
-    per_step = min(config["tokens_per_step"] // task.context * task.context, len(loaders.corpora["train"].tokens))
+    per_step = min(steps.plan.units_per_step * task.context, len(loaders.corpora["train"].tokens))
     batches = -(-steps.plan.units_per_step // steps.units_per_batch)
     facts["tokens per step"] = f"{per_step:,} in {batches} micro-batch{'es' if batches > 1 else ''}"
     epochs = budget.total_steps / steps.plan.steps_per_epoch if budget.total_steps else None

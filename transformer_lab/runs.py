@@ -1,4 +1,4 @@
-"""A run as a folder: opened, gone on with, concluded, and loaded again by the scripts."""
+"""A run as a folder: opened, gone on with, concluded, and searched for its best weights."""
 
 import itertools
 import json
@@ -50,9 +50,9 @@ def restore(saver: checkpoints.Checkpoints, module: Training, watchers: Sequence
     found = checkpoints.newest_whole(saver.folder)
     if found is None:
         return False
-    weights, training = checkpoints.read(found)
+    training = checkpoints.read_training(found)
     refuse_another_run(training["identity"], saver.identity)
-    module.task.load_state_dict(weights)
+    module.task.load_state_dict(checkpoints.read_weights(found))
     module.optimizer.load_state_dict(training["optimizer"])
     module.progress.load_state_dict(training["progress"])
     saver.set_back(module)

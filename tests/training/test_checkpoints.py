@@ -25,7 +25,7 @@ def saved(tmp_path):
 
 def test_what_is_written_is_what_is_read(saved):
     folder, weights, training = saved
-    read, state = checkpoints.read(folder)
+    read, state = checkpoints.read_weights(folder), checkpoints.read_training(folder)
     assert all(torch.equal(read[name], weights[name]) for name in weights)
     assert torch.equal(
         state["optimizer"]["state"][0].pop("momentum"), training["optimizer"]["state"][0].pop("momentum")
@@ -86,7 +86,7 @@ def test_every_damage_is_noticed_and_the_one_before_is_taken(saved, hurt, caplog
 )
 def test_any_state_goes_through_files_unchanged(tmp_path, state):
     checkpoints.write(tmp_path / "step-1", {}, {"state": state}, FILES)
-    assert checkpoints.read(tmp_path / "step-1")[1] == {"state": state}
+    assert checkpoints.read_training(tmp_path / "step-1") == {"state": state}
 
 
 @pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.SGD])
@@ -96,7 +96,7 @@ def test_an_optimizer_goes_through_files_bit_by_bit(tmp_path, make):
     model(torch.randn(2, 5)).sum().backward()
     optimizer.step()
     checkpoints.write(tmp_path / "step-1", {}, {"optimizer": optimizer.state_dict()}, FILES)
-    back = checkpoints.read(tmp_path / "step-1")[1]["optimizer"]
+    back = checkpoints.read_training(tmp_path / "step-1")["optimizer"]
     for parameter, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             assert torch.equal(back["state"][parameter][key], value) if value is not None else True

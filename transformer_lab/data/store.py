@@ -149,7 +149,7 @@ class _SplitWriter:
 
 
 def _batches(examples: Iterator[tuple[Split, Document]]) -> Iterator[list[tuple[Split, Document]]]:
-    """Lists of documents of a few million characters, so that the tokenizer's threads have work."""
+    """Lists of documents of about a million characters, so that the tokenizer's threads have work."""
     batch: list[tuple[Split, Document]] = []
     size = 0
     for example in examples:

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,8 +39,7 @@ class Docstrings(Source):
 
     def signature(self) -> dict[str, Any]:
         packages = {}
-        for package, roots in self.roots.items():
-            files = [file for root in roots for file in _python_files(root)]
+        for package, files in self.files.items():
             packages[package] = [_version(package), len(files), sum(os.stat(file).st_size for file in files)]
         return {
             "source": "docstrings",
@@ -50,13 +49,21 @@ class Docstrings(Source):
             "test": self.cut.test,
         }
 
+    @cached_property
+    def files(self) -> dict[str, list[str]]:
+        """Of each package, in a fixed order."""
+        found = {}
+        for package, roots in self.roots.items():
+            found[package] = [file for root in roots for file in _python_files(root)]
+        return found
+
     def read(self) -> Iterator[tuple[Split, Document]]:
         if self._read is None:
             self._read = self._scan()
         yield from self.cut(lambda: self._read or [])
 
     def _scan(self) -> list[Document]:
-        files = [file for roots in self.roots.values() for root in roots for file in _python_files(root)]
+        files = [file for found in self.files.values() for file in found]
         groups = [files[i : i + FILES_AT_ONCE] for i in range(0, len(files), FILES_AT_ONCE)]
         texts: dict[str, None] = {}  # a set that keeps the order
         with ThreadPoolExecutor(_cores()) as pool:
