@@ -69,7 +69,7 @@ def test_every_document_is_on_one_side(words: list[str], test: float) -> None:
     try:
         assert [document.text for _, document in read] == words
     except ValueError as error:  # a few documents need not reach both sides
-        assert f"none of the {len(words)} documents" in str(error)
+        assert f"none of the {len(words)} examples" in str(error)
 
 
 def test_sides_have_about_the_size_asked_for() -> None:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.data.examples import Document, Split
+from transformer_lab.data.examples import Document, Example, Split
 
 HASHED = 1 << 16  # characters that decide a document's side: the first piece of a long one always holds as many
 
@@ -32,7 +32,7 @@ class Source(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Puts documents on a side by a hash of their text, so that equal texts never face each other.
+    """Puts examples on a side by a hash of their first text, so that equal texts never face each other.
 
     A corpus of one document is cut in order instead: its beginning trains, its end tests.
     """
@@ -55,32 +55,32 @@ class Cut:
             return "validation"
         return "test" if place < self.validation + self.test else "train"
 
-    def __call__(self, read: Callable[[], Iterable[Document]]) -> Iterator[tuple[Split, Document]]:
-        """Every document that `read` yields, with its side; `read` is called again for each pass needed."""
+    def __call__(self, read: Callable[[], Iterable[Example]]) -> Iterator[tuple[Split, Example]]:
+        """Every example that `read` yields, with its side; `read` is called again for each pass needed."""
         if self.validation == self.test == 0:
-            yield from (("train", document) for document in read())
+            yield from (("train", example) for example in read())
         elif (length := _length_of_only(read())) is None:
             yield from self._by_hash(read())
         else:
             yield from self._in_order(read(), length)
 
-    def _by_hash(self, documents: Iterable[Document]) -> Iterator[tuple[Split, Document]]:
+    def _by_hash(self, examples: Iterable[Example]) -> Iterator[tuple[Split, Example]]:
         counts: Counter[Split] = Counter()
-        side: Split | None = None  # of the document that goes on
-        for document in documents:
+        side: Split | None = None  # of the example that goes on
+        for example in examples:
             if side is None:
-                side = self.side(document.text)
+                side = self.side(example.texts[0])
                 counts[side] += 1
-            yield side, document
-            side = side if document.more else None
+            yield side, example
+            side = side if example.more else None
         for name, fraction in self._fractions().items():
             if fraction and not counts[name]:
                 raise ValueError(
-                    f"data.{name}={float(fraction):g}: none of the {counts.total():,} documents fell into this split; "
+                    f"data.{name}={float(fraction):g}: none of the {counts.total():,} examples fell into this split; "
                     + ("take a smaller validation and test" if name == "train" else "take more, or 0 for no such split")
                 )
 
-    def _in_order(self, pieces: Iterable[Document], length: int) -> Iterator[tuple[Split, Document]]:
+    def _in_order(self, pieces: Iterable[Any], length: int) -> Iterator[tuple[Split, Document]]:
         begin, part, parts = 0, Fraction(0), []
         for name, fraction in self._fractions().items():
             part += fraction
@@ -106,14 +106,14 @@ class Cut:
         return {"train": 1 - validation - test, "validation": validation, "test": test}
 
 
-def _length_of_only(documents: Iterable[Document]) -> int | None:
-    """The characters of a corpus that is one document; None as soon as a second one begins."""
+def _length_of_only(examples: Iterable[Example]) -> int | None:
+    """The characters of a corpus that is one document; None as soon as a second example begins."""
     length, goes_on = 0, True
-    for document in documents:
-        if not goes_on:
+    for example in examples:
+        if not goes_on or not isinstance(example, Document):
             return None
-        length += len(document.text)
-        goes_on = document.more
+        length += len(example.text)
+        goes_on = example.more
     return length
 
 
