@@ -38,14 +38,17 @@ def task_class(config: Section) -> type[Task]:
     return recipe(config["task"]).func  # type: ignore[attr-defined, no-any-return]
 
 
-def build_task(config: Section, tokenizer: Tokenizer) -> Task:
-    parts = {part: recipe(config[part]) for part in ("position", "norm", "feed_forward", "attention")}
-    model = build(config["model"], vocab_size=tokenizer.vocab_size, **parts)
-    expected = task_class(config).model_type
+PARTS = ("position", "norm", "feed_forward", "residual", "attention")  # what the model calls with its own sizes
+
+
+def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
+    """`facts` are what the task has learnt of the training data (see `Task.learn`)."""
+    model = build(config["model"], vocab_size=tokenizer.vocab_size, **{part: recipe(config[part]) for part in PARTS})
+    expected = task_class(config).model_types
     if not isinstance(model, expected):
-        raise ValueError(f"model: {config['task']['name']} trains a {expected.__name__}, not a {type(model).__name__}; "
-                         f"model={expected.__name__.lower()}")  # fmt: skip
-    task: Task = build(config["task"], model=model, tokenizer=tokenizer)
+        names = " or ".join(f"model={kind.__name__.lower()}" for kind in expected)
+        raise ValueError(f"model: {config['task']['name']} does not train a {type(model).__name__}; take {names}")
+    task: Task = build(config["task"], model=model, tokenizer=tokenizer, **facts)
     return task
 
 
@@ -65,16 +68,18 @@ def rehearse(config: Section) -> None:
             raise ValueError(f"{section}._target_: {config[section]['_target_']} is not a {kind.__name__}")
     expected, given = task_class(config).example_type, recipe(config["data"]).func.example_type  # type: ignore[attr-defined]
     if given is not expected:
-        raise ValueError(f"data: {config['task']['name']} reads a {expected.__name__}, not a {given.__name__}")
+        raise ValueError(f"data: {config['task']['name']} reads examples of the kind {expected.__name__}, and these are of "
+                         f"the kind {given.__name__}")  # fmt: skip
     build(config["data"])
     build(config["tokenizer"]).signature()
     with torch.device("meta"):
-        task = build_task(config, Bytes().train([], specials=task_class(config).specials))
+        kind = task_class(config)
+        task = build_task(config, Bytes().train([], specials=kind.specials), kind.stand_in)
         kernel_name(config, task, build(config["hardware"]))
     build(config["optimizer"], model=task)
-    if config["tokens_per_step"] < task.context:
+    if config["tokens_per_step"] < task.capacity:
         raise ValueError(f"tokens_per_step: {config['tokens_per_step']} is less than one sequence of task.context "
-                         f"{task.context}; nearest {task.context}")  # fmt: skip
+                         f"{task.context} may need; nearest {task.capacity}")  # fmt: skip
     # How long an epoch is, only the data tell; whether the schedule can do without, is known now.
     endless = config["max_steps"] is None and config["max_epochs"] is None and config["max_tokens"] is None
     if config["max_steps"] is not None or endless:

@@ -14,17 +14,18 @@ TRAIN = "transformer_lab.compose.train"
 
 # What the build hands over at run time, section by section: no key of a config.
 PROVIDED = {
-    "model": {"vocab_size", "position", "norm", "feed_forward", "attention"},
-    "position": {"dim", "num_heads"},
+    "model": {"vocab_size", "position", "norm", "feed_forward", "residual", "attention"},
+    "position": {"dim", "num_heads", "causal"},
     "norm": {"dim"},
     "feed_forward": {"dim"},
+    "residual": {"dim", "layer", "norm", "dropout"},
     "attention": {"q", "k", "v", "queries", "keys", "causal", "window", "bias"},
-    "task": {"model", "tokenizer"},
+    "task": {"model", "tokenizer", "labels"},
     "optimizer": {"model"},
     "schedule": {"total_steps"},
     "checkpoint": {"folder", "files", "identity"},
 }
-RECIPES = {"position", "norm", "feed_forward", "attention"}  # the model calls these itself: functions will do
+RECIPES = {"position", "norm", "feed_forward", "residual", "attention"}  # the model calls these itself: functions will do
 RESERVED = re.compile(r"_[a-z]+_")  # keys that mean something to Hydra
 NAMED = {"callbacks"}  # a section of sections
 

@@ -1,5 +1,6 @@
 """A run from its config to its metrics, in an order you can read aloud; and a finished run back to its task."""
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformer_lab.data.plan import Plan
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.steps import Pass, Steps
 from transformer_lab.data.store import Corpus, Store, build_beside, fingerprint, prepare
-from transformer_lab.data.tokenizers import Recipe, Tokenizer
+from transformer_lab.data.tokenizers import File, Recipe, Tokenizer
 from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
 from transformer_lab.runs import best_checkpoint, conclude, open_run, refuse_unwritable, restore, run_folder
 from transformer_lab.tasks.base import Task
@@ -28,13 +29,16 @@ from transformer_lab.training.evaluation import evaluate
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Budget, Progress
+from transformer_lab.transfer import freeze, start_from
 
 log = logging.getLogger(__name__)
 
 # What a resumed run may do otherwise than before; everything else would make it another run.
 # (Of data and tokenizer the hashes are compared: a file may move.)
 FREE = {"run_dir", "resume", "name", "max_steps", "max_epochs", "max_tokens", "max_minutes", "hardware", "attention",
-        "log_every_steps", "checkpoint", "cache_dir", "extensions", "callbacks", "data", "tokenizer"}  # fmt: skip
+        "log_every_steps", "checkpoint", "cache_dir", "extensions", "callbacks", "data", "tokenizer", "preview",
+        "allow_overlap"}  # fmt: skip
+MOST_SHARED = 0.01  # share of a split that may stand in another one by accident
 
 
 def train(
@@ -44,6 +48,7 @@ def train(
     attention: Section,
     norm: Section,
     feed_forward: Section,
+    residual: Section,
     task: Section,
     data: Section,
     tokenizer: Section,
@@ -54,6 +59,8 @@ def train(
     run_dir: str | None,
     seed: int,
     resume: Literal["auto"] | None,
+    init_from: str | None,
+    freeze_layers: int,
     tokens_per_step: int,
     max_steps: int | None,
     max_epochs: int | None,
@@ -66,6 +73,8 @@ def train(
     cache_dir: str,
     extensions: list[str],
     callbacks: Section,
+    allow_overlap: bool,
+    preview: bool,
     overfit: bool = False,
 ) -> dict[str, Any]:
     """Train the model that the config describes; every argument is a top-level key of `configs/train.yaml`.
@@ -81,13 +90,20 @@ def train(
 
     source: Source = build(data)
     words = prepare_tokenizer(config, source)
-    store = prepare_store(config, source, words)
+    facts = prepare_facts(config, source)
     torch.manual_seed(seed)
-    learner = build_task(config, words)
+    learner = build_task(config, words, facts)
+    store = prepare_store(config, source, words, learner)
     progress = Progress()
     loaders, budget = build_loaders(config, learner, store, machine, progress)
+    if preview:
+        run_log.say(learner.show(loaders.steps[0].micro_batches[0]))
+        return {}
+    if init_from:
+        start_from(best_checkpoint(init_from, "init_from"), learner)
+    freeze(learner, freeze_layers)
     module = build_training(config, learner, loaders, budget, progress)
-    saver = build_saver(config, folder, words, store)
+    saver = build_saver(config, folder, words, facts, store)
     watchers = [build(section) for section in callbacks.values()]
     resumed = restore(saver, module, watchers) if resume else False
 
@@ -99,7 +115,7 @@ def train(
     if machine.compile:
         learner.model.compile()
     if not budget.out_of_steps(progress):
-        samples = Samples(corpus=loaders.corpora["validation"])
+        samples = Samples(batches=loaders.passes["validation"])
         shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
         # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
         logger = TensorBoardLogger(
@@ -115,21 +131,54 @@ def train(
 
 
 def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
-    """The tokenizer of this source: loaded from the cache, or trained on the training split and kept there."""
+    """The tokenizer of this source: loaded from the cache, or trained on the training split and kept there.
+
+    A run that starts from another one's weights has that one's tokenizer: its tokens are what the weights know.
+    """
     recipe: Recipe = build(config["tokenizer"])
+    if config["init_from"]:
+        folder = best_checkpoint(config["init_from"], "init_from")
+        known = Tokenizer.load(folder / "tokenizer.json")
+        if isinstance(recipe, File) and recipe.train([], specials=task_class(config).specials).hash != known.hash:
+            raise ValueError(f"tokenizer.path: not the tokenizer that the weights of init_from={config['init_from']} were "
+                             "trained with; leave it out, and theirs is taken")  # fmt: skip
+        log.info("Tokenizer: that of %s", config["init_from"])
+        return known
     specials = task_class(config).specials
     facts = {"tokenizer": recipe.signature(), "source": source.signature(), "specials": specials}
     folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(facts)}"
     if not folder.exists():
-        texts = (example.text for split, example in source.read() if split == "train")
+        texts = (text for split, example in source.read() if split == "train" for text in example.texts)
         words = recipe.train(texts, specials=specials)
         build_beside(folder, lambda beside: words.save(beside / "tokenizer.json"))
     return Tokenizer.load(folder / "tokenizer.json")
 
 
-def prepare_store(config: Section, source: Source, tokenizer: Tokenizer) -> Store:
-    end = tokenizer.special(task_class(config).specials[0])
-    return prepare(source, tokenizer, end=end, cache_dir=Path(config["cache_dir"]))
+def prepare_facts(config: Section, source: Source) -> dict[str, Any]:
+    """What the task has to know of the training split before its model can be built; kept in the cache."""
+    kind = task_class(config)
+    if kind.learn.__func__ is Task.learn.__func__:  # type: ignore[attr-defined]
+        return {}
+    known = {"task": config["task"]["_target_"], "source": source.signature()}
+    folder = Path(config["cache_dir"]) / f"facts-{fingerprint(known)}"
+    if not folder.exists():
+        learnt = kind.learn(example for split, example in source.read() if split == "train")
+        build_beside(folder, lambda beside: _write_json(beside / "facts.json", learnt))
+    return json.loads((folder / "facts.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def _write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def prepare_store(config: Section, source: Source, tokenizer: Tokenizer, task: Task) -> Store:
+    """The tokenized data; raises ValueError where splits share more than can be an accident."""
+    store = prepare(source, tokenizer, task.encoding, cache_dir=Path(config["cache_dir"]))
+    for overlap in store.overlaps:
+        if overlap.share > MOST_SHARED and not config["allow_overlap"]:
+            raise ValueError(f"data: {overlap}, which is more than an accident; allow_overlap=true takes it as it is")
+        log.warning("%s", overlap)
+    return store
 
 
 def build_loaders(
@@ -137,23 +186,22 @@ def build_loaders(
 ) -> tuple[DataModule, Budget]:
     """The loaders, and the end of the run that follows from how much data there is."""
     corpora: dict[Split, Corpus] = dict(store.splits)
-    units_per_step = config["tokens_per_step"] // task.context
-    if config["overfit"]:
-        corpora["train"] = corpora["validation"] = corpora["train"].head(units_per_step * task.context)
-    if "validation" not in corpora:
+    if "validation" not in corpora and not config["overfit"]:
         raise ValueError("data.validation: a run needs a validation split; 0.05 is usual")
-    packings = {split: task.packing(corpus) for split, corpus in corpora.items()}
-    num_units = packings["train"].num_units
-    if config["overfit"]:
-        num_units = min(num_units, units_per_step)
-    plan = Plan(num_units=num_units, units_per_step=units_per_step, seed=config["seed"],
-                data=store.text_hash)  # fmt: skip
+    units_per_step = config["tokens_per_step"] // task.capacity
+    train = task.packing(corpora["train"])
+    num_units = min(train.num_units, units_per_step) if config["overfit"] else train.num_units
+    plan = Plan(num_units=num_units, units_per_step=units_per_step, seed=config["seed"], data=store.text_hash)
     sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
-    steps = Steps(packing=packings.pop("train"), plan=plan, **sizes)
-    passes = {split: Pass(packing=packing, **sizes) for split, packing in packings.items()}
+    steps = Steps(packing=train, plan=plan, **sizes)
+    passes = {split: Pass(packing=task.evaluation_packing(corpus), **sizes)
+              for split, corpus in corpora.items() if split != "train"}  # fmt: skip
+    if config["overfit"]:
+        passes["validation"] = Pass(packing=train, num_units=num_units, **sizes)
+        corpora["validation"] = corpora["train"]
     budget = Budget(
         steps_per_epoch=plan.steps_per_epoch,
-        tokens_per_epoch=len(corpora["train"].tokens),
+        tokens_per_epoch=train.num_tokens * num_units // train.num_units,
         **{limit: config[limit] for limit in checks.LIMITS},
     )
     stretch = Stretch(now=lambda: progress.step, every=config["validate_every_steps"], last=budget.total_steps)
@@ -176,12 +224,18 @@ def build_training(config: Section, task: Task, loaders: DataModule, budget: Bud
     )
 
 
-def build_saver(config: Section, folder: Path, tokenizer: Tokenizer, store: Store) -> checkpoints.Checkpoints:
+def build_saver(
+    config: Section, folder: Path, tokenizer: Tokenizer, facts: dict[str, Any], store: Store
+) -> checkpoints.Checkpoints:
     fixed = {key: value for key, value in config.items() if key not in FREE}
     saver: checkpoints.Checkpoints = build(
         config["checkpoint"],
         folder=folder / "checkpoints",
-        files={"config.yaml": yaml.safe_dump(config, sort_keys=False), "tokenizer.json": tokenizer.json},
+        files={
+            "config.yaml": yaml.safe_dump(config, sort_keys=False),
+            "tokenizer.json": tokenizer.json,
+            "facts.json": json.dumps(facts, indent=1, ensure_ascii=False),
+        },
         identity={"config": fixed, "text": store.text_hash, "tokenizer": tokenizer.hash},
     )
     return saver
@@ -225,7 +279,8 @@ def load_run(run: str, extensions: list[str]) -> LoadedRun:
     config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
     if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
         raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
-    task = build_task(config, Tokenizer.load(folder / "tokenizer.json"))
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    task = build_task(config, Tokenizer.load(folder / "tokenizer.json"), facts)
     task.load_state_dict(checkpoints.read_weights(folder))
     return LoadedRun(task.eval(), config, checkpoints.read_identity(folder)["text"])
 
@@ -234,11 +289,11 @@ def evaluate_run(run: LoadedRun, split: Split, accelerator: str) -> dict[str, fl
     """The metrics of a loaded run on a split of its data."""
     task, config = run.task, run.config
     machine: Hardware = build(config["hardware"] | {"accelerator": accelerator, "precision": "auto", "compile": False})
-    store = prepare_store(config, build(config["data"]), task.tokenizer)
+    store = prepare_store(config, build(config["data"]), task.tokenizer, task)
     if store.text_hash != run.text:
         log.warning("The data are no longer those of the run: this split may hold text that it was trained on")
     if split not in store.splits:
         raise ValueError(f"split: the run's data have no {split} split; one of {', '.join(store.splits)}")
-    packing = task.packing(store.splits[split])
+    packing = task.evaluation_packing(store.splits[split])
     batches = Pass(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens)
     return evaluate(task, batches, machine)

@@ -55,11 +55,11 @@ def facts_before(task: Task, loaders: DataModule, budget: Budget, machine: Hardw
     facts = {"parameters": f"{sum(p.numel() for p in task.parameters()):,}",
              "vocabulary": f"{task.model.embedding.num_embeddings:,} tokens"}  # fmt: skip
     for split, corpus in loaders.corpora.items():
-        facts[split] = f"{corpus.num_documents:,} documents, {len(corpus.tokens):,} tokens, {corpus.text_bytes:,} bytes"
+        facts[split] = f"{corpus.num_examples:,} examples, {corpus.num_tokens:,} tokens, {corpus.text_bytes:,} bytes"
     steps = loaders.steps
-    per_step = min(steps.plan.units_per_step * task.context, len(loaders.corpora["train"].tokens))
+    per_step = min(steps.plan.units_per_step, steps.plan.num_units) * task.capacity
     batches = -(-steps.plan.units_per_step // steps.units_per_batch)
-    facts["tokens per step"] = f"{per_step:,} in {batches} micro-batch{'es' if batches > 1 else ''}"
+    facts["tokens per step"] = f"up to {per_step:,} in {batches} micro-batch{'es' if batches > 1 else ''}"
     epochs = budget.total_steps / steps.plan.steps_per_epoch if budget.total_steps else None
     facts["steps"] = (
         f"{budget.total_steps:,} ({epochs:.2f} epochs)" if epochs else f"as many as fit {budget.seconds / 60:g} minutes"

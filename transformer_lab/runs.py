@@ -103,14 +103,14 @@ def conclude(folder: Path, progress: Progress, tested: dict[str, float] | None) 
     return metrics
 
 
-def best_checkpoint(run: str) -> Path:
+def best_checkpoint(run: str, key: str = "run") -> Path:
     """The checkpoint of a run's best validation, or the newest whole one where that is damaged.
 
     Raises ValueError where `run` is no run or holds no whole checkpoint.
     """
     folder = Path(run) / "checkpoints"
     if not folder.is_dir():
-        raise ValueError(f"run: {run} is not the folder of a run: it has no checkpoints")
+        raise ValueError(f"{key}: {run} is not the folder of a run: it has no checkpoints")
     best = (folder / "best").resolve()
     wrong = checkpoints.damage(best) if best.is_dir() else "it is missing"
     if wrong is None:
@@ -118,5 +118,5 @@ def best_checkpoint(run: str) -> Path:
     log.warning("The best checkpoint cannot be used (%s); the newest whole one is", wrong)
     newest = checkpoints.newest_whole(folder)
     if newest is None:
-        raise ValueError(f"run: {run} holds no checkpoint yet")
+        raise ValueError(f"{key}: {run} holds no checkpoint yet")
     return newest

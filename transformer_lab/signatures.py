@@ -4,7 +4,7 @@ import ast
 import importlib
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -127,14 +127,22 @@ def _of_class(name: str, node: ast.ClassDef, place: Module) -> Signature:
     fields = {}
     if any("dataclass" in ast.unparse(x).split("(")[0] for x in node.decorator_list):
         fields = _fields(node, place)
-    if init and not (passed := _passed_on(init)):
-        return Signature(name, _parameters(init, place), init.args.kwarg is not None)
-    bases = map(_of_base, map(place.dotted, node.bases))
-    above = next((x for x in bases if x.parameters or x.open), Signature(name, {}))
-    if init:  # `super().__init__(dim=dim, **kwargs)`: the base's arguments too, but for those given there
-        inherited = {k: v for k, v in above.parameters.items() if k not in passed}
+    bases = map(place.dotted, node.bases)
+    if init and (call := _passed_on(init)):
+        # `super().__init__(dim=dim, **options)`, or a part built by `Stack(dim=dim, **options)`: the arguments of what is
+        # called too, but for those given there.
+        callee, given = call
+        above = _above(bases if callee == "super().__init__" else [place.dotted(ast.parse(callee, mode="eval").body)])
+        inherited = {k: v for k, v in above.parameters.items() if k not in given}
         return Signature(name, inherited | _parameters(init, place), above.open)
+    if init:
+        return Signature(name, _parameters(init, place), init.args.kwarg is not None)
+    above = _above(bases)
     return Signature(name, above.parameters | fields, above.open)
+
+
+def _above(bases: Iterable[str]) -> Signature:
+    return next((x for x in map(_of_base, bases) if x.parameters or x.open), Signature("", {}))
 
 
 def _of_base(base: str) -> Signature:
@@ -146,13 +154,16 @@ def _of_base(base: str) -> Signature:
     return signature(base) or Signature(base, {}, open=True)
 
 
-def _passed_on(init: ast.FunctionDef) -> set[str]:
-    """What `super().__init__(…, **kwargs)` gives, `**` included; empty if there is no such call."""
+def _passed_on(init: ast.FunctionDef) -> tuple[str, set[str]] | None:
+    """The call that the constructor's own `**options` are passed on to, and what else it is given there."""
+    if init.args.kwarg is None:
+        return None
     for node in ast.walk(init):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__":
-            names = {word.arg or "**" for word in node.keywords}
-            return names if "**" in names else set()
-    return set()
+        if isinstance(node, ast.Call):
+            passed = [ast.unparse(word.value) for word in node.keywords if word.arg is None]
+            if init.args.kwarg.arg in passed:
+                return ast.unparse(node.func), {word.arg for word in node.keywords if word.arg}
+    return None
 
 
 def _parameters(node: ast.FunctionDef, place: Module) -> dict[str, Parameter]:

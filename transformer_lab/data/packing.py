@@ -1,10 +1,11 @@
-"""How documents become sequences without padding: a stream cut into blocks, or whole documents in packs.
+"""How examples become units without padding: a stream cut into blocks, or whole pieces in packs.
 
-Every sequence is read together with the token before it, so that its first token is predicted too; before the
-first token of the corpus stands the end token. A sequence of t tokens so gives t inputs and t targets.
+A piece is a row of numbers that says what a sequence is made of: where it begins and how long it is, which example,
+which two segments. What the numbers mean is between the task that lists the pieces and its collate.
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,90 +14,139 @@ from typing import Protocol
 
 import numpy as np
 
-from transformer_lab.data.store import Corpus, build_beside
+from transformer_lab.data.store import Corpus, build_beside, fingerprint
 
 log = logging.getLogger(__name__)
-WINDOW = 1 << 16  # documents considered at once when packing: keeps its memory flat
-FILES = ("starts", "lengths", "offsets")
+WINDOW = 1 << 16  # examples considered at once when packing: keeps its memory flat
+FILES = ("pieces", "offsets")
 
 
 class Packing(Protocol):
-    """Units that a plan can shuffle, none longer than `context` tokens."""
+    """Units that a plan can shuffle, none of more than `capacity` tokens."""
 
     @property
     def corpus(self) -> Corpus: ...
 
     @property
-    def context(self) -> int: ...
+    def capacity(self) -> int: ...
 
     @property
     def num_units(self) -> int: ...
 
-    def sequences(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the sequences of these units begin in the corpus, and how long they are: two of (B,)."""
+    @property
+    def num_tokens(self) -> int:
+        """Of all units together, as the model reads them."""
+        ...
+
+    def pieces(self, units: np.ndarray) -> np.ndarray:
+        """The pieces of these units: (P, numbers of a piece) int64."""
         ...
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The corpus as one stream, cut into blocks of `context` tokens; the last one holds what is left."""
+    """A column of tokens as one stream, cut into blocks of `capacity` tokens; the last one holds what is left.
+
+    A piece is (where the block begins, how long it is).
+    """
 
     corpus: Corpus
-    context: int
+    capacity: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.corpus.num_tokens
 
     @property
     def num_units(self) -> int:
-        return -(-len(self.corpus.tokens) // self.context)
+        return -(-self.num_tokens // self.capacity)
 
-    def sequences(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        starts = units * self.context
-        return starts, np.minimum(self.context, len(self.corpus.tokens) - starts)
+    def pieces(self, units: np.ndarray) -> np.ndarray:
+        starts = units * self.capacity
+        return np.stack((starts, np.minimum(self.capacity, self.num_tokens - starts)), axis=1)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A column of tokens as one stream, read in windows of `capacity` tokens that each reach `stride` further.
+
+    A piece is (where the window begins, how long it is, how many tokens at its end no window before has reached).
+    """
+
+    corpus: Corpus
+    capacity: int
+    stride: int
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.pieces(np.arange(self.num_units))[:, 1].sum())
+
+    @property
+    def num_units(self) -> int:
+        return 1 + max(0, -(-(self.corpus.num_tokens - self.capacity) // self.stride))
+
+    def pieces(self, units: np.ndarray) -> np.ndarray:
+        total = self.corpus.num_tokens
+        ends = np.minimum(self.capacity + units * self.stride, total)
+        reached = np.where(units == 0, 0, self.capacity + (units - 1) * self.stride)
+        starts = np.maximum(0, ends - self.capacity)
+        return np.stack((starts, ends - starts, ends - reached), axis=1)
+
+
+# The pieces of the examples from one number up to another, how many tokens each has, and how many were shortened:
+# (P, …), (P,) and a number.
+Pieces = Callable[[Corpus, int, int], tuple[np.ndarray, np.ndarray, int]]
 
 
 class Packs:
-    """Whole documents in packs of at most `context` tokens; a longer document is cut into pieces of that length.
+    """Pieces in packs of at most `capacity` tokens, packed by best fit, longest first (Johnson, 1973).
 
-    Packed by best fit, longest first (Johnson, 1973), within windows of the corpus in its own order. The packs do not
-    depend on the epoch; only their order does. They are kept beside the corpus and memory-mapped.
+    `pieces` lists them, window by window of the corpus in its own order; `recipe` says in words what it depends on.
+    The packs do not depend on the epoch; only their order does. They are kept beside the corpus and memory-mapped.
     """
 
-    def __init__(self, *, corpus: Corpus, context: int) -> None:
-        self.corpus, self.context = corpus, context
+    def __init__(self, *, corpus: Corpus, capacity: int, pieces: Pieces, recipe: str) -> None:
+        self.corpus, self.capacity = corpus, capacity
         if corpus.place is None:
             self._temporary = TemporaryDirectory()  # goes with this object
             folder = Path(self._temporary.name) / "packs"
         else:
-            folder = corpus.place.with_name(f"{corpus.place.name}.packs-{context}")
+            name = f"{corpus.place.name}.packs-{fingerprint({'recipe': recipe, 'capacity': capacity})}"
+            folder = corpus.place.with_name(name)
         if not folder.exists():
-            build_beside(folder, self._write)
-        # Per piece where it begins and how long it is; per pack where its pieces begin, and where the last one's end.
-        self.starts, self.lengths, self.offsets = (np.memmap(folder / name, dtype=np.int64, mode="r") for name in FILES)
-        used = len(corpus.tokens) / (self.num_units * context)
+            build_beside(folder, lambda beside: self._write(beside, pieces))
+        counts = np.fromfile(folder / "counts", dtype=np.int64)
+        self.num_tokens, self.num_shortened, width = (int(count) for count in counts)
+        self._pieces = np.memmap(folder / "pieces", dtype=np.int64, mode="r").reshape(-1, width)
+        self.offsets = np.memmap(folder / "offsets", dtype=np.int64, mode="r")  # per pack where its pieces begin
+        used = self.num_tokens / (self.num_units * capacity)
         log.info("Packed %s pieces into %s packs of %s tokens; %.2f%% of their room is unused",
-                 f"{len(self.starts):,}", f"{self.num_units:,}", context, 100 * (1 - used))  # fmt: skip
+                 f"{len(self._pieces):,}", f"{self.num_units:,}", capacity, 100 * (1 - used))  # fmt: skip
+        if self.num_shortened:
+            log.info("%s of them were longer than task.context and are cut", f"{self.num_shortened:,}")
 
     @property
     def num_units(self) -> int:
         return len(self.offsets) - 1
 
-    def sequences(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        picked = ranges(self.offsets[units], self.offsets[units + 1] - self.offsets[units])
-        return self.starts[picked], self.lengths[picked]
+    def pieces(self, units: np.ndarray) -> np.ndarray:
+        return self._pieces[ranges(self.offsets[units], self.offsets[units + 1] - self.offsets[units])]
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Path, list_pieces: Pieces) -> None:
         with ExitStack() as stack:
-            starts_file, lengths_file, offsets_file = (stack.enter_context(open(folder / name, "wb")) for name in FILES)
+            pieces_file, offsets_file = (stack.enter_context(open(folder / name, "wb")) for name in FILES)
             offsets_file.write(np.int64(0).tobytes())
-            written = 0
-            for begin in range(0, self.corpus.num_documents, WINDOW):
-                starts, lengths = _pieces(self.corpus.offsets[begin : begin + WINDOW + 1], self.context)
-                packs = _best_fit(lengths, self.context)
-                order = np.array([piece for pack in packs for piece in pack])
-                starts_file.write(starts[order].tobytes())
-                lengths_file.write(lengths[order].tobytes())
-                ends = written + np.cumsum([len(pack) for pack in packs])
+            written = tokens = shortened = width = 0
+            for begin in range(0, self.corpus.num_examples, WINDOW):
+                pieces, lengths, cut = list_pieces(self.corpus, begin, min(begin + WINDOW, self.corpus.num_examples))
+                packs = _best_fit(lengths, self.capacity)
+                order = np.array([piece for pack in packs for piece in pack], dtype=np.int64)
+                pieces_file.write(pieces[order].astype(np.int64).tobytes())
+                ends = written + np.cumsum([len(pack) for pack in packs], dtype=np.int64)
                 offsets_file.write(ends.tobytes())
-                written += len(order)
+                written, tokens, width = written + len(order), tokens + int(lengths.sum()), pieces.shape[1]
+                shortened += cut
+        np.array([tokens, shortened, width], dtype=np.int64).tofile(folder / "counts")
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -105,12 +155,14 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
 
 
-def _pieces(offsets: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:
-    document_lengths = np.diff(offsets)
-    counts = -(-document_lengths // context)
-    within = ranges(np.zeros_like(counts), counts) * context  # where each piece begins in its document
+def cut_rows(offsets: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Whole rows as pieces (where it begins, how long it is); one of more than `longest` tokens becomes several."""
+    row_lengths = np.diff(offsets)
+    counts = -(-row_lengths // longest)
+    within = ranges(np.zeros_like(counts), counts) * longest  # where each piece begins in its row
     starts = np.repeat(offsets[:-1], counts) + within
-    return starts, np.minimum(context, np.repeat(document_lengths, counts) - within)
+    lengths = np.minimum(longest, np.repeat(row_lengths, counts) - within)
+    return np.stack((starts, lengths), axis=1), lengths, 0
 
 
 def _best_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:

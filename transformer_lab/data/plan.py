@@ -33,6 +33,10 @@ class Plan:
         places = np.arange(begin, min(begin + self.units_per_step, self.num_units), dtype=np.uint64)
         return self._shuffled(places, epoch)
 
+    def key(self, epoch: int) -> int:
+        """What everything random in the data of an epoch follows from, 64 bits."""
+        return int.from_bytes(hashlib.sha256(f"{self.data} {self.seed} {epoch} draws".encode()).digest()[:8])
+
     def _shuffled(self, places: np.ndarray, epoch: int) -> np.ndarray:
         key = hashlib.sha256(f"{self.data} {self.seed} {epoch}".encode()).digest()
         keys = np.frombuffer(key, dtype=np.uint64)[:ROUNDS]
@@ -48,11 +52,11 @@ def _permute(values: np.ndarray, keys: np.ndarray, half: np.uint64) -> np.ndarra
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = values >> half, values & mask
     for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & mask)
+        left, right = right, left ^ (mix(right ^ key) & mask)
     return (left << half) | right
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mix(x: np.ndarray) -> np.ndarray:
     """Spread every bit over all 64 (the finaliser of SplitMix64; Steele et al., 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

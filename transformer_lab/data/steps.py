@@ -1,37 +1,67 @@
 """The items of the loaders: one optimizer step in training, one batch of consecutive units in evaluation."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from transformer_lab.data.packing import Packing
 from transformer_lab.data.plan import Plan
 from transformer_lab.data.store import Corpus
+from transformer_lab.layout import Layout
 
-Collate = Callable[[Corpus, np.ndarray, np.ndarray], Any]  # corpus, starts, lengths -> the task's batch
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a task's collate makes: tensors and layouts, and on the host what they hold."""
+
+    num_tokens: int  # that the model reads
+    targets: dict[str, float]  # how many targets each loss is summed over; known here, so that no device is asked
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return self._each(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        return self._each(lambda x: x.pin_memory())
+
+    def _each(self, move: Callable[[Any], Any]) -> Self:
+        values = {x.name: getattr(self, x.name) for x in fields(self)}
+        return replace(self, **{k: move(v) for k, v in values.items() if isinstance(v, Tensor | Layout)})
+
+
+# Pieces of a corpus as the task's batch; what is random in it follows from the key alone.
+Collate = Callable[[Corpus, np.ndarray, int], Batch]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step: this device's micro-batches, and what the step holds over all devices."""
+    """One optimizer step: this device's micro-batches, and what they hold together."""
 
     number: int
     units: np.ndarray
-    micro_batches: list[Any]
-    targets: int
-    tokens: int
+    micro_batches: list[Batch]
+
+    @property
+    def tokens(self) -> int:
+        return sum(batch.num_tokens for batch in self.micro_batches)
+
+    @property
+    def targets(self) -> dict[str, float]:
+        counts: Counter[str] = Counter()
+        for batch in self.micro_batches:
+            counts.update(batch.targets)  # type: ignore[arg-type]  # class weights make fractions of targets
+        return dict(counts)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Step":
-        moved = [batch.to(device, non_blocking) for batch in self.micro_batches]
-        return Step(self.number, self.units, moved, self.targets, self.tokens)
+        return replace(self, micro_batches=[batch.to(device, non_blocking) for batch in self.micro_batches])
 
     def pin_memory(self) -> "Step":
-        pinned = [batch.pin_memory() for batch in self.micro_batches]
-        return Step(self.number, self.units, pinned, self.targets, self.tokens)
+        return replace(self, micro_batches=[batch.pin_memory() for batch in self.micro_batches])
 
 
 class Steps(Dataset[Step]):
@@ -40,32 +70,38 @@ class Steps(Dataset[Step]):
     def __init__(self, *, packing: Packing, plan: Plan, collate: Collate, micro_batch_tokens: int,
                  rank: int = 0, world_size: int = 1) -> None:  # fmt: skip
         self.packing, self.plan, self.collate = packing, plan, collate
-        self.units_per_batch = max(1, micro_batch_tokens // packing.context)
+        self.units_per_batch = max(1, micro_batch_tokens // packing.capacity)
         self.rank, self.world_size = rank, world_size
 
     def __getitem__(self, number: int) -> Step:
         units = self.plan.step(number)
-        tokens = int(self.packing.sequences(units)[1].sum())
+        key = self.plan.key(number // self.plan.steps_per_epoch)
         own = units[self.rank :: self.world_size]
         batches = [
-            self.collate(self.packing.corpus, *self.packing.sequences(own[begin : begin + self.units_per_batch]))
+            self.collate(self.packing.corpus, self.packing.pieces(own[begin : begin + self.units_per_batch]), key)
             for begin in range(0, len(own), self.units_per_batch)
         ]
-        # Every token of a packed sequence is an input and has a target, so their counts are one number.
-        return Step(number, units, batches, targets=tokens, tokens=tokens)
+        return Step(number, units, batches)
 
 
-class Pass(Dataset[Any]):
-    """Every unit once, in order, in batches of at most `micro_batch_tokens` tokens."""
+class Pass(Dataset[Batch]):
+    """Every unit once, or the first `num_units`, in order, in batches of at most `micro_batch_tokens` tokens.
 
-    def __init__(self, *, packing: Packing, collate: Collate, micro_batch_tokens: int) -> None:
+    The key is a fixed one: what a collate draws, such as the masked tokens, is the same in every pass.
+    """
+
+    def __init__(self, *, packing: Packing, collate: Collate, micro_batch_tokens: int,
+                 num_units: int | None = None) -> None:  # fmt: skip
         self.packing, self.collate = packing, collate
-        self.units_per_batch = max(1, micro_batch_tokens // packing.context)
+        self.num_units = packing.num_units if num_units is None else num_units
+        self.units_per_batch = max(1, micro_batch_tokens // packing.capacity)
 
     def __len__(self) -> int:
-        return -(-self.packing.num_units // self.units_per_batch)
+        return -(-self.num_units // self.units_per_batch)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Batch:
+        if index >= len(self):
+            raise IndexError(index)
         begin = index * self.units_per_batch
-        units = np.arange(begin, min(begin + self.units_per_batch, self.packing.num_units))
-        return self.collate(self.packing.corpus, *self.packing.sequences(units))
+        units = np.arange(begin, min(begin + self.units_per_batch, self.num_units))
+        return self.collate(self.packing.corpus, self.packing.pieces(units), 0)

@@ -1,7 +1,7 @@
-"""A tokenized corpus on disk: one flat, memory-mapped array per split, with where each document begins.
+"""A tokenized corpus on disk: flat, memory-mapped arrays per split, with where each example begins.
 
 A store lies in a folder named by a fingerprint of everything that makes its content: the source, the tokenizer and
-the way they are joined. It is written beside and renamed, so a folder that is there is whole, also when two
+the way examples become rows. It is written beside and renamed, so a folder that is there is whole, also when two
 processes build it at once.
 """
 
@@ -11,77 +11,124 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from transformer_lab.data.examples import Document, Split
+from transformer_lab.data.examples import Example, Split
+from transformer_lab.data.overlap import Hashes, Overlap, overlaps
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
-FORMAT = 1  # raise it when the files below change their meaning
+FORMAT = 2  # raise it when the files below change their meaning
 CHARACTERS_AT_ONCE = 1_000_000  # text held in memory while tokenizing
+
+
+class Encoding(Protocol):
+    """How a task turns examples into rows of numbers; a plain object."""
+
+    columns: dict[str, type]  # each column's kind of number; columns of `Token` hold tokens
+
+    def signature(self) -> dict[str, Any]:
+        """Facts, fit for JSON, that change when other rows would come out."""
+        ...
+
+    def texts(self, example: Any) -> Sequence[str]:
+        """What of an example is tokenized."""
+        ...
+
+    def row(self, example: Any, encoded: list[list[int]]) -> dict[str, Sequence[int]]:
+        """One list of numbers for each column, of an example and its texts' tokens."""
+        ...
+
+
+class Token(int):
+    """A token's number: stored in the smallest unsigned type that holds the vocabulary."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different length, end to end."""
+
+    values: np.ndarray
+    offsets: np.ndarray  # (rows + 1,) int64, where each begins
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """One split: `tokens` of all documents laid end to end, each closed by its end token."""
+    """One split: a row of each column for every example."""
 
-    tokens: np.ndarray  # (tokens,), the smallest unsigned type that holds the vocabulary
-    offsets: np.ndarray  # (documents + 1,) int64, where each document begins
-    text_bytes: int  # of the text in UTF-8, end tokens not counted
+    columns: dict[str, Ragged]
+    tokens_in: tuple[str, ...]  # the columns that hold tokens
+    text_bytes: int  # of the text in UTF-8, what the encoding added not counted
     place: Path | None = None  # where its files lie, but for their suffix; what is derived from it may lie beside
 
+    def __getitem__(self, column: str) -> Ragged:
+        return self.columns[column]
+
     @property
-    def num_documents(self) -> int:
-        return len(self.offsets) - 1
+    def num_examples(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(self.columns[name].values) for name in self.tokens_in)
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of text that a token stands for, end tokens counted as tokens."""
-        return self.text_bytes / len(self.tokens)
-
-    def head(self, num_tokens: int) -> "Corpus":
-        """The first tokens as a corpus of their own; a document that does not end within them is cut."""
-        length = min(num_tokens, len(self.tokens))
-        ends = self.offsets[(self.offsets > 0) & (self.offsets < length)]
-        offsets = np.concatenate([[0], ends, [length]]).astype(np.int64)
-        return Corpus(self.tokens[:length], offsets, round(self.bytes_per_token * length))
+        """Bytes of text that a token stands for, those that the encoding added counted as tokens."""
+        return self.text_bytes / self.num_tokens
 
 
 @dataclass(frozen=True)
 class Store:
-    """The splits of a corpus, and `text_hash`: the SHA-256 of all their text in order."""
+    """The splits of a corpus, `text_hash`: the SHA-256 of all their text in order, and what splits share."""
 
     splits: dict[Split, Corpus]
     text_hash: str
+    overlaps: list[Overlap]
 
     @classmethod
     def open(cls, folder: Path) -> "Store":
         facts = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-        splits = {
-            split: Corpus(
-                np.memmap(folder / f"{split}.tokens", dtype=facts["dtype"], mode="r"),
-                np.memmap(folder / f"{split}.offsets", dtype=np.int64, mode="r"),
-                counts["text_bytes"],
-                folder / split,
-            )
-            for split, counts in facts["splits"].items()
-        }
-        return cls(splits, facts["text_hash"])
+        splits = {}
+        for split, counts in facts["splits"].items():
+            columns = {
+                name: Ragged(*(_mapped(folder / f"{split}.{name}.{part}", kind) for part, kind in
+                               (("values", dtype), ("offsets", "int64"))))
+                for name, dtype in facts["columns"].items()
+            }  # fmt: skip
+            splits[split] = Corpus(columns, tuple(facts["tokens_in"]), counts["text_bytes"], folder / split)
+        return cls(splits, facts["text_hash"], [Overlap(**found) for found in facts["overlaps"]])
 
 
-def prepare(source: Source, tokenizer: Tokenizer, *, end: int, cache_dir: Path) -> Store:
-    """The store of this source and tokenizer: opened where it lies, or built first. `end` closes each document."""
-    facts = {"format": FORMAT, "source": source.signature(), "tokenizer": tokenizer.hash, "end": end}
+def _mapped(file: Path, dtype: str) -> np.ndarray:
+    """An array on disk; an empty file cannot be mapped."""
+    return np.memmap(file, dtype=dtype, mode="r") if file.stat().st_size else np.zeros(0, dtype)
+
+
+def prepare(source: Source, tokenizer: Tokenizer, encoding: Encoding, *, cache_dir: Path) -> Store:
+    """The store of this source and tokenizer: opened where it lies, or built first."""
+    facts = {"format": FORMAT, "source": source.signature(), "tokenizer": tokenizer.hash,
+             "encoding": encoding.signature()}  # fmt: skip
     folder = cache_dir / f"store-{fingerprint(facts)}"
     if not folder.exists():
         log.info("Tokenizing: no store for %s", _difference(facts, cache_dir))
-        build_beside(folder, lambda beside: _write(beside, source, tokenizer, end, facts))
+        build_beside(folder, lambda beside: _write(beside, source, tokenizer, encoding, facts))
     return Store.open(folder)
 
 
@@ -104,57 +151,73 @@ def build_beside(target: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _write(folder: Path, source: Source, tokenizer: Tokenizer, end: int, facts: dict[str, Any]) -> None:
+def _write(folder: Path, source: Source, tokenizer: Tokenizer, encoding: Encoding, facts: dict[str, Any]) -> None:
     started, text_hash = time.monotonic(), hashlib.sha256()
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+    token = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+    dtypes = {name: token if kind is Token else np.dtype(kind) for name, kind in encoding.columns.items()}
     writers: dict[Split, _SplitWriter] = {}
     for batch in _batches(source.read()):
-        encoded = tokenizer.encode_batch([document.text for _, document in batch])
-        for (split, document), tokens in zip(batch, encoded, strict=True):
-            data = document.text.encode()
-            text_hash.update(f"{split} {document.more} {len(data)}\n".encode() + data)
+        texts = [encoding.texts(example) for _, example in batch]
+        encoded = iter(tokenizer.encode_batch([text for some in texts for text in some]))
+        for (split, example), some in zip(batch, texts, strict=True):
+            data = "\0".join(example.texts).encode()
+            text_hash.update(f"{split} {example.more} {len(data)}\n".encode() + data)
             if split not in writers:
-                writers[split] = _SplitWriter(folder, split, dtype)
-            writers[split].add(tokens, None if document.more else end, len(data))
+                writers[split] = _SplitWriter(folder, split, dtypes)
+            row = encoding.row(example, [next(encoded) for _ in some])
+            writers[split].add(example, row, sum(len(text.encode()) for text in example.texts))
     for writer in writers.values():
         writer.close()
-    counts = {split: {"text_bytes": writer.text_bytes} for split, writer in writers.items()}
-    content = {"made_of": facts, "dtype": dtype.name, "text_hash": text_hash.hexdigest(), "splits": counts}
+    tokens_in = [name for name, kind in encoding.columns.items() if kind is Token]
+    content = {
+        "made_of": facts,
+        "columns": {name: dtype.name for name, dtype in dtypes.items()},
+        "tokens_in": tokens_in,
+        "text_hash": text_hash.hexdigest(),
+        "splits": {split: {"text_bytes": writer.text_bytes} for split, writer in writers.items()},
+        "overlaps": [vars(found) for found in overlaps(folder, list(writers))],
+    }
     (folder / "store.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    total = sum(writer.written for writer in writers.values())
+    total = sum(writer.written[name] for writer in writers.values() for name in tokens_in)
     log.info("Tokenized %s tokens in %.1f s", f"{total:,}", time.monotonic() - started)
 
 
 class _SplitWriter:
-    """Appends to the files of one split; holds nothing but the document in hand."""
+    """Appends to the files of one split; holds nothing but the example in hand."""
 
-    def __init__(self, folder: Path, split: Split, dtype: np.dtype) -> None:
-        self.dtype, self.written, self.text_bytes = dtype, 0, 0
-        self.tokens: BinaryIO = open(folder / f"{split}.tokens", "wb")  # noqa: SIM115 - open for the whole pass
-        self.offsets: BinaryIO = open(folder / f"{split}.offsets", "wb")  # noqa: SIM115
-        self.offsets.write(np.int64(0).tobytes())
+    def __init__(self, folder: Path, split: Split, dtypes: dict[str, np.dtype]) -> None:
+        self.dtypes, self.text_bytes = dtypes, 0
+        self.written = dict.fromkeys(dtypes, 0)
+        self.values = {name: self._open(folder / f"{split}.{name}.values") for name in dtypes}
+        self.offsets = {name: self._open(folder / f"{split}.{name}.offsets") for name in dtypes}
+        self.hashes = Hashes(folder, split)
+        for file in self.offsets.values():
+            file.write(np.int64(0).tobytes())
 
-    def add(self, tokens: list[int], end: int | None, text_bytes: int) -> None:
-        self.tokens.write(np.array(tokens, dtype=self.dtype).tobytes())
-        self.written += len(tokens)
+    def _open(self, file: Path) -> BinaryIO:
+        return file.open("wb")
+
+    def add(self, example: Example, row: dict[str, Sequence[int]], text_bytes: int) -> None:
         self.text_bytes += text_bytes
-        if end is not None:
-            self.tokens.write(self.dtype.type(end).tobytes())
-            self.written += 1
-            self.offsets.write(np.int64(self.written).tobytes())
+        self.hashes.add(example)
+        for name, dtype in self.dtypes.items():
+            self.values[name].write(np.asarray(row[name], dtype=dtype).tobytes())
+            self.written[name] += len(row[name])
+            if not example.more:
+                self.offsets[name].write(np.int64(self.written[name]).tobytes())
 
     def close(self) -> None:
-        self.tokens.close()
-        self.offsets.close()
+        for file in (*self.values.values(), *self.offsets.values(), self.hashes):
+            file.close()
 
 
-def _batches(examples: Iterator[tuple[Split, Document]]) -> Iterator[list[tuple[Split, Document]]]:
-    """Lists of documents of about a million characters, so that the tokenizer's threads have work."""
-    batch: list[tuple[Split, Document]] = []
+def _batches(examples: Iterator[tuple[Split, Any]]) -> Iterator[list[tuple[Split, Any]]]:
+    """Lists of examples of about a million characters, so that the tokenizer's threads have work."""
+    batch: list[tuple[Split, Any]] = []
     size = 0
-    for example in examples:
-        batch.append(example)
-        size += len(example[1].text)
+    for split, example in examples:
+        batch.append((split, example))
+        size += sum(map(len, example.texts))
         if size >= CHARACTERS_AT_ONCE:
             yield batch
             batch, size = [], 0

@@ -10,9 +10,11 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -20,6 +22,9 @@ from transformer_lab.data.sources.base import no_such_name, no_such_path
 
 log = logging.getLogger(__name__)
 UNKNOWN = "<unk>"  # of the tokenizers that do not know every text
+# Every tokenizer trained here has these, so that what one task has taught a model another can go on with: the end of
+# a text, the beginning of one that is judged as a whole, what stands between two, what stands for a hidden token.
+SPECIALS = ("<eos>", "<cls>", "<sep>", "<mask>")
 MAX_CHARACTERS = 50_000_000  # more text hardly changes a vocabulary, and costs memory and minutes
 RARE = 4  # single characters may take one part in RARE of a vocabulary; the rarest ones become unknown
 # A word with the space before it, digits, signs, white space: GPT-2's pattern without the English contractions.
@@ -71,6 +76,25 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self._inner.decode(list(ids), skip_special_tokens=True)
 
+    def reveal(self, ids: Sequence[int]) -> str:
+        """Decoded with the special tokens in their places."""
+        return self._inner.decode(list(ids), skip_special_tokens=False)
+
+    @cached_property
+    def ordinary(self) -> np.ndarray:
+        """The tokens that stand for text: ascending."""
+        every = self._inner.get_vocab().values()
+        return np.array(sorted(set(every) - set(self._specials.values())), dtype=np.int64)
+
+    @cached_property
+    def continues(self) -> np.ndarray:
+        """Which tokens go on with the word of the token before: (vocab_size,) bool."""
+        found = np.zeros(self.vocab_size, dtype=bool)
+        pieces = json.loads(self._inner.to_str())["model"].get("type") == "WordPiece"
+        for token, number in self._inner.get_vocab().items():
+            found[number] = token.startswith("##") if pieces else token[:1].isalnum()
+        return found
+
     def __reduce__(self) -> tuple:  # to a worker process; the library would forget encode_special_tokens
         return _from_json, (self._inner.to_str(),)
 
@@ -84,7 +108,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
-        """`specials` take the first ids, in their order."""
+        """`specials` are what is needed of special tokens; together with `SPECIALS` they take the first ids."""
 
     def signature(self) -> dict[str, Any]:
         """Facts, fit for JSON, that change when other texts aside another tokenizer would come out."""
@@ -98,6 +122,7 @@ class ByteBPE(Recipe):
         self.vocab_size, self.max_characters = vocab_size, max_characters
 
     def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
+        specials = _all(specials)
         _check(specials, self.vocab_size, 256, "256 bytes")
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -119,7 +144,7 @@ class WordPiece(Recipe):
         self.vocab_size, self.lowercase, self.max_characters = vocab_size, lowercase, max_characters
 
     def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
-        specials = list(dict.fromkeys([*specials, UNKNOWN]))
+        specials = _all(specials, UNKNOWN)
         _check(specials, self.vocab_size, RARE, "characters and pieces")
         texts = _common(_front(texts, self.max_characters), self.vocab_size // RARE)
         # The library numbers the characters in the order of a hash table with a random seed. A first round, without
@@ -151,7 +176,7 @@ class Unigram(Recipe):
         self.vocab_size, self.max_characters = vocab_size, max_characters
 
     def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
-        specials = list(dict.fromkeys([*specials, UNKNOWN]))
+        specials = _all(specials, UNKNOWN)
         _check(specials, self.vocab_size, RARE, "characters and pieces")
         trained = self._with(models.Unigram())
         trainer = trainers.UnigramTrainer(
@@ -182,7 +207,7 @@ class Characters(Recipe):
         self.max_characters = max_characters
 
     def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
-        specials = list(dict.fromkeys([*specials, UNKNOWN]))
+        specials = _all(specials, UNKNOWN)
         _check(specials)
         characters = sorted(set().union(*_front(texts, self.max_characters)))
         inner = _without_merges([*specials, *characters], specials, UNKNOWN)
@@ -194,6 +219,7 @@ class Bytes(Recipe):
     """One token per byte of UTF-8, in the order of the bytes."""
 
     def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
+        specials = _all(specials)
         _check(specials)
         inner = _without_merges([*specials, *_byte_alphabet()], specials, None)
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -226,6 +252,10 @@ class File(Recipe):
                     f"tokenizer.path={self.path}: no special token {name}, which the task needs; it has: {there}"
                 )
         return tokenizer
+
+
+def _all(specials: Sequence[str], *more: str) -> list[str]:
+    return list(dict.fromkeys([*SPECIALS, *specials, *more]))
 
 
 def _check(specials: Sequence[str], vocab_size: int | None = None, least: int = 0, what: str = "") -> None:

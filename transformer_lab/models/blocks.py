@@ -1,41 +1,103 @@
-"""The blocks that stacks are made of: norm, sub-layer, add (pre-norm; Xiong et al., 2020, arXiv:2002.04745).
+"""The blocks that stacks are made of: sub-layers, each with its norm and its way around it.
 
 **N** tokens of a batch, **D** width.
 """
+
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from transformer_lab.layout import Layout
-from transformer_lab.models.layers.attention import Attention
-from transformer_lab.models.layers.cache import LayerCache
+from transformer_lab.models.layers.attention import Attention, Memory, Norm
+from transformer_lab.models.layers.cache import CrossCache, LayerCache
 from transformer_lab.models.layers.feed_forward import FeedForward
 from transformer_lab.models.layers.positions.base import Position
 
 
-class PreNormBlock(nn.Module):
-    """Tokens look at their own sequence, then each thinks for itself: (N, D) -> (N, D)."""
+class Residual(nn.Module):
+    """A sub-layer, and the way around it: (N, D) -> (N, D). Subclasses say where the norm stands."""
 
-    def __init__(self, *, attention: Attention, attention_norm: nn.Module, feed_forward: FeedForward,
-                 feed_forward_norm: nn.Module, dropout: float) -> None:  # fmt: skip
+    final_norm: ClassVar[bool]  # whether a stack of these ends with a norm of its own
+
+    def __init__(self, *, dim: int, layer: Attention | FeedForward, norm: Norm, dropout: float) -> None:
         super().__init__()
-        self.attention_norm = attention_norm
-        self.attention = attention
-        self.feed_forward_norm = feed_forward_norm
-        self.feed_forward = feed_forward
+        self.norm = norm(dim=dim)
+        self.layer = layer
         self.dropout = nn.Dropout(dropout)
 
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        raise NotImplementedError
+
     def initialise(self, residual: float) -> None:
-        """Matrices get variance 1 / fan-in; those that write to the residual stream are scaled by `residual`."""
-        for module in self.modules():
+        """Matrices get variance 1 / fan-in; what is added to the residual stream is scaled by `residual`."""
+        for module in self.layer.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         with torch.no_grad():
-            for writer in (self.attention.out, self.feed_forward.down):
-                writer.weight.mul_(residual)
+            self.scaled().mul_(residual)
 
-    def forward(self, x: Tensor, layout: Layout, position: Position, cache: LayerCache | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), layout, position, cache))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+    def scaled(self) -> Tensor:
+        """The weight that decides how much is added."""
+        return self.layer.writer.weight
+
+
+class PreNorm(Residual):
+    """x + f(norm(x)): trains without a warm-up (Xiong et al., 2020, arXiv:2002.04745)."""
+
+    final_norm = True
+
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        return x + self.dropout(self.layer(self.norm(x), *context))
+
+
+class PostNorm(Residual):
+    """norm(x + f(x)): the first transformer and BERT (Vaswani et al., 2017, arXiv:1706.03762)."""
+
+    final_norm = False
+
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        return self.norm(x + self.dropout(self.layer(x, *context)))
+
+
+class SandwichNorm(Residual):
+    """x + norm(f(norm(x))): before and after (Ding et al., 2021, arXiv:2105.13290)."""
+
+    final_norm = True
+
+    def __init__(self, *, dim: int, layer: Attention | FeedForward, norm: Norm, dropout: float) -> None:
+        super().__init__(dim=dim, layer=layer, norm=norm, dropout=dropout)
+        self.outer_norm = norm(dim=dim)
+
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        return x + self.dropout(self.outer_norm(self.layer(self.norm(x), *context)))
+
+    def scaled(self) -> Tensor:
+        weight = self.outer_norm.weight  # what the layer writes is normalised: only this can make it small
+        assert isinstance(weight, Tensor)
+        return weight
+
+
+class Block(nn.Module):
+    """Tokens look at their own sequence, perhaps at another text, then each thinks for itself: (N, D) -> (N, D)."""
+
+    def __init__(self, *, attention: Residual, cross_attention: Residual | None, feed_forward: Residual) -> None:
+        super().__init__()
+        self.attention = attention
+        self.cross_attention = cross_attention
+        self.feed_forward = feed_forward
+
+    @property
+    def residuals(self) -> list[Residual]:
+        return [x for x in (self.attention, self.cross_attention, self.feed_forward) if x is not None]
+
+    def forward(self, x: Tensor, layout: Layout, position: Position, cross_position: Position | None = None,
+                memory: Memory | None = None, cache: LayerCache | None = None,
+                cross_cache: CrossCache | None = None) -> Tensor:  # fmt: skip
+        x = self.attention(x, layout, position, cache)
+        if self.cross_attention is not None:
+            x = self.cross_attention(x, layout, cross_position, memory, cross_cache)
+        return self.feed_forward(x)
+

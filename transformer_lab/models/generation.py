@@ -1,6 +1,6 @@
-"""Continue sequences token by token, each token read once (greedy; temperature, top-k, top-p sampling).
+"""Continue sequences token by token, each token read once: greedy, temperature, top-k, top-p sampling; beam search.
 
-**B** sequences, **V** vocabulary.
+**B** sequences, **K** beams of each, **V** vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from transformer_lab.layout import Layout
-from transformer_lab.models.decoder import Decoder
+from transformer_lab.models.layers.cache import Cache
+
+# Hidden states of the tokens that are new to the cache: (N,), their layout, the cache -> (N, D).
+Read = Callable[[Tensor, Layout, Cache], Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,42 +51,61 @@ class Sampling:
         return logits
 
 
-@torch.inference_mode()
-def generate(
-    model: Decoder,
-    logits: Callable[[Tensor], Tensor],
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    stop: int,
-    sampling: Sampling,
-) -> list[list[int]]:
-    """Continue every prompt until `stop` or `max_new_tokens`; the new tokens of each, without `stop`.
+@dataclass(frozen=True)
+class Beam:
+    """Search for the likeliest continuation with `size` candidates at a time; 1 is greedy.
 
-    `logits` turns hidden states (B, D) into (B, V). A sequence that has ended leaves the batch. The draw of one
-    prompt does not depend on its neighbours: each has random numbers of its own.
+    Candidates of different length are compared by log p / ((5 + length) / 6)^length_penalty (Wu et al., 2016,
+    arXiv:1609.08144, section 7). A search ends when `size` candidates have.
     """
-    device = model.embedding.weight.device
+
+    size: int = 1
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"beam_size: {self.size} is too small; 1 is greedy, 5 is usual")
+        if self.length_penalty < 0:
+            raise ValueError(f"length_penalty: {self.length_penalty} is negative; 0 is none, 1 is usual")
+
+    def score(self, log_p: float, length: int) -> float:
+        return log_p / ((5 + length) / 6) ** self.length_penalty
+
+
+@torch.inference_mode()
+def generate(read: Read, logits: Callable[[Tensor], Tensor], prompts: Sequence[Sequence[int]], cache: Cache, *,
+             limits: Sequence[int], stop: int, sampling: Sampling) -> list[list[int]]:  # fmt: skip
+    """Continue every prompt until `stop` or for as many tokens as its limit; the new tokens of each, without `stop`.
+
+    `cache` is empty, with a row for each prompt; `logits` turns hidden states (B, D) into (B, V). A sequence that has
+    ended leaves the batch. The draw of one prompt does not depend on its neighbours: each has random numbers of its
+    own.
+    """
     randomness = [torch.Generator().manual_seed(sampling.seed + index) for index in range(len(prompts))]
-    layout = Layout.of([len(prompt) for prompt in prompts]).to(device)
-    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)
-    cache = model.new_cache(len(prompts), int(layout.longest) + max_new_tokens)
+    tokens, layout = _start(prompts, cache)
     written: list[list[int]] = [[] for _ in prompts]
     running = list(range(len(prompts)))
-    for _ in range(max_new_tokens):
+    while running:
         last = layout.offsets[1:].long() - 1
-        # `forward` itself: a compiled model would be compiled anew for nearly every length.
-        chosen = _choose(logits(model.forward(tokens, layout, cache)[last]), sampling, [randomness[i] for i in running])
-        alive = [row for row, token in enumerate(chosen) if token != stop]
-        for row in alive:
-            written[running[row]].append(chosen[row])
-        if not alive:
-            break
-        if len(alive) < len(running):
-            cache.select(torch.tensor(alive, device=device))
-            running = [running[row] for row in alive]
-        tokens, layout = torch.tensor([chosen[row] for row in alive], device=device), cache.next()
+        chosen = _choose(logits(read(tokens, layout, cache)[last]), sampling, [randomness[i] for i in running])
+        for index, token in zip(running, chosen, strict=True):
+            written[index] += [token] if token != stop else []
+        goes_on = [
+            row
+            for row, (index, token) in enumerate(zip(running, chosen, strict=True))
+            if token != stop and len(written[index]) < limits[index]
+        ]
+        if len(goes_on) < len(running):
+            cache.select(torch.tensor(goes_on, dtype=torch.int64, device=tokens.device))
+            running = [running[row] for row in goes_on]
+        tokens, layout = torch.tensor([chosen[row] for row in goes_on], device=tokens.device), cache.next()
     return written
+
+
+def _start(prompts: Sequence[Sequence[int]], cache: Cache) -> tuple[Tensor, Layout]:
+    device = cache.lengths.device
+    layout = Layout.of([len(prompt) for prompt in prompts]).to(device)
+    return torch.tensor([token for prompt in prompts for token in prompt], device=device), layout
 
 
 def _choose(logits: Tensor, sampling: Sampling, randomness: list[torch.Generator]) -> list[int]:
@@ -93,3 +115,50 @@ def _choose(logits: Tensor, sampling: Sampling, randomness: list[torch.Generator
     # The likeliest of log p + Gumbel noise is a fair draw from p (Gumbel, 1954).
     uniform = torch.stack([torch.rand(logits.shape[-1], generator=own) for own in randomness])
     return (logits - (-uniform.log()).log()).argmax(-1).tolist()
+
+
+@torch.inference_mode()
+def beam_search(read: Read, logits: Callable[[Tensor], Tensor], prompts: Sequence[Sequence[int]], cache: Cache, *,
+                limits: Sequence[int], stop: int, beam: Beam) -> list[list[int]]:  # fmt: skip
+    """The best continuation of every prompt, without `stop`; the arguments are those of `generate`.
+
+    A sequence whose search has ended leaves the batch with all its beams.
+    """
+    tokens, layout = _start(prompts, cache)
+    finished: list[list[tuple[float, list[int]]]] = [[] for _ in prompts]
+    running = list(range(len(prompts)))
+    beams: list[list[list[int]]] = [[[]] for _ in prompts]  # what each beam of each running sequence has written
+    scores = torch.zeros(len(prompts), 1, device=tokens.device)  # (B, K), log p
+    while running:
+        last = layout.offsets[1:].long() - 1
+        log_p = logits(read(tokens, layout, cache)[last]).float().log_softmax(-1)  # (B * K, V)
+        together = (scores[:, :, None] + log_p.unflatten(0, scores.shape)).flatten(1)  # (B, K * V)
+        # Of twice as many candidates at most half end here, so that enough go on.
+        best, places = together.topk(min(2 * beam.size, together.shape[1]))
+        found = zip(best.tolist(), (places // log_p.shape[-1]).tolist(), (places % log_p.shape[-1]).tolist(), strict=True)
+        rows: list[int] = []  # of the cache, that go on
+        going, kept, kept_scores = [], [], []
+        for place, (sequence, candidates) in enumerate(zip(running, found, strict=True)):
+            alive = []
+            for rank, (score, parent, token) in enumerate(zip(*candidates, strict=True)):
+                text = beams[place][parent]
+                if token == stop:
+                    if rank < beam.size:
+                        finished[sequence].append((beam.score(score, len(text) + 1), text))
+                elif len(alive) < beam.size:
+                    alive.append((score, parent, [*text, token]))
+            length = len(alive[0][2]) if alive else 0
+            if alive and length >= limits[sequence]:
+                finished[sequence] += [(beam.score(score, length), text) for score, _, text in alive]
+            elif alive and len(finished[sequence]) < beam.size:
+                rows += [place * scores.shape[1] + parent for _, parent, _ in alive]
+                going.append(sequence)
+                kept.append([text for _, _, text in alive])
+                kept_scores.append([score for score, _, _ in alive])
+        running, beams = going, kept
+        if running:
+            cache.select(torch.tensor(rows, device=tokens.device), beams=len(beams[0]))
+            scores = torch.tensor(kept_scores, device=tokens.device)
+            tokens = torch.tensor([text[-1] for texts in beams for text in texts], device=tokens.device)
+            layout = cache.next()
+    return [max(found, key=lambda one: one[0])[1] for found in finished]

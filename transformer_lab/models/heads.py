@@ -1,47 +1,64 @@
 """From hidden states to predictions, and to a loss that never holds all logits at once.
 
-**N** tokens, **D** width, **V** vocabulary, **C** tokens of a chunk.
+**N** tokens, **B** sequences, **D** width, **V** vocabulary, **C** tokens of a chunk.
 """
 
+from typing import Literal
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
+
+from transformer_lab.layout import Layout
+from transformer_lab.models.layers.norms import LayerNorm
 
 # Logits held at a time: 4M floats are 16 MB, which stays near the caches of a CPU and is nothing to a GPU.
 LOGITS_AT_ONCE = 1 << 22
 
 
-def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of `hidden @ weight.T` with the targets, summed: (N, D), (V, D), (N,) -> ().
+def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None,
+               label_smoothing: float = 0.0) -> Tensor:  # fmt: skip
+    """Cross-entropy of `hidden @ weight.T + bias` with the targets, summed: (N, D), (V, D), (N,), (V,) -> ().
 
-    The logits exist for a chunk of tokens at a time. Their gradient is taken while they are there, so nothing is
-    computed twice (Hsu et al., 2024, arXiv:2410.10989, section 3.2).
+    With label smoothing, that share of the wanted probability is spread over the whole vocabulary (Szegedy et al.,
+    2016, arXiv:1512.00567). The logits exist for a chunk of tokens at a time. Their gradient is taken while they are
+    there, so nothing is computed twice (Hsu et al., 2024, arXiv:2410.10989, section 3.2).
     """
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    return _ChunkedCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-any-return]
+    return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, label_smoothing)  # type: ignore[no-any-return]
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None,
+                smoothing: float) -> Tensor:  # fmt: skip
         learns = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
         hidden_grad = torch.empty_like(hidden) if learns else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if learns else None
+        bias_grad = torch.zeros_like(bias, dtype=torch.float32) if learns and bias is not None else None
         loss = hidden.new_zeros((), dtype=torch.float32)
+        spread = smoothing / len(weight)  # wanted of every token of the vocabulary
         size = max(1, LOGITS_AT_ONCE // len(weight))
         for begin in range(0, len(hidden), size):
             rows = slice(begin, begin + size)
             states, wanted = hidden[rows], targets[rows, None]
             with torch.autocast(hidden.device.type, enabled=False):
-                log_p = F.log_softmax((states @ weight.T).float(), dim=-1)  # (C, V)
-                loss -= log_p.gather(1, wanted).sum()
+                logits = (states @ weight.T).float()
+                log_p = F.log_softmax(logits if bias is None else logits + bias, dim=-1)  # (C, V)
+                loss -= (1 - smoothing) * log_p.gather(1, wanted).sum()
+                if smoothing:
+                    loss -= spread * log_p.sum()
                 if hidden_grad is not None and weight_grad is not None:
-                    # The gradient of the logits is p minus 1 at the target.
+                    # The gradient of the logits is p minus what was wanted.
                     p = log_p.exp_()
-                    p.scatter_add_(1, wanted, p.new_full((), -1.0).expand(wanted.shape))
+                    if smoothing:
+                        p -= spread
+                    p.scatter_add_(1, wanted, p.new_full((), smoothing - 1.0).expand(wanted.shape))
+                    if bias_grad is not None:
+                        bias_grad += p.sum(0)
                     p = p.to(hidden.dtype)
                     torch.mm(p, weight, out=hidden_grad[rows])
                     if weight.dtype == torch.float32:
@@ -49,10 +66,85 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     else:
                         weight_grad += p.T @ states
         if hidden_grad is not None and weight_grad is not None:
-            ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype))
+            ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype), bias_grad)
         return loss
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        hidden_grad, weight_grad = ctx.saved_tensors  # type: ignore[attr-defined]
-        return hidden_grad * grads[0], weight_grad * grads[0], None
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors  # type: ignore[attr-defined]
+        bias_grad = None if bias_grad is None else bias_grad * grads[0]
+        return hidden_grad * grads[0], weight_grad * grads[0], None, bias_grad, None
+
+
+class TokenHead(nn.Module):
+    """The output matrix: the `embedding` itself (tied; Press and Wolf, 2017, arXiv:1608.05859), or one of its own.
+
+    One of its own starts at zero, so that the first loss is ln V exactly.
+    """
+
+    def __init__(self, *, embedding: nn.Embedding, tied: bool, bias: bool = False) -> None:
+        super().__init__()
+        vocab_size, dim = embedding.weight.shape
+        self._embedding = (embedding,)  # in a tuple, so that its weight is not listed here once more
+        self.weight = None if tied else nn.Parameter(torch.zeros(vocab_size, dim))
+        self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
+
+    @property
+    def matrix(self) -> Tensor:  # (V, D)
+        return self._embedding[0].weight if self.weight is None else self.weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits: (N, D) -> (N, V)."""
+        return F.linear(hidden, self.matrix, self.bias)
+
+    def loss(self, hidden: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy, summed: (N, D), (N,) -> ()."""
+        return token_loss(hidden, self.matrix, targets, self.bias, label_smoothing)
+
+
+class Transform(nn.Module):
+    """norm(gelu(x W + b)), between BERT's last block and its output matrix: (N, D) -> (N, D)."""
+
+    def __init__(self, *, dim: int, bias: bool = True, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.dense = nn.Linear(dim, dim, bias=bias)
+        self.norm = LayerNorm(dim=dim) if norm is None else norm
+        nn.init.normal_(self.dense.weight, std=dim**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(F.gelu(self.dense(x)))
+
+
+Pooling = Literal["first", "pooler", "mean", "last"]
+
+
+class SequenceHead(nn.Module):
+    """One vector per sequence, and from it the logits of the classes: (N, D) -> (B, classes).
+
+    `pooling` takes the first token, that token through a dense layer and a tanh (BERT's pooler), the mean of all
+    tokens, or the last. The output matrix starts at zero, so that the first loss is ln C exactly.
+    """
+
+    def __init__(self, *, dim: int, num_classes: int, pooling: Pooling, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.pooler = nn.Linear(dim, dim) if pooling == "pooler" else None
+        if self.pooler is not None:
+            nn.init.normal_(self.pooler.weight, std=dim**-0.5)
+            nn.init.zeros_(self.pooler.bias)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(dim, num_classes)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        return self.out(self.dropout(self.pool(hidden, layout)))
+
+    def pool(self, hidden: Tensor, layout: Layout) -> Tensor:  # (B, D)
+        if self.pooling == "mean":
+            sums = hidden.new_zeros(layout.num_sequences, hidden.shape[1]).index_add_(0, layout.sequence, hidden)
+            return sums / layout.lengths[:, None]
+        if self.pooling == "last":
+            return hidden[layout.offsets[1:].long() - 1]
+        first = hidden[layout.offsets[:-1].long()]
+        return first if self.pooler is None else torch.tanh(self.pooler(first))

@@ -1,50 +1,106 @@
 """What a task is: where text meets tensors, from a corpus to a loss and the metrics its field reports."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from transformer_lab.data.packing import Packing
-from transformer_lab.data.steps import Collate
-from transformer_lab.data.store import Corpus
+from transformer_lab.data.steps import Batch, Collate, Pass
+from transformer_lab.data.store import Corpus, Encoding
 from transformer_lab.data.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a batch gave: the loss summed over its targets, how many these were, and sums the metrics are made of."""
+    """What a batch gave: each loss summed over its targets (`Batch.targets` says how many), and sums for metrics.
 
-    loss: Tensor
-    targets: int
+    The loss of a step is the sum over the losses of each one's mean over the targets of the whole step.
+    """
+
+    losses: dict[str, Tensor]
     sums: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Task(nn.Module):
     """A model with a head and a loss. Subclasses say what they read, how it is packed, and what they report."""
 
-    model_type: ClassVar[type[nn.Module]]  # the model it can train
+    model_types: ClassVar[tuple[type[nn.Module], ...]]  # the models it can train; the first is its default
     example_type: ClassVar[type]  # what its data source must give
-    specials: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have; the first one closes each document
+    specials: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have
+    stand_in: ClassVar[dict[str, Any]] = {}  # what `learn` might return: to rehearse a build without data
 
     model: Any
     tokenizer: Tokenizer
     context: int  # longest sequence, in tokens
+    capacity: int  # most tokens of a unit
+    encoding: Encoding
     collate: Collate  # a plain object, safe to send to loader workers
+
+    @classmethod
+    def learn(cls, examples: Iterator[Any]) -> dict[str, Any]:
+        """What has to be known of the training split before a model can be built, fit for JSON.
+
+        It is handed to the constructor. Here: nothing, and the data need not be read for it.
+        """
+        return {}
 
     def packing(self, corpus: Corpus) -> Packing:
         raise NotImplementedError
 
+    def evaluation_packing(self, corpus: Corpus) -> Packing:
+        """How a split is read when it is scored."""
+        return self.packing(corpus)
+
     def forward(self, batch: Any) -> Outcome:
         raise NotImplementedError
 
-    def metrics(self, loss: float, sums: dict[str, float], corpus: Corpus) -> dict[str, float]:
-        """What is reported of a pass: `loss` is the mean over all targets, `sums` are the outcomes' added up."""
+    def score(self, batch: Any) -> Outcome:
+        """The outcome of a batch of an evaluation, with all that the metrics need."""
+        outcome: Outcome = self(batch)
+        return outcome
+
+    def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
+        """What is reported of a pass: `losses` are means over their targets, `sums` are the outcomes' added up."""
         raise NotImplementedError
 
-    def samples(self, corpus: Corpus) -> str:
-        """A few predictions as Markdown, for people to read while the model learns."""
+    def rank(self, metrics: dict[str, float]) -> float:
+        """The validation with the highest rank has the best weights."""
+        return -metrics["loss"]
+
+    def samples(self, batches: Pass) -> str:
+        """A few predictions on a split as Markdown, for people to read while the model learns."""
         raise NotImplementedError
 
-    predict: Callable[..., list[str]]  # what the model makes of each line; the options are the task's own
+    def pictures(self, sums: dict[str, Tensor]) -> dict[str, Any]:
+        """What of a pass is better seen than read: a matplotlib figure by its name."""
+        return {}
+
+    def predict(self, lines: list[str], **options: Any) -> list[dict[str, Any]]:
+        """What the model makes of each line, fit for JSON; `text` is what a person reads. Options are the task's."""
+        raise NotImplementedError
+
+    def show(self, batch: Any) -> str:
+        """A batch as the model sees it: decoded, with the borders of its sequences, and what is to be predicted."""
+        raise NotImplementedError
+
+
+def quoted(text: str) -> str:
+    """Text as it is, for Markdown: indented, so that nothing in it is taken for markup."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def some(count: int, most: int) -> np.ndarray:
+    """At most so many numbers below `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, num=min(count, most)).astype(np.int64))
+
+
+def check_context(context: int, least: int, why: str, limit: int | None, needed: int | None = None) -> None:
+    """Raises ValueError where the longest sequence is too short to hold anything, or longer than positions reach."""
+    if context < least:
+        raise ValueError(f"task.context: {context} is too short; at least {least}, {why}")
+    if limit is not None and (needed or context) > limit:
+        raise ValueError(f"task.context: {needed or context} tokens are more than `position` serves; at most {limit}, "
+                         f"or position.max_length={needed or context}")  # fmt: skip

@@ -4,117 +4,164 @@
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transformer_lab.data.examples import Document
-from transformer_lab.data.packing import Blocks, Packing, Packs, ranges
-from transformer_lab.data.store import Corpus
+from transformer_lab.data.packing import Blocks, Packing, Packs, Windows, cut_rows, ranges
+from transformer_lab.data.steps import Batch, Pass
+from transformer_lab.data.store import Corpus, Token
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
 from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.generation import Sampling, generate
-from transformer_lab.models.heads import token_loss
-from transformer_lab.tasks.base import Outcome, Task
+from transformer_lab.models.heads import TokenHead
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some
 
 END = "<eos>"
 PROMPTS_AT_ONCE = 64  # continued together; more would need more memory, not less time
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass(frozen=True, eq=False)
+class TextBatch(Batch):
     tokens: Tensor  # (N,)
-    targets: Tensor  # (N,) the token after each
     layout: Layout
+    wanted: Tensor  # (M,) the tokens after those of `places`
+    places: Tensor | None = None  # (M,) of the tokens with a target; None: all of them
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        tokens, targets = (x.to(device, non_blocking=non_blocking) for x in (self.tokens, self.targets))
-        return Batch(tokens, targets, self.layout.to(device, non_blocking))
 
-    def pin_memory(self) -> "Batch":
-        return Batch(self.tokens.pin_memory(), self.targets.pin_memory(), self.layout.pin_memory())
+@dataclass(frozen=True)
+class DocumentEncoding:
+    """A row of tokens for each document, closed by the end token."""
+
+    end: int
+    columns = {"tokens": Token}  # noqa: RUF012 - the same for all
+
+    def signature(self) -> dict[str, Any]:
+        return {"kind": "documents", "end": self.end}
+
+    def texts(self, example: Document) -> Sequence[str]:
+        return example.texts
+
+    def row(self, example: Document, encoded: list[list[int]]) -> dict[str, Sequence[int]]:
+        return {"tokens": encoded[0] if example.more else [*encoded[0], self.end]}
 
 
 @dataclass(frozen=True)
 class Collate:
-    """Sequences of a corpus, each read from the token before it on; before the first token stands `end`."""
+    """Sequences of a corpus, each read from the token before it on; before the first token stands `end`.
+
+    A sequence of t tokens so gives t inputs and t targets. Of a piece with a third number, only so many tokens at its
+    end are targets: those before are context that another piece has scored.
+    """
 
     end: int
 
-    def __call__(self, corpus: Corpus, starts: np.ndarray, lengths: np.ndarray) -> Batch:
-        places = ranges(starts, lengths)
-        before = corpus.tokens[np.maximum(places - 1, 0)].astype(np.int64)
-        before[places == 0] = self.end
-        after = corpus.tokens[places].astype(np.int64)
-        return Batch(torch.from_numpy(before), torch.from_numpy(after), Layout.of(torch.from_numpy(lengths)))
+    def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> TextBatch:
+        tokens, starts, lengths = corpus["tokens"].values, pieces[:, 0], pieces[:, 1]
+        at = ranges(starts, lengths)
+        before = tokens[np.maximum(at - 1, 0)].astype(np.int64)
+        before[at == 0] = self.end
+        places = None
+        if pieces.shape[1] > 2:
+            scored = pieces[:, 2]
+            places = ranges(np.cumsum(lengths) - scored, scored)
+            at = at[places]
+        after = torch.from_numpy(tokens[at].astype(np.int64))
+        return TextBatch(len(before), {"tokens": len(after)}, torch.from_numpy(before),
+                         Layout.of(torch.from_numpy(lengths.copy())), after,
+                         None if places is None else torch.from_numpy(places))  # fmt: skip
 
 
 class LanguageModeling(Task):
     """Trains a `Decoder` on sequences of at most `context` tokens.
 
     `packing` is "stream" (the corpus as one text, cut into blocks) or "documents" (whole documents, none of which sees
-    another). With `tie_embeddings` the output matrix is the embedding (Press and Wolf, 2017, arXiv:1608.05859);
-    without, it starts at zero, so that the first loss is ln V exactly.
+    another). With `tie_embeddings` the output matrix is the embedding. `stride` is for evaluation: the text is read in
+    windows of `context` tokens, each `stride` further than the one before, and scored where a window reaches further
+    (Baevski and Auli, 2019, section 4.2), so that a token has up to `context` tokens before it, at least all but `stride`
+    of them; None: blocks as in training.
     """
 
-    model_type = Decoder
+    model_types = (Decoder,)
     example_type = Document
     specials = (END,)
 
     def __init__(self, *, model: Decoder, tokenizer: Tokenizer, name: str, context: int,
-                 packing: Literal["stream", "documents"], tie_embeddings: bool = False) -> None:  # fmt: skip
+                 packing: Literal["stream", "documents"], tie_embeddings: bool = False,
+                 stride: int | None = None) -> None:  # fmt: skip
         super().__init__()
-        limit = model.position.max_length
-        if context < 2:
-            raise ValueError(f"task.context: {context} is too short; at least 2, a token and the one after it")
-        if limit is not None and context > limit:
-            raise ValueError(f"task.context: {context} tokens are more than `position` serves; at most {limit}, "
-                             f"or position.max_length={context}")  # fmt: skip
+        check_context(context, 2, "a token and the one after it", model.position.max_length)
+        if stride is not None and not 1 <= stride <= context:
+            raise ValueError(f"task.stride: {stride} is not within the context; 1 to {context}")
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
+        self.capacity, self.stride = context, stride
         self.whole_documents = packing == "documents"
+        if self.whole_documents and stride is not None:
+            raise ValueError("task.stride: windows go over a stream; task.packing=stream, or leave it null")
         self.end = tokenizer.special(END)
+        self.encoding = DocumentEncoding(self.end)
         self.collate = Collate(self.end)
-        self.head = None if tie_embeddings else nn.Linear(model.dim, tokenizer.vocab_size, bias=False)
-        if self.head is not None:
-            nn.init.zeros_(self.head.weight)
+        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings)
 
-    @property
-    def output_weight(self) -> Tensor:  # (V, D)
-        return self.model.embedding.weight if self.head is None else self.head.weight
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return hidden @ self.output_weight.T
-
-    def forward(self, batch: Batch) -> Outcome:
+    def forward(self, batch: TextBatch) -> Outcome:
         hidden = self.model(batch.tokens, batch.layout)  # (N, D)
-        return Outcome(token_loss(hidden, self.output_weight, batch.targets), targets=len(batch.targets))
+        if batch.places is not None:
+            hidden = hidden[batch.places]
+        return Outcome({"tokens": self.head.loss(hidden, batch.wanted)})
 
     def packing(self, corpus: Corpus) -> Packing:
         if self.whole_documents:
-            return Packs(corpus=corpus, context=self.context)
+            return Packs(
+                corpus=corpus,
+                capacity=self.context,
+                pieces=lambda corpus, begin, end: cut_rows(corpus["tokens"].offsets[begin : end + 1], self.context),
+                recipe="documents",
+            )
         return Blocks(corpus, self.context)
 
-    def metrics(self, loss: float, sums: dict[str, float], corpus: Corpus) -> dict[str, float]:
+    def evaluation_packing(self, corpus: Corpus) -> Packing:
+        return Windows(corpus, self.context, self.stride) if self.stride else self.packing(corpus)
+
+    def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
+        loss = losses["tokens"]
         bits_per_byte = loss / math.log(2) / corpus.bytes_per_token
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": bits_per_byte}
 
-    def samples(self, corpus: Corpus) -> str:
+    def samples(self, batches: Pass) -> str:
         """Continuations of how three documents begin."""
-        prompts = []
-        for document in np.linspace(0, corpus.num_documents - 1, num=min(3, corpus.num_documents)).astype(int):
-            begin, end = corpus.offsets[document], corpus.offsets[document + 1] - 1
-            prompts.append(self.tokenizer.decode(corpus.tokens[begin : min(end, begin + 12)].tolist()))
+        documents, prompts = batches.packing.corpus["tokens"], []
+        for document in some(len(documents), 3):
+            prompts.append(self.tokenizer.decode(documents[document][:-1][:12].tolist()))
         room = max(1, min(80, self.context - 14))
-        written = self.predict(prompts, max_new_tokens=room, temperature=0.8)
-        shown = (_quoted(f"{prompt}▸{text}") for prompt, text in zip(prompts, written, strict=True))
+        written = self.complete(prompts, max_new_tokens=room, temperature=0.8)
+        shown = (quoted(f"{prompt}▸{text}") for prompt, text in zip(prompts, written, strict=True))
         return "What stands after ▸ is the model's.\n\n" + "\n\n---\n\n".join(shown)
 
-    def predict(self, lines: list[str], *, max_new_tokens: int | None = None, temperature: float = 1.0,
-                top_k: int | None = None, top_p: float | None = None, seed: int = 0) -> list[str]:  # fmt: skip
+    def show(self, batch: TextBatch) -> str:
+        parts = batch.tokens.split(batch.layout.lengths.tolist())
+        lines = ["Each token's target is the one after it; sequences are told apart by |.", ""]
+        return "\n".join([*lines, *(f"| {self.tokenizer.reveal(part.tolist())}" for part in parts)])
+
+    def predict(self, lines: list[str], *, max_new_tokens: int | None = None, temperature: float = 0.8,
+                top_k: int | None = None, top_p: float | None = None, seed: int = 0,
+                num_samples: int = 1) -> list[dict[str, Any]]:  # fmt: skip
+        """`num_samples` continuations of each line; the options are those of `complete`."""
+        if num_samples < 1:
+            raise ValueError(f"num_samples: {num_samples} is too few; at least 1")
+        asked = [line for line in lines for _ in range(num_samples)]
+        written = self.complete(asked, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+                                seed=seed)  # fmt: skip
+        return [{"prompt": line, "continuation": more, "text": line + more}
+                for line, more in zip(asked, written, strict=True)]  # fmt: skip
+
+    def complete(self, lines: list[str], *, max_new_tokens: int | None = None, temperature: float = 1.0,
+                 top_k: int | None = None, top_p: float | None = None, seed: int = 0) -> list[str]:  # fmt: skip
         """What follows each line, by default up to 100 tokens, or half a context where that is less.
 
         A prompt that leaves no room for the new tokens loses its beginning.
@@ -137,16 +184,13 @@ class LanguageModeling(Task):
     def _continue(self, lines: list[str], max_new_tokens: int, sampling: Sampling) -> list[str]:
         room = self.context - max_new_tokens
         encoded = [[self.end, *tokens][-room:] for tokens in self.tokenizer.encode_batch(lines)]
-        written = generate(self.model, self.logits, encoded, max_new_tokens=max_new_tokens, stop=self.end,
-                           sampling=sampling)  # fmt: skip
+        cache = self.model.new_cache(len(encoded), max(map(len, encoded)) + max_new_tokens)
+        # `forward` itself: a compiled model would be compiled anew for nearly every length.
+        written = generate(self.model.forward, self.head, encoded, cache, limits=[max_new_tokens] * len(encoded),
+                           stop=self.end, sampling=sampling)  # fmt: skip
         return [self._text_after(prompt, tokens) for prompt, tokens in zip(encoded, written, strict=True)]
 
     def _text_after(self, prompt: list[int], tokens: list[int]) -> str:
         """Decoded together with the prompt: whether a space or a word's end comes first depends on it."""
         before = self.tokenizer.decode(prompt)
         return self.tokenizer.decode([*prompt, *tokens])[len(before) :]
-
-
-def _quoted(text: str) -> str:
-    """Text as it is, for Markdown: indented, so that nothing in it is taken for markup."""
-    return "\n".join(f"    {line}" for line in text.splitlines())

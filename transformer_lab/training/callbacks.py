@@ -9,9 +9,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from transformer_lab.data.store import Corpus
+from transformer_lab.data.steps import Pass
 
 log = logging.getLogger(__name__)
+MOST_SHOWN = 40  # lines of a batch
 
 
 class ProgressBar(Callback):
@@ -69,12 +70,19 @@ class ValidationLines(Callback):
 
 
 class Samples(Callback):
-    """Predictions for people to read, as text in TensorBoard, after each validation."""
+    """In TensorBoard: one batch at the start, as the model sees it; after each validation predictions, and pictures."""
 
-    def __init__(self, *, corpus: Corpus) -> None:
-        self.corpus = corpus
+    def __init__(self, *, batches: Pass) -> None:
+        self.batches = batches
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if isinstance(pl_module.logger, TensorBoardLogger) and pl_module.progress.step == 0:
+            shown = "\n".join(f"    {line}" for line in pl_module.task.show(self.batches[0]).splitlines()[:MOST_SHOWN])
+            pl_module.logger.experiment.add_text("batch", shown, global_step=0)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if isinstance(pl_module.logger, TensorBoardLogger):
-            text = pl_module.task.samples(self.corpus)
-            pl_module.logger.experiment.add_text("samples", text, global_step=pl_module.progress.step)
+            board, step = pl_module.logger.experiment, pl_module.progress.step
+            board.add_text("samples", pl_module.task.samples(self.batches), global_step=step)
+            for name, figure in pl_module.task.pictures(pl_module.sums).items():
+                board.add_figure(name, figure, global_step=step)

@@ -4,6 +4,7 @@
                               training.safetensors  the tensors of optimizer and callbacks
                               training.json         their numbers, the counters of the run, what it was made of
                               config.yaml, tokenizer.json
+                              facts.json            what the task learnt of the training data: the names of classes
                               manifest.json         size and SHA-256 of each file above
     checkpoints/last, best -> a folder above
 
@@ -132,9 +133,8 @@ def damage(folder: Path) -> str | None:
                 return f"{name} has {path.stat().st_size} bytes instead of {facts['bytes']}"
             if _sha256(path) != facts["sha256"]:
                 return f"{name} is not what was written (SHA-256 differs)"
-        missing = {"model.safetensors", "training.safetensors", "training.json", "config.yaml", "tokenizer.json"} - set(
-            files
-        )
+        missing = {"model.safetensors", "training.safetensors", "training.json", "config.yaml", "tokenizer.json",
+                   "facts.json"} - set(files)  # fmt: skip
         return f"{sorted(missing)[0]} is not in the manifest" if missing else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "manifest.json cannot be read"

@@ -32,8 +32,9 @@ class Training(LightningModule):
         self.budget, self.progress, self.corpus = budget, progress, corpus
         self.gradient_clip, self.log_every_steps, self.seed = gradient_clip, log_every_steps, seed
         self.validated: dict[str, float] = {}  # what the latest validation reported
+        self.sums: dict[str, Tensor] = {}  # what it counted
         self.point: dict[str, float] = {}  # the latest point of the training curves
-        self._window_loss: Tensor | None = None  # stays on the device until somebody asks
+        self._window_losses: dict[str, Tensor] = {}  # stay on the device until somebody asks
         self._watch = 0.0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -48,22 +49,37 @@ class Training(LightningModule):
     def training_step(self, step: Step, batch_idx: int) -> None:
         # Spread out, so that the seed of one step is not that of another run's next step.
         torch.manual_seed((self.seed * 1_000_003 + step.number) * 4_099 + self.global_rank)
-        loss = torch.zeros((), device=self.device)
+        targets, tokens = self._over_devices(step.targets, step.tokens)
         for batch in step.micro_batches:
             outcome: Outcome = self.task(batch)
             # DDP averages gradients over the devices; what is wanted is their sum.
-            self.manual_backward(outcome.loss * (self.trainer.world_size / step.targets))
-            loss += outcome.loss.detach()
-        norm = self._update(step.number)
-        self._window_loss = loss if self._window_loss is None else self._window_loss + loss
+            parts = [loss * (self.trainer.world_size / targets[name])
+                     for name, loss in outcome.losses.items() if targets[name]]  # fmt: skip
+            if parts:
+                self.manual_backward(torch.stack(parts).sum())
+            for name, loss in outcome.losses.items():
+                before = self._window_losses.get(name)
+                self._window_losses[name] = loss.detach() if before is None else before + loss.detach()
+        # A step without a single target teaches nothing, and decay alone is no step.
+        norm = self._update(step.number) if any(targets.values()) else torch.zeros(())
         self.progress.step = step.number + 1
-        self.progress.tokens += step.tokens
-        self.progress.window.targets += step.targets
-        self.progress.window.tokens += step.tokens
+        self.progress.tokens += tokens
+        window = self.progress.window
+        window.targets = {name: window.targets.get(name, 0) + count for name, count in targets.items()}
+        window.tokens += tokens
         if self.progress.step % self.log_every_steps == 0:
             self._log_point(norm)
         if self.budget.spent(self.progress):
             self.trainer.should_stop = True
+
+    def _over_devices(self, targets: dict[str, float], tokens: int) -> tuple[dict[str, float], int]:
+        """What the step holds over all devices, from what it holds on this one."""
+        if self.trainer.world_size == 1:
+            return targets, tokens
+        counts = torch.tensor([*targets.values(), tokens], dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(counts)
+        *each, all_tokens = counts.tolist()
+        return dict(zip(targets, each, strict=True)), round(all_tokens)
 
     def _update(self, number: int) -> Tensor:
         """One optimizer step; returns the norm of the gradient before clipping."""
@@ -81,8 +97,11 @@ class Training(LightningModule):
     def _log_point(self, norm: Tensor) -> None:
         self.collect()
         window, self.progress.window = self.progress.window, Window()
+        means = window.means()
+        parts = {f"train/{name}_loss": mean for name, mean in means.items()} if len(means) > 1 else {}
         self.point = {
-            "train/loss": window.loss / window.targets,
+            "train/loss": sum(means.values()),
+            **parts,
             "train/gradient_norm": norm.item(),
             "train/learning_rate": self.optimizer.param_groups[0]["lr"],
             "train/tokens_per_second": window.tokens / window.seconds,
@@ -94,9 +113,9 @@ class Training(LightningModule):
     def collect(self) -> None:
         """Bring the loss that waits on the device, and the time, into `progress`."""
         window = self.progress.window
-        if self._window_loss is not None:
-            window.loss += self._window_loss.item()
-            self._window_loss = None
+        for name, loss in self._window_losses.items():
+            window.losses[name] = window.losses.get(name, 0.0) + loss.item()
+        self._window_losses = {}
         now = time.perf_counter()
         window.seconds += now - self._watch
         self.progress.seconds += now - self._watch
@@ -109,11 +128,12 @@ class Training(LightningModule):
         self._totals = Totals()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._totals.add(self.task(batch))
+        self._totals.add(batch, self.task.score(batch))
 
     def on_validation_epoch_end(self) -> None:
-        progress, metrics = self.progress, self.task.metrics(*self._totals.mean(), self.corpus)
-        if progress.best is None or metrics["loss"] < progress.best.metrics["loss"]:
+        losses, self.sums = self._totals.mean()
+        progress, metrics = self.progress, self.task.metrics(losses, self.sums, self.corpus)
+        if progress.best is None or self.task.rank(metrics) > self.task.rank(progress.best.metrics):
             progress.best = Best(progress.step, metrics)
         self.validated = metrics
         named = {f"val/{name}": value for name, value in metrics.items()}

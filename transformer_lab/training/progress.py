@@ -18,10 +18,14 @@ class Best:
 class Window:
     """What happened since the last point of the training curves."""
 
-    loss: float = 0.0  # summed over the targets
-    targets: int = 0
+    losses: dict[str, float] = field(default_factory=dict)  # each summed over its targets
+    targets: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     seconds: float = 0.0
+
+    def means(self) -> dict[str, float]:
+        """Each loss per target."""
+        return {name: loss / self.targets[name] for name, loss in self.losses.items() if self.targets[name]}
 
 
 @dataclass

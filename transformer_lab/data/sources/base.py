@@ -55,7 +55,7 @@ class Cut:
             return "validation"
         return "test" if place < self.validation + self.test else "train"
 
-    def __call__(self, read: Callable[[], Iterable[Example]]) -> Iterator[tuple[Split, Example]]:
+    def __call__(self, read: Callable[[], Iterable[Example]]) -> Iterator[tuple[Split, Any]]:
         """Every example that `read` yields, with its side; `read` is called again for each pass needed."""
         if self.validation == self.test == 0:
             yield from (("train", example) for example in read())

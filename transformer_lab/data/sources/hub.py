@@ -1,128 +1,152 @@
-"""Data sets of the Hugging Face hub, through the `datasets` library: kept in its cache, memory-mapped."""
+"""Data sets of the Hugging Face hub, through the `datasets` library: kept in its cache, or read as they come."""
 
-import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from typing import Any
 
-from transformer_lab.data.examples import Document, Split
-from transformer_lab.data.sources.base import Cut, Source
-from transformer_lab.data.sources.text import Text, filled, texts
+from transformer_lab.data.examples import Document, Example, LabeledText, Pair, Split
+from transformer_lab.data.sources.base import Source, no_such_name
+from transformer_lab.data.sources.hub_access import cached, reachable
+from transformer_lab.data.sources.labeled import LabelColumns, Labeled
+from transformer_lab.data.sources.parallel import PairColumns, Parallel
+from transformer_lab.data.sources.splits import SplitSource
+from transformer_lab.data.sources.tables import ROWS_AT_ONCE, Columns, Rows, named
+from transformer_lab.data.sources.text import Text, TextColumn
 
-PATIENCE = 3.0  # seconds for the hub to answer; `datasets` alone would try for 24 and look hung
 NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
 }
+CONVERTED = "refs/convert/parquet"  # where the hub keeps a set that needs a program as plain data, a folder a config
 
 
-class Hub(Source):
-    """The set's own splits; those it lacks are cut from its training split. `path` reads a local copy instead."""
+class HubSource(SplitSource):
+    """The set's own splits, found by their usual names unless given; `path` reads a local copy instead, as `local`."""
 
-    example_type = Document
-
-    def __init__(
-        self,
-        *,
-        dataset: str,
-        config: str | None = None,
-        column: str = "text",
-        path: str | None = None,
-        validation: float = 0.05,
-        test: float = 0.05,
-    ) -> None:
-        self.dataset, self.config, self.column = dataset, config, column
-        self.cut = Cut(validation=validation, test=test)
-        self.local = Text(path=path, column=column, validation=validation, test=test) if path else None
+    def __init__(self, *, columns: Columns, local: Callable[..., Source], dataset: str, config: str | None = None,
+                 path: str | None = None, validation_split: str | None = None, test_split: str | None = None,
+                 streaming: bool = False, **options: Any) -> None:  # fmt: skip
+        super().__init__(**options)
+        self.columns, self.dataset, self.config, self.streaming = columns, dataset, config, streaming
+        self.names: dict[Split, str | None] = {"train": None, "validation": validation_split, "test": test_split}
+        given = ["train", *filter(None, self.names.values())]
+        if twice := next((name for name in given if given.count(name) > 1), None):
+            raise ValueError(f"data.validation_split, data.test_split: {twice} cannot be two splits at once")
+        self.local = local(path=path, **options) if path else None
         self._loaded: dict[Split, Any] = {}
 
     def signature(self) -> dict[str, Any]:
         if self.local:
             return self.local.signature()
-        return {
-            "source": "hub",
-            "dataset": self.dataset,
-            "config": self.config,
-            "column": self.column,
-            "validation": self.cut.validation,
-            "test": self.cut.test,
-            "datasets": metadata.version("datasets"),
-        }
+        facts = {"source": "hub", "dataset": self.dataset, "config": self.config, "splits": self.names}
+        return {**facts, "datasets": metadata.version("datasets"), **asdict(self.columns), **super().signature()}
 
-    def read(self) -> Iterator[tuple[Split, Document]]:
-        if self.local:
-            yield from self.local.read()
-            return
-        splits = self._loaded = self._loaded or self._load()
-        cut = Cut(
-            validation=0 if "validation" in splits else self.cut.validation,
-            test=0 if "test" in splits else self.cut.test,
-        )
-        yield from cut(partial(self._documents, "train"))
-        for split in splits:
-            if split != "train":
-                yield from ((split, document) for document in self._documents(split))
+    def read(self) -> Iterator[tuple[Split, Any]]:
+        return self.local.read() if self.local else super().read()
 
-    def _documents(self, split: Split) -> Iterator[Document]:
+    def splits(self) -> Collection[Split]:
+        self._loaded = self._loaded or self._load()
+        return self._loaded
+
+    def origin(self, split: Split) -> str:
+        return f"data.dataset={self.dataset}, its {split} split"
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        return self.columns(self._rows(split), self.origin(split))
+
+    def _rows(self, split: Split) -> Rows:
         rows = self._loaded[split]
-        if self.column in rows.column_names:
-            rows = rows.select_columns([self.column])  # the others, pictures perhaps, are not decoded
-        return filled(texts(rows, self.column, f"split {split}"), f"data.dataset={self.dataset}, split {split}")
+        wanted = list(self.columns.names().values())
+        if set(wanted) <= set(rows.column_names or ()):  # a stream may not know its columns yet
+            rows = rows.select_columns(wanted)  # the others, pictures perhaps, are not decoded
+        kinds = {name: getattr(kind, "feature", kind) for name, kind in (rows.features or {}).items()}
+        classes = {name: kind.names for name, kind in kinds.items() if hasattr(kind, "names")}
+        return named(self._numbered(rows, split), classes)
+
+    def _numbered(self, rows: Any, split: Split) -> Rows:
+        number = 0
+        try:
+            for batch in rows.iter(batch_size=ROWS_AT_ONCE):
+                for values in zip(*batch.values(), strict=True):
+                    number += 1
+                    yield f"row {number} of {self.origin(split)}", dict(zip(batch, values, strict=True))
+        except Exception as error:  # a stream that broke, a cache that was emptied meanwhile
+            raise self._told(error) from error
 
     def _load(self) -> dict[Split, Any]:
         import datasets  # here, for it costs seconds
 
         offline = datasets.config.HF_HUB_OFFLINE
-        if not _reachable():
-            if not _cached(self.dataset):
+        if not reachable():
+            if self.streaming or not cached(self.dataset):
                 raise ValueError(
                     f"data.dataset={self.dataset}: the hub is out of reach (offline?) and the set is not in the cache; "
                     "give a local copy with data.path=FILE_OR_FOLDER"
                 )
             datasets.config.HF_HUB_OFFLINE = True  # read the cache at once instead of trying the hub for 24 s
         try:
-            there = datasets.load_dataset(self.dataset, self.config)
-        except Exception as error:  # a wrong name, a missing config, a gated set: the library's words, in one line
-            raise ValueError(f"data.dataset={self.dataset}: {' '.join(str(error).split())}") from error
+            there = self._ask(datasets.load_dataset)
+        except Exception as error:
+            raise self._told(error) from error
         finally:
             datasets.config.HF_HUB_OFFLINE = offline
-        found = {split: next((name for name in names if name in there), None) for split, names in NAMES.items()}
-        if not found["train"]:
+        return {split: there[name] for split, name in self._named(there).items()}
+
+    def _ask(self, load: Callable[..., Any]) -> Any:
+        try:
+            return load(self.dataset, self.config, streaming=self.streaming)
+        except RuntimeError as error:
+            if "scripts are no longer supported" not in str(error):
+                raise
+            return load(self.dataset, data_dir=self.config, revision=CONVERTED, streaming=self.streaming)
+
+    def _named(self, there: Collection[str]) -> dict[Split, str]:
+        """What the set calls each of its splits."""
+        found = {}
+        for split, name in self.names.items():
+            free = (usual for usual in NAMES[split] if usual in there and usual not in self.names.values())
+            if name and name not in there:
+                raise no_such_name(f"data.{split}_split", name, there, f"no such split in {self.dataset}")
+            if name := name or next(free, None):
+                found[split] = name
+        if "train" not in found:
             raise ValueError(f"data.dataset={self.dataset}: no split named train; there are: {', '.join(there)}")
-        return {split: there[name] for split, name in found.items() if name}
+        return found
+
+    def _told(self, error: Exception) -> ValueError:
+        """A wrong name, a missing config, a gated set, a broken line: the library's words, in one line."""
+        return ValueError(f"data.dataset={self.dataset}: {' '.join(str(error).split())}")
 
 
-def _reachable() -> bool:
-    from huggingface_hub import constants
+class Hub(HubSource):
+    """One document a row; with `document_start` a row is a line, and a document begins where one matches."""
 
-    answers: list[bool] = []
-    # A thread of its own, for looking up a host's name knows no time limit.
-    thread = threading.Thread(target=lambda: answers.append(_answers()), daemon=True)
-    if not constants.HF_HUB_OFFLINE:
-        thread.start()
-        thread.join(PATIENCE)
-    return any(answers)
+    example_type = Document
+
+    def __init__(self, *, column: str = "text", document_start: str | None = None, **options: Any) -> None:
+        asked: dict[str, Any] = {"column": column, "document_start": document_start}
+        super().__init__(columns=TextColumn(**asked), local=partial(Text, **asked), **options)
 
 
-def _answers() -> bool:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+class HubLabeled(HubSource):
+    """One text per row, with its labels; the numbers of classes become their names."""
 
-    try:
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-    except Exception:  # whatever went wrong, nobody answered
-        return False
-    return True
+    example_type = LabeledText
+
+    def __init__(self, *, text_column: str = "text", label_column: str = "label", separator: str | None = None,
+                 **options: Any) -> None:  # fmt: skip
+        asked: dict[str, Any] = {"text_column": text_column, "label_column": label_column, "separator": separator}
+        super().__init__(columns=LabelColumns(**asked), local=partial(Labeled, **asked), **options)
 
 
-def _cached(dataset: str) -> bool:
-    """Whether `datasets` holds a prepared copy, where it will look for one itself."""
-    import datasets
-    from datasets.naming import camelcase_to_snakecase
+class HubParallel(HubSource):
+    """One pair per row, in two columns or within the column `translation`."""
 
-    owner, _, name = dataset.rpartition("/")
-    folder = "___".join(filter(None, (owner, camelcase_to_snakecase(name))))
-    return os.path.isdir(os.path.join(os.path.expanduser(datasets.config.HF_DATASETS_CACHE), folder))
+    example_type = Pair
+
+    def __init__(self, *, source: str, target: str, **options: Any) -> None:
+        asked: dict[str, Any] = {"source": source, "target": target}
+        super().__init__(columns=PairColumns(**asked), local=partial(Parallel, **asked), **options)

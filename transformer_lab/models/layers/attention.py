@@ -1,25 +1,34 @@
 """Multi-head attention (Vaswani et al., 2017, arXiv:1706.03762) with grouped keys and values (arXiv:2305.13245).
 
-**N** tokens of a batch, **D** width, **H** heads, **G** key/value heads, **K** head width.
+**N** tokens of a batch, **M** tokens of its memory, **D** width, **H** heads, **G** key/value heads, **K** head width.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from transformer_lab.layout import Layout
-from transformer_lab.models.layers.cache import LayerCache
+from transformer_lab.models.layers.cache import CrossCache, LayerCache
 from transformer_lab.models.layers.positions.base import Position
 
 Kernel = Callable[..., Tensor]
 Norm = Callable[..., nn.Module]  # called with dim=…
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What an encoder has made of a batch of texts, for a decoder to look at: hidden states (M, D)."""
+
+    hidden: Tensor
+    layout: Layout
+
+
 class Attention(nn.Module):
     """Tokens of a sequence look at each other; `kernel` does the looking (see `kernels/`).
 
     `norm` normalises queries and keys over each head (Henry et al., 2020, arXiv:2010.04245); None: not at all.
-    `window` limits how far back a token sees (Beltagy et al., 2020, arXiv:2004.05150); None: all the way.
+    `window` limits how far a token sees (Beltagy et al., 2020, arXiv:2004.05150); None: all the way.
     """
 
     def __init__(self, *, dim: int, num_heads: int, num_kv_heads: int, causal: bool, window: int | None,
@@ -35,8 +44,16 @@ class Attention(nn.Module):
         self.query_norm = norm(dim=head_dim) if norm else nn.Identity()
         self.key_norm = norm(dim=head_dim) if norm else nn.Identity()
 
+    @property
+    def writer(self) -> nn.Linear:
+        """The matrix that writes to the residual stream."""
+        return self.out
+
+    def heads(self, part: nn.Linear, x: Tensor) -> Tensor:
+        return part(x).unflatten(-1, (-1, self.head_dim))  # (N, H, K)
+
     def forward(self, x: Tensor, layout: Layout, position: Position, cache: LayerCache | None = None) -> Tensor:
-        q, k, v = (part(x).unflatten(-1, (-1, self.head_dim)) for part in (self.query, self.key, self.value))
+        q, k, v = (self.heads(part, x) for part in (self.query, self.key, self.value))
         q = position.rotate(self.query_norm(q), layout.positions)  # (N, H, K)
         k = position.rotate(self.key_norm(k), layout.positions)  # (N, G, K)
         continues = cache is not None and cache.filled > 0
@@ -48,3 +65,32 @@ class Attention(nn.Module):
             rules = {"causal": self.causal, "window": self.window, "bias": position.bias}
             mixed = self.kernel(q, k, v, queries=layout, keys=layout, **rules)
         return self.out(mixed.flatten(1))  # (N, D)
+
+
+class CrossAttention(Attention):
+    """Tokens of one text look at another: sequence i of the layout sees sequence i of the memory, all of it."""
+
+    def forward(self, x: Tensor, layout: Layout, position: Position | None, memory: Memory | None = None,  # type: ignore[override]
+                cache: CrossCache | None = None) -> Tensor:  # fmt: skip
+        """`position` turns queries and keys where a scheme says something about two texts; None: it does not.
+
+        The memory is read once: a `cache` keeps its keys and values, and later calls need no `memory`.
+        """
+        q = self.query_norm(self.heads(self.query, x))
+        if position is not None:
+            q = position.rotate(q, layout.positions)
+        if memory is not None:
+            k, v = self.key_norm(self.heads(self.key, memory.hidden)), self.heads(self.value, memory.hidden)
+            if position is not None:
+                k = position.rotate(k, memory.layout.positions)
+            if cache is None:
+                rules = {"causal": False, "window": None, "bias": _no_bias}
+                mixed = self.kernel(q, k, v, queries=layout, keys=memory.layout, **rules)
+                return self.out(mixed.flatten(1))
+            cache.write(k, v, memory.layout)
+        assert cache is not None
+        return self.out(cache.attend(q).flatten(1))
+
+
+def _no_bias(query_positions: Tensor, key_positions: Tensor) -> None:
+    return None

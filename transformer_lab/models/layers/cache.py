@@ -1,6 +1,7 @@
-"""Keys and values of the tokens a decoder has already read, so that the next one costs one step.
+"""Keys and values that a decoder need not compute again, so that the next token costs one step.
 
-**B** sequences, **T** capacity, **G** key/value heads, **K** head width.
+**B** sequences, **R** rows (several may share a sequence's memory: the beams of a search), **T** capacity,
+**G** key/value heads, **K** head width.
 """
 
 import torch
@@ -12,10 +13,10 @@ from transformer_lab.models.layers.kernels.reference import Bias, visible
 
 
 class LayerCache:
-    """The keys and values of one layer: each sequence has a row, filled from the left up to `filled` at most."""
+    """What one layer's self-attention has read: each sequence has a row, filled from the left up to `filled` at most."""
 
     def __init__(self, *, rows: int, capacity: int, num_heads: int, head_dim: int, like: Tensor) -> None:
-        self.keys = like.new_zeros(rows, num_heads, capacity, head_dim)  # (B, G, T, K)
+        self.keys = like.new_zeros(rows, num_heads, capacity, head_dim)  # (R, G, T, K)
         self.values = torch.zeros_like(self.keys)
         self.filled = 0
 
@@ -26,10 +27,10 @@ class LayerCache:
         self.filled += layout.longest
 
     def attend(self, q: Tensor, positions: Tensor, *, window: int | None, bias: Bias) -> Tensor:
-        """Attention of one new token per sequence, q (B, H, K), to all that its row holds: (B, H, K)."""
+        """Attention of one new token per row, q (R, H, K), to all that its row holds: (R, H, K)."""
         places = torch.arange(self.filled, device=q.device)
-        keep = visible(positions, places, causal=True, window=window)[:, None, None]  # (B, 1, 1, T)
-        added = bias(positions, places)  # (H, B, T)
+        keep = visible(positions, places, causal=True, window=window)[:, None, None]  # (R, 1, 1, T)
+        added = bias(positions, places)  # (H, R, T)
         if added is not None:
             keep = added.transpose(0, 1)[:, :, None].to(q.dtype).masked_fill(~keep, float("-inf"))
         keys, values = self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
@@ -37,12 +38,41 @@ class LayerCache:
         mixed = scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=keep, enable_gqa=grouped)
         return mixed.squeeze(2)
 
+    def select(self, rows: Tensor) -> None:
+        self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+class CrossCache:
+    """The keys and values of the memory that one layer's cross-attention looks at; the rows of a sequence share them."""
+
+    keys: Tensor  # (B, G, T, K)
+    values: Tensor
+    keep: Tensor  # (B, 1, 1, T), False where there is no token
+
+    def write(self, k: Tensor, v: Tensor, layout: Layout) -> None:
+        """Take the keys and values of a packed memory, (M, G, K)."""
+        shape = (layout.num_sequences, layout.longest, *k.shape[1:])
+        places = layout.sequence, layout.positions
+        self.keys, self.values = (x.new_zeros(shape).index_put(places, x).transpose(1, 2) for x in (k, v))
+        self.keep = (torch.arange(layout.longest, device=k.device) < layout.lengths[:, None])[:, None, None]
+
+    def attend(self, q: Tensor) -> Tensor:
+        """Attention of R rows, q (R, H, K), to the memory of their sequence: (R, H, K)."""
+        beams = q.unflatten(0, (len(self.keys), -1)).transpose(1, 2)  # (B, H, R / B, K)
+        grouped = q.shape[1] != self.keys.shape[1]
+        mixed = scaled_dot_product_attention(beams, self.keys, self.values, attn_mask=self.keep, enable_gqa=grouped)
+        return mixed.transpose(1, 2).flatten(0, 1)
+
+    def select(self, sequences: Tensor) -> None:
+        self.keys, self.values, self.keep = self.keys[sequences], self.values[sequences], self.keep[sequences]
+
 
 class Cache:
-    """The caches of all layers; `lengths` (B,) says how many tokens each row holds."""
+    """The caches of all layers; `lengths` (R,) says how many tokens each row holds."""
 
-    def __init__(self, layers: list[LayerCache]) -> None:
+    def __init__(self, layers: list[LayerCache], cross: list[CrossCache] | None = None) -> None:
         self.layers = layers
+        self.cross = cross or []
         keys = layers[0].keys
         self.lengths = torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
 
@@ -51,8 +81,14 @@ class Cache:
         offsets = torch.arange(len(self.lengths) + 1, dtype=torch.int32, device=self.lengths.device)
         return Layout(offsets, 1, self.lengths)
 
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows in this order: finished sequences leave, beams are reordered."""
-        self.lengths = self.lengths[rows]
+    def select(self, rows: Tensor, beams: int = 1) -> None:
+        """Keep these rows in this order: finished sequences leave, beams are reordered, prompts are multiplied.
+
+        Of a sequence go all of its `beams` rows or none, so that each block of so many rows shares its memory.
+        """
         for layer in self.layers:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+            layer.select(rows)
+        for cross in self.cross:
+            each = len(self.lengths) // len(cross.keys)  # rows that a sequence had
+            cross.select(rows[::beams] // each)
+        self.lengths = self.lengths[rows]

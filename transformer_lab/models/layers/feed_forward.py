@@ -10,54 +10,75 @@ from torch.nn import functional as F
 
 
 class FeedForward(nn.Module):
-    """(N, D) -> (N, D); `down` is the matrix that writes to the residual stream."""
+    """down(activation(up(x))): (N, D) -> (N, D); F = 4 D unless `hidden_dim` says else."""
 
-    down: nn.Linear
+    def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = True) -> None:
+        super().__init__()
+        hidden_dim = 4 * dim if hidden_dim is None else _positive(hidden_dim)
+        self.up = nn.Linear(dim, hidden_dim, bias=bias)
+        self.down = nn.Linear(hidden_dim, dim, bias=bias)
+
+    @property
+    def writer(self) -> nn.Linear:
+        """The matrix that writes to the residual stream."""
+        return self.down
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
 class GELU(FeedForward):
-    """down(gelu(up(x))) (Hendrycks and Gimpel, 2016, arXiv:1606.08415); F = 4 D unless `hidden_dim` says else."""
+    """down(gelu(up(x))) (Hendrycks and Gimpel, 2016, arXiv:1606.08415)."""
 
     def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = True,
                  approximate: Literal["none", "tanh"] = "none") -> None:  # fmt: skip
-        super().__init__()
-        hidden_dim = _positive(hidden_dim or 4 * dim)
+        super().__init__(dim=dim, hidden_dim=hidden_dim, bias=bias)
         self.approximate = approximate
-        self.up = nn.Linear(dim, hidden_dim, bias=bias)
-        self.down = nn.Linear(hidden_dim, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x), approximate=self.approximate))
 
 
+class ReLU(FeedForward):
+    """down(relu(up(x))) (Vaswani et al., 2017, arXiv:1706.03762)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.relu(self.up(x)))
+
+
 class SquaredReLU(FeedForward):
-    """down(relu(up(x))²) (Primer; So et al., 2021, arXiv:2109.08668); F = 4 D unless `hidden_dim` says else."""
+    """down(relu(up(x))²) (Primer; So et al., 2021, arXiv:2109.08668)."""
 
     def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = False) -> None:
-        super().__init__()
-        hidden_dim = _positive(hidden_dim or 4 * dim)
-        self.up = nn.Linear(dim, hidden_dim, bias=bias)
-        self.down = nn.Linear(hidden_dim, dim, bias=bias)
+        super().__init__(dim=dim, hidden_dim=hidden_dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.relu(self.up(x)).square())
 
 
-class SwiGLU(FeedForward):
-    """down(silu(gate(x)) * up(x)) (Shazeer, 2020, arXiv:2002.05202).
+class Gated(FeedForward):
+    """down(activation(gate(x)) * up(x)) (Shazeer, 2020, arXiv:2002.05202).
 
     F = 8/3 D, which makes three matrices as large as the usual two, rounded up to a multiple of 32.
     """
 
     def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = False) -> None:
-        super().__init__()
-        hidden_dim = _positive(hidden_dim or -(-8 * dim // 3 // 32) * 32)
-        self.gate = nn.Linear(dim, hidden_dim, bias=bias)
-        self.up = nn.Linear(dim, hidden_dim, bias=bias)
-        self.down = nn.Linear(hidden_dim, dim, bias=bias)
+        super().__init__(dim=dim, hidden_dim=-(-8 * dim // 3 // 32) * 32 if hidden_dim is None else hidden_dim, bias=bias)
+        self.gate = nn.Linear(dim, self.up.out_features, bias=bias)
+
+
+class SwiGLU(Gated):
+    """With SiLU, as in Llama."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class GeGLU(Gated):
+    """With GELU, as in ModernBERT."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.gate(x)) * self.up(x))
 
 
 def _positive(hidden_dim: int) -> int:

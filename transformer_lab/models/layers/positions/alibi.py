@@ -7,10 +7,11 @@ from transformer_lab.models.layers.positions.base import Position
 
 
 class Alibi(Position):
+    refusal = "ALiBi measures a distance within one text"
     slopes: Tensor
 
-    def __init__(self, *, dim: int, num_heads: int) -> None:
-        super().__init__(dim=dim, num_heads=num_heads)
+    def __init__(self, *, dim: int, num_heads: int, causal: bool) -> None:
+        super().__init__(dim=dim, num_heads=num_heads, causal=causal)
         self.register_buffer("slopes", slopes(num_heads), persistent=False)  # (H,)
 
     def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ from transformer_lab.models.layers.positions.base import Position
 
 
 class Learned(Position):
-    def __init__(self, *, dim: int, num_heads: int, max_length: int) -> None:
-        super().__init__(dim=dim, num_heads=num_heads)
+    refusal = "learned positions are already in the embeddings of both texts"
+
+    def __init__(self, *, dim: int, num_heads: int, causal: bool, max_length: int) -> None:
+        super().__init__(dim=dim, num_heads=num_heads, causal=causal)
         if max_length < 1:
             raise ValueError(f"position.max_length: {max_length} places are too few; at least 1")
         self.max_length = max_length

@@ -1,35 +1,59 @@
 """Queries and keys turn by an angle that grows with their place (RoPE; Su et al., 2021, arXiv:2104.09864)."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from transformer_lab.models.layers.positions.base import Position
 
 
-def angles(length: int, width: int, base: float) -> Tensor:
-    """The angle of each place and pair of channels, place * base^(-2i/width): (length, width/2)."""
-    frequencies = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    return torch.outer(torch.arange(length, dtype=torch.float64), frequencies).float()
+def frequencies(width: int, base: float) -> Tensor:
+    """How far each pair of channels turns from one place to the next, base^(-2i/width): (width/2,)."""
+    return base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+
+
+def angles(length: int, frequencies: Tensor) -> Tensor:
+    """The angle of each place and pair of channels: (length, width/2)."""
+    # In double precision until the sines are taken: at place 16 000, a float32 is half a thousandth off.
+    return torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
 
 
 class Rotary(Position):
-    """Turns each pair of neighbouring channels (2i, 2i+1), as in the paper."""
+    """Turns each pair of neighbouring channels (2i, 2i+1), as in the paper.
 
+    `local_base` is the base of the layers with a window (ModernBERT; Warner et al., 2024, arXiv:2412.13663); None: the
+    same as in all others. A subclass that serves longer texts than its model was trained with has `frequencies` of
+    its own and, where it needs one, a `scale` of the turned queries and keys.
+    """
+
+    crosses = True
+    scale: float = 1.0
     table: Tensor
 
-    def __init__(self, *, dim: int, num_heads: int, base: float = 10_000.0, max_length: int = 16_384) -> None:
-        super().__init__(dim=dim, num_heads=num_heads)
+    def __init__(self, *, dim: int, num_heads: int, causal: bool, base: float = 10_000.0, max_length: int = 16_384,
+                 local_base: float | None = None) -> None:  # fmt: skip
+        super().__init__(dim=dim, num_heads=num_heads, causal=causal)
         width = dim // num_heads
         if width % 2:
             raise ValueError(
                 f"position: rotary turns pairs of channels, but a head of model.dim / model.num_heads = "
                 f"{dim} / {num_heads} has {width}; an even head width is needed"
             )
-        if base <= 0:
-            raise ValueError(f"position.base: {base} is not a positive number; 10000 is usual")
-        self.max_length = max_length
-        turns = angles(max_length, width, base)
-        self.register_buffer("table", torch.stack((turns.cos(), turns.sin()), dim=-1), persistent=False)
+        for name, value in (("base", base), ("local_base", local_base)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"position.{name}: {value} is not a positive number; 10000 is usual")
+        if max_length < 1:
+            raise ValueError(f"position.max_length: {max_length} places are too few; at least 1")
+        self.max_length, self.local_base = max_length, local_base
+        self.sizes: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "causal": causal, "max_length": max_length}
+        turns = angles(max_length, self.frequencies(width, base))
+        table = torch.stack((turns.cos(), turns.sin()), dim=-1) * self.scale
+        self.register_buffer("table", table.float(), persistent=False)
+
+    def frequencies(self, width: int, base: float) -> Tensor:
+        return frequencies(width, base)
 
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         turn = self.table[positions][:, None]  # (N, 1, K/2, 2)
@@ -40,3 +64,9 @@ class Rotary(Position):
             (even, odd), (cos, sin) = pairs.unbind(-1), turn.unbind(-1)
             turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
         return turned.flatten(-2).to(x.dtype)
+
+    def local(self) -> Position:
+        if self.local_base is None:
+            return self
+        # Plain in every subclass too: within a window no distance is longer than in training.
+        return Rotary(**self.sizes, base=self.local_base)

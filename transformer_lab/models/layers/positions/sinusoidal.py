@@ -4,22 +4,26 @@ import torch
 from torch import Tensor
 
 from transformer_lab.models.layers.positions.base import Position
-from transformer_lab.models.layers.positions.rotary import angles
+from transformer_lab.models.layers.positions.rotary import angles, frequencies
 
 
 class Sinusoidal(Position):
     """Adds sin to the even and cos to the odd channels, scaled to the embeddings' own size at the start."""
 
+    refusal = "sinusoidal positions are already in the embeddings of both texts"
     table: Tensor
 
-    def __init__(self, *, dim: int, num_heads: int, max_length: int = 16_384, scale: float = 0.02) -> None:
-        super().__init__(dim=dim, num_heads=num_heads)
+    def __init__(self, *, dim: int, num_heads: int, causal: bool, max_length: int = 16_384,
+                 scale: float = 0.02) -> None:  # fmt: skip
+        super().__init__(dim=dim, num_heads=num_heads, causal=causal)
         if dim % 2:
             raise ValueError(f"position: sinusoidal needs an even width, model.dim is {dim}; nearest {dim + 1}")
+        if max_length < 1:
+            raise ValueError(f"position.max_length: {max_length} places are too few; at least 1")
         self.max_length = max_length
-        turns = angles(max_length, dim, base=10_000.0)  # (max_length, D/2)
+        turns = angles(max_length, frequencies(dim, base=10_000.0))  # (max_length, D/2)
         table = torch.stack((turns.sin(), turns.cos()), dim=-1).flatten(1) * scale
-        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("table", table.float(), persistent=False)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         return x + self.table[positions].to(x.dtype)

@@ -1,0 +1,100 @@
+"""Labels are read as one would write them, one a row or several; what names no class is refused with its row."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.conftest import examples, mistake
+from transformer_lab.data.examples import LabeledText
+from transformer_lab.data.sources.labeled import Labeled
+
+
+def labels(folder: Path, name: str, content: str, **options: Any) -> list[tuple[str, ...]]:
+    (folder / name).write_text(content)
+    source = Labeled(path=str(folder / name), validation=0, test=0, **options)
+    return [example.labels for example in examples(source)["train"]]
+
+
+def json_lines(*values: object) -> str:
+    return "\n".join(json.dumps({"text": "a", "label": value}) for value in values)
+
+
+def test_a_label_is_what_one_would_write(tmp_path: Path) -> None:
+    values = ["Sci/Tech", " 1 ", 1, -3, 2.0, True, False, "true"]
+    written = ["Sci/Tech", "1", "1", "-3", "2", "true", "false", "true"]
+    assert labels(tmp_path, "a.jsonl", json_lines(*values)) == [(label,) for label in written]
+
+
+def test_the_same_labels_from_any_kind_of_table(tmp_path: Path) -> None:
+    import datasets
+
+    table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [3, 0]})
+    table.to_parquet(str(tmp_path / "a.parquet"))
+    source = Labeled(path=str(tmp_path / "a.parquet"), validation=0, test=0)
+    assert [e.labels for e in examples(source)["train"]] == [("3",), ("0",)]
+    assert labels(tmp_path, "a.csv", "text,label\na,3\nb,0\n") == [("3",), ("0",)]
+    assert labels(tmp_path, "a.jsonl", json_lines(3, 0)) == [("3",), ("0",)]
+
+
+def test_the_numbers_of_classes_in_parquet_become_their_names(tmp_path: Path) -> None:
+    import datasets
+
+    names = datasets.ClassLabel(names=["bad", "good"])
+    for kind, values, expected in (
+        (names, [1, 0], [("good",), ("bad",)]),
+        (datasets.List(names), [[1, 0], []], [("good", "bad"), ()]),
+    ):
+        features = datasets.Features({"text": datasets.Value("string"), "label": kind, "other": names})
+        table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": values, "other": [0, 1]}, features)
+        table.to_parquet(str(tmp_path / "a.parquet"))
+        source = Labeled(path=str(tmp_path / "a.parquet"), validation=0, test=0)
+        assert [e.labels for e in examples(source)["train"]] == expected
+
+
+def test_several_labels_stand_in_a_list_or_between_separators(tmp_path: Path) -> None:
+    content = "text,label\na,x; y ;x\nb,\nc,z;\n"
+    assert labels(tmp_path, "a.csv", content, separator=";") == [("x", "y"), (), ("z",)]
+    assert labels(tmp_path, "a.csv", content.replace("b,\n", "")) == [("x; y ;x",), ("z;",)]
+    for separator in (None, ";"):
+        values = labels(tmp_path, "a.jsonl", json_lines(["x", 2, True], [], ["a;b"]), separator=separator)
+        assert values == [("x", "2", "true"), (), ("a;b",)]
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", None, 0.5, float("nan"), float("inf"), {"a": 1}, [["a"]], ["a", ""], [None]]
+)
+def test_what_names_no_class_is_refused_with_its_row(value: object, tmp_path: Path) -> None:
+    told = mistake(lambda: labels(tmp_path, "a.jsonl", json_lines("a", value)))
+    assert told.startswith(f"data.label_column=label: {tmp_path}/a.jsonl:2 ")
+    assert ("has no label" in told) == (value in ("", " ", None) or value != value or value in (["a", ""], [None]))
+
+
+def test_a_row_without_a_label_is_refused_and_one_without_a_text_skipped(tmp_path: Path) -> None:
+    content = "review,stars\na,5\n,\nb,4\n"
+    options = {"text_column": "review", "label_column": "stars"}
+    assert labels(tmp_path, "a.csv", content, **options) == [("5",), ("4",)]
+    told = mistake(lambda: labels(tmp_path, "a.csv", content.replace("b,4", "b,"), **options))
+    assert told == f"data.label_column=stars: {tmp_path}/a.csv:4 has no label"
+    told = mistake(lambda: labels(tmp_path, "a.jsonl", '{"text": "a", "label": "b"}\n{"text": "c"}'))
+    assert told.endswith("a.jsonl:2 has no label")
+
+
+def test_a_text_keeps_its_spaces_and_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,label\n" a\r\nb ",x\n', newline="")
+    assert examples(Labeled(path=str(tmp_path), validation=0, test=0)) == {"train": [LabeledText(" a\nb ", ("x",))]}
+
+
+def test_impossible_options_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,b\n")
+    path = str(tmp_path / "a.csv")
+    assert "data.separator" in mistake(lambda: Labeled(path=path, separator=""))
+    assert "data.label_column" in mistake(lambda: Labeled(path=path, text_column="label"))
+    assert "data.path" in mistake(lambda: Labeled(path=__file__))
+
+
+def test_the_signature_tells_changed_options(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,b\n")
+    changed: list[dict[str, Any]] = [{}, {"text_column": "a"}, {"label_column": "b"}, {"separator": ";"}, {"test": 0.1}]
+    assert len({json.dumps(Labeled(path=str(tmp_path), **o).signature()) for o in [*changed, *changed]}) == len(changed)

@@ -1,0 +1,180 @@
+"""Tables of every kind say the same, and a damaged one is told with its line, whatever its rows are read for."""
+
+import csv
+import gzip
+import json
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.conftest import examples, mistake, sides
+from transformer_lab.data.examples import Document, LabeledText, Pair
+from transformer_lab.data.sources.labeled import Labeled
+from transformer_lab.data.sources.parallel import Parallel
+from transformer_lab.data.sources.tables import rows
+from transformer_lab.data.sources.text import Text
+
+KINDS: dict[str, Any] = {
+    "text": Text,
+    "labeled": Labeled,
+    "parallel": partial(Parallel, source="text", target="label"),
+}
+WHOLE = {"validation": 0, "test": 0}
+CAFE = {"text": Document("café"), "labeled": LabeledText("café", ("1",)), "parallel": Pair("café", "1")}
+COLUMNS = {"text": "text", "label": "label"}
+
+
+def tables(folder: Path, rows: list[dict[str, str]]) -> Iterator[Path]:
+    """The same rows as other programs write them."""
+    import datasets
+
+    table = datasets.Dataset.from_list(rows)
+    for suffix, write in {
+        ".jsonl": table.to_json,
+        ".csv": table.to_csv,
+        ".tsv": lambda file: table.to_csv(file, sep="\t"),
+        ".parquet": table.to_parquet,
+    }.items():
+        write(str(folder / f"rows{suffix}"))
+        yield folder / f"rows{suffix}"
+    (folder / "rows.json").write_text(json.dumps(rows, indent=1))
+    yield folder / "rows.json"
+    (folder / "lines.json").write_bytes((folder / "rows.jsonl").read_bytes())
+    yield folder / "lines.json"
+    for suffix in (".jsonl", ".csv", ".tsv", ".json"):
+        (folder / f"rows{suffix}.gz").write_bytes(gzip.compress((folder / f"rows{suffix}").read_bytes()))
+        yield folder / f"rows{suffix}.gz"
+
+
+def test_a_column_is_the_same_from_every_kind_of_table(tmp_path: Path) -> None:
+    words = ["NA", "12", 'two\n"lines"', "tab\tand, comma", "  ", "", "häß\u2028lich", '"']
+    table = [{"label": str(number), "review": word} for number, word in enumerate(words)]
+    for file in tables(tmp_path, table):
+        read = sides(Text(path=str(file), column="review", **WHOLE))
+        assert read == {"train": [word for word in words if word.strip()]}, file.name
+        told = mistake(lambda file=file: list(Text(path=str(file), column="reviews").read()))
+        assert "data.column=reviews" in told and told.endswith("did you mean review?")
+
+
+DAMAGED = [
+    ("a.csv", b"text,label\ncaf\xe9,1\n", "a.csv:2: not UTF-8"),
+    ("a.tsv", b"text\tlabel\na\t1\ncaf\xe9\t1\n", "a.tsv:3: not UTF-8"),
+    ("a.jsonl", b'{"text": "caf\xe9", "label": "1"}\n', "a.jsonl:1: not UTF-8"),
+    ("a.json", b'[{"text": "a", "label": "1"},\n {"text": "caf\xe9", "label": "1"}]\n', "a.json:2: not UTF-8"),
+    ("a.csv", b"text,label\na,1\na\0b,2\n", "a.csv:3: a NUL"),
+    ("a.jsonl", b'{"text": "a\\u0000", "label": "1"}\n', "a.jsonl:1: a NUL"),
+    ("a.jsonl", b'{"text": "a \\ud83d", "label": "1"}\n', "a.jsonl:1: half of a character"),
+    ("a.csv", b"text,label\na,1\nb,2,3\n", "a.csv:3: 3 cells"),
+    ("a.csv", b'text,label\n"a\nb",1\nb\n', "a.csv:4: 1 cells"),
+    ("a.tsv", b"text\tlabel\na b\n", "a.tsv:2: 1 cells"),
+    ("a.csv", b'text,label\n"a",1\n"b,2\nc,3\n', "a.csv:3: not readable as csv"),
+    ("a.csv", b"text,text,label\na,b,1\n", "two columns have the name text"),
+    ("a.jsonl", b'{"text": "a", "label": "1"}\n\n{"text": \n', "a.jsonl:3: not readable as JSON"),
+    ("a.jsonl", b'{"text": "a", "label": "1"}\n["b", "2"]\n', "a.jsonl:2"),
+    ("a.jsonl", b"[" * 99_999, "a.jsonl:1: not readable as JSON"),
+    ("a.jsonl", b'{"text": "a", "label": "1"}\n{"text": 3, "label": "1"}\n', "a.jsonl:2 holds 3"),
+    ("a.json", b'[{"text": "a", "label": "1"},\n\n {"text": }]', "a.json:3: not readable as JSON"),
+    ("a.jsonl.gz", gzip.compress(b'{"text": "a", "label": "1"}\n' * 99)[:-9], "a.jsonl.gz: cannot be read"),
+    ("a.csv.gz", b"text,label\na,1\n", "a.csv.gz: cannot be read"),
+    ("a.parquet", b"PAR1 and no more", "a.parquet: not readable as parquet"),
+    *((f"a{end}", b"", "data.path") for end in (".csv", ".tsv", ".jsonl", ".json", ".parquet")),
+    ("a.csv", b"text,label\n", "data.path"),
+    ("a.csv", b"text,label\n ,1\n,\n", "data.path"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name, content, told", DAMAGED)
+def test_a_damaged_table_is_told_with_its_line(kind: str, name: str, content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert told in mistake(lambda: list(KINDS[kind](path=str(tmp_path / name)).read()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.csv", "text,label\ncafé,1\n"),
+        ("a.csv", "\ufefftext,label\r\ncafé,1\r\n"),
+        ("a.csv", '\ntext,label\n\n"café",1\n\n , \n'),
+        ("a.tsv", "\ufefftext\tlabel\r\ncafé\t1"),
+        ("a.jsonl", '\ufeff{"text": "café", "label": "1"}\r\n\r\n{"text": "", "label": ""}\r\n'),
+        ("a.jsonl", '{"text": "café", "label": "1", "more": {}}\n{"text": null}\n'),
+        ("a.json", '\ufeff\n [{"text": "caf\\u00e9", "label": "1"}]'),
+    ],
+)
+def test_what_is_harmless_is_read_as_if_it_were_not_there(kind: str, name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, newline="")
+    (example,) = examples(KINDS[kind](path=str(tmp_path / name), **WHOLE))["train"]
+    assert example == CAFE[kind]
+
+
+@pytest.mark.parametrize("kind", ["labeled", "parallel"])
+def test_a_line_may_hold_other_ends_of_lines(kind: str, tmp_path: Path) -> None:
+    text = "a\u2028b\u0085c\x0bd"
+    for name, content in {
+        "a.csv": f"text,label\n{text},1\n",
+        "a.tsv": f"text\tlabel\n{text}\t1\n",
+        "a.jsonl": json.dumps({"text": text, "label": "1"}, ensure_ascii=False),
+    }.items():
+        (tmp_path / name).write_text(content)
+        (example,) = examples(KINDS[kind](path=str(tmp_path / name), **WHOLE))["train"]
+        assert example.texts[0] == text, name
+
+
+def test_a_truncated_parquet_is_told(tmp_path: Path) -> None:
+    import datasets
+
+    file = tmp_path / "a.parquet"
+    datasets.Dataset.from_dict({"text": ["a"] * 999, "label": ["1"] * 999}).to_parquet(str(file))
+    assert len(examples(Labeled(path=str(file), **WHOLE))["train"]) == 999
+    file.write_bytes(file.read_bytes()[:-20])
+    assert "a.parquet: not readable as parquet" in mistake(lambda: list(Labeled(path=str(file)).read()))
+
+
+@pytest.mark.parametrize("kind", ["labeled", "parallel"])
+@pytest.mark.parametrize("header", ["texts,labels", "label,review", "text,lable"])
+def test_a_missing_column_is_told_with_the_nearest_one(kind: str, header: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\na,b\n")
+    told = mistake(lambda: list(KINDS[kind](path=str(tmp_path / "a.csv")).read()))
+    assert "no such column in" in told and ("did you mean" in told) == (header != "label,review"), told
+    assert ("_column=" in told) == (kind == "labeled")
+
+
+def test_what_skips_rows_says_how_many(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    (tmp_path / "a.csv").write_text("text,label\na,1\n ,2\n\t,\n")
+    assert len(examples(Labeled(path=str(tmp_path / "a.csv"), **WHOLE))["train"]) == 1
+    assert f"data.path={tmp_path}/a.csv: skipped 2 examples without any text" in caplog.messages
+
+
+# Quotes in a TSV
+
+
+def test_a_quote_in_a_tsv_is_a_quote_unless_the_cells_are_quoted(tmp_path: Path) -> None:
+    plain, quoted = tmp_path / "plain.tsv", tmp_path / "quoted.tsv"
+    plain.write_text('text\tlabel\n"Hello" he said\t1\nan inch: "\t2\n"so\t3\n')
+    quoted.write_text('text\tlabel\n"a ""b""\nc"\t1\n')
+    assert [row["text"] for _, row in rows(plain, COLUMNS)] == ['"Hello" he said', 'an inch: "', '"so']
+    assert [row["text"] for _, row in rows(quoted, COLUMNS)] == ['a "b"\nc']
+
+
+CELL = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
+
+
+@given(st.lists(st.tuples(CELL, CELL), min_size=1))
+def test_any_cells_come_back_from_a_table_with_the_line_of_their_row(cells: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix, delimiter in ((".csv", ","), (".tsv", "\t")):
+            file = Path(folder) / f"a{suffix}"
+            with file.open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream, delimiter=delimiter).writerows([("text", "label"), *cells])
+            read = list(rows(file, COLUMNS))
+            assert [(row["text"], row["label"]) for _, row in read] == cells
+            assert [where for where, _ in read] == [f"{file}:{number}" for number in range(2, len(cells) + 2)]

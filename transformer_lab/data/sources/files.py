@@ -1,0 +1,129 @@
+"""Sources that read files of the user's own: which files make which split."""
+
+import glob
+import os
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformer_lab.data.examples import Example, Split
+from transformer_lab.data.sources.base import no_such_path
+from transformer_lab.data.sources.splits import SplitSource
+from transformer_lab.data.sources.streams import suffix, unzipped
+from transformer_lab.data.sources.tables import READERS, Columns, rows
+
+Unit = tuple[Path, ...]  # files that are read side by side: one, or a text and its translation
+# How the files of a folder are called that has one called train.
+NAMES: dict[Split, re.Pattern[str]] = {
+    "train": re.compile("train"),
+    "validation": re.compile("validation|valid|val|dev"),
+    "test": re.compile(r"test([_.\-\d].*)?"),
+}
+TABLES = ", ".join(sorted(READERS))
+SHARD = re.compile(r"-\d+-of-\d+$")  # train-00000-of-00002 is a part of train
+
+
+class Files(SplitSource):
+    """`path` is a file, a folder or a glob. A folder with files called train and, say, dev brings its own splits."""
+
+    def __init__(self, *, columns: Columns, path: str, validation_path: str | None = None,
+                 test_path: str | None = None, **options: Any) -> None:  # fmt: skip
+        super().__init__(**options)
+        self.columns = columns
+        self.units: dict[Split, list[Unit]] = {"train": self.find("data.path", path)}
+        self._origins: dict[Split, str] = {"train": f"data.path={path}"}
+        other: tuple[tuple[Split, str | None], ...] = (("validation", validation_path), ("test", test_path))
+        for split, its_path in other:
+            if its_path:
+                self.units[split] = self.find(f"data.{split}_path", its_path)
+                self._origins[split] = f"data.{split}_path={its_path}"
+        if Path(path).expanduser().is_dir():
+            self._split_by_name(Path(path).expanduser())
+        self._keep_apart()
+
+    @abstractmethod
+    def find(self, option: str, path: str) -> list[Unit]:
+        """What there is to read at a path, in order; a ValueError if that is nothing."""
+
+    def stem(self, unit: Unit) -> str:
+        """The part of its name that may tell the split."""
+        return SHARD.sub("", unzipped(unit[0]).stem).lower()
+
+    def examples_of(self, unit: Unit) -> Iterator[Example]:
+        return self.columns(rows(unit[0], self.columns.names()), unit[0])
+
+    def splits(self) -> Collection[Split]:
+        return self.units
+
+    def origin(self, split: Split) -> str:
+        return self._origins[split]
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        for unit in self.units[split]:
+            yield from self.examples_of(unit)
+
+    def signature(self) -> dict[str, Any]:
+        facts = {}
+        for split, units in self.units.items():
+            stats = ((file.as_posix(), file.stat()) for unit in units for file in unit)
+            facts[split] = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+        return {"source": type(self).__name__.lower(), "files": facts, **asdict(self.columns), **super().signature()}
+
+    def _split_by_name(self, folder: Path) -> None:
+        there = [unit for unit in self.units["train"] if unit[0].parent == folder]
+        found = {split: [u for u in there if name.fullmatch(self.stem(u))] for split, name in NAMES.items()}
+        if not found["train"]:
+            return
+        for split, units in found.items():
+            if split != "train" and split in self.units:  # its path is given
+                continue
+            names = sorted({SHARD.sub("", unzipped(unit[0]).stem) + unzipped(unit[0]).suffix for unit in units})
+            if len(names) > 1:
+                option = "data.path" if split == "train" else f"data.{split}_path"
+                raise ValueError(f"data.path={folder}: {' and '.join(names)} are each a {split} split; set {option}")
+            if units:
+                self.units[split] = units
+                self._origins.setdefault(split, f"data.path={folder}, its {split} split")
+
+    def _keep_apart(self) -> None:
+        """What another split reads is not trained on."""
+        others = {unit[0].resolve() for split, units in self.units.items() if split != "train" for unit in units}
+        self.units["train"] = [unit for unit in self.units["train"] if unit[0].resolve() not in others]
+        if not self.units["train"]:
+            raise ValueError(f"{self._origins['train']}: nothing to train on but what validation or test read")
+
+
+def listed(option: str, path: str, wanted: Callable[[Path], bool], ends: str) -> list[Path]:
+    """The wanted files of a folder, or whatever a glob or a name stands for, sorted; `ends` says what is wanted."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        files = (file for file in place.rglob("*") if not _hidden(file.relative_to(place)))
+        found = [file for file in files if wanted(file) and file.is_file()]
+        reason = f"no file in it ends with {ends}"
+    elif place.exists():
+        found, reason = [place], ""
+    elif glob.has_magic(path):
+        found = [Path(match) for match in glob.glob(str(place), recursive=True) if os.path.isfile(match)]
+        reason = "no file matches"
+    else:
+        raise no_such_path(option, path)
+    if not found:
+        raise ValueError(f"{option}={path}: {reason}")
+    return sorted(found)
+
+
+def is_table(file: Path) -> bool:
+    return suffix(file) in READERS
+
+
+def tables(option: str, path: str, files: list[Path]) -> list[Unit]:
+    if other := next((file for file in files if not is_table(file)), None):
+        raise ValueError(f"{option}={path}: {other.name} is no table; its name has to end with {TABLES}")
+    return [(file,) for file in files]
+
+
+def _hidden(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts)

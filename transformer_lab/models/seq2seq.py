@@ -1,0 +1,56 @@
+"""An encoder reads one text, a decoder writes another (Vaswani et al., 2017, arXiv:1706.03762).
+
+**M** source tokens of a batch, **N** target tokens, **D** width.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from transformer_lab.layout import Layout
+from transformer_lab.models.layers.attention import Memory
+from transformer_lab.models.layers.cache import Cache
+from transformer_lab.models.stack import Stack, embedding
+
+
+class Seq2Seq(nn.Module):
+    """Two texts in, hidden states of the second out: (M,), (N,) -> (N, D). Options are those of `Stack`.
+
+    `num_layers` counts the blocks of either side, unless `num_decoder_layers` says otherwise for the second. One
+    vocabulary serves both; with `share_embeddings` one table does, too. `scale_embedding` multiplies embeddings by
+    the root of D (Vaswani et al., 2017, section 3.4).
+    """
+
+    def __init__(self, *, vocab_size: int, num_layers: int, num_decoder_layers: int | None = None,
+                 share_embeddings: bool = True, scale_embedding: bool = False, cross_position: bool = False,
+                 **stack: Any) -> None:  # fmt: skip
+        super().__init__()
+        if num_decoder_layers is not None and num_decoder_layers < 1:
+            raise ValueError(f"model.num_decoder_layers: {num_decoder_layers} is too small; at least 1")
+        self.encoder = Stack(causal=False, cross=False, num_layers=num_layers, **stack)
+        self.decoder = Stack(causal=True, cross=True, cross_position=cross_position,
+                             num_layers=num_decoder_layers or num_layers, **stack)  # fmt: skip
+        self.dim = self.encoder.dim
+        init = {"scaled": scale_embedding, "residual_init": stack.get("residual_init", "zero")}
+        self.embedding = embedding(vocab_size, self.dim, **init)  # of what is written, and read unless:
+        self.source_embedding = None if share_embeddings else embedding(vocab_size, self.dim, **init)
+        self.scale = self.dim**0.5 if scale_embedding else 1.0
+
+    @property
+    def position(self) -> Any:
+        return self.decoder.position
+
+    def encode(self, source: Tensor, layout: Layout) -> Memory:
+        x = (self.embedding if self.source_embedding is None else self.source_embedding)(source)
+        return Memory(self.encoder.run(x * self.scale, layout), layout)
+
+    def decode(self, target: Tensor, layout: Layout, memory: Memory | None = None,
+               cache: Cache | None = None) -> Tensor:  # fmt: skip
+        """Hidden states of target tokens: (N,) -> (N, D). With a cache, the memory is needed the first time only."""
+        return self.decoder.run(self.embedding(target) * self.scale, layout, memory, cache)
+
+    def forward(self, source: Tensor, source_layout: Layout, target: Tensor, target_layout: Layout) -> Tensor:
+        return self.decode(target, target_layout, self.encode(source, source_layout))
+
+    def new_cache(self, rows: int, capacity: int) -> Cache:
+        return self.decoder.new_cache(rows, capacity)

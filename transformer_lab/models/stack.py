@@ -1,0 +1,147 @@
+"""The core that encoder, decoder and seq2seq share: blocks over packed tokens, with one position scheme.
+
+**N** tokens of a batch, **D** width.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from transformer_lab.layout import Layout
+from transformer_lab.models.blocks import Block, Residual
+from transformer_lab.models.layers.attention import Attention, CrossAttention, Kernel, Memory, Norm
+from transformer_lab.models.layers.cache import Cache, CrossCache, LayerCache
+from transformer_lab.models.layers.feed_forward import FeedForward
+from transformer_lab.models.layers.positions.base import Position
+
+
+class Stack(nn.Module):
+    """Embedded tokens in, hidden states out: (N, D) -> (N, D).
+
+    `position`, `norm`, `feed_forward`, `residual` are called with the sizes of the stack and give its parts;
+    `attention` is a kernel. With `cross`, each block also looks at a memory; with `cross_position`, places of both
+    texts count there. Of layers with a `window`, every `global_every`th, the first among them, sees everything
+    (Gemma Team, 2024; ModernBERT). `embedding_norm` normalises what the first block reads (BERT).
+
+    Matrices start normal with variance 1 / fan-in (LeCun et al., 1998). What a block adds to the residual stream
+    starts at zero (ReZero; Bachlechner et al., 2021); with `residual_init: scaled` smaller by the root of the number
+    of additions (GPT-2); with `plain` as it is (post-norm stacks).
+
+    Raises ValueError where the sizes do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        position: Callable[..., Position],
+        norm: Norm,
+        feed_forward: Callable[..., FeedForward],
+        residual: type[Residual],
+        attention: Kernel,
+        causal: bool,
+        cross: bool = False,
+        cross_position: bool = False,
+        num_kv_heads: int | None = None,
+        window: int | None = None,
+        global_every: int | None = None,
+        qk_norm: bool = False,
+        embedding_norm: bool = False,
+        bias: bool = False,
+        dropout: float = 0.0,
+        residual_init: Literal["zero", "scaled", "plain"] = "zero",
+    ) -> None:
+        super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        _check_sizes(dim, num_layers, num_heads, num_kv_heads, window, global_every, dropout)
+        self.dim, self.cross, self.bias, self.make_norm = dim, cross, bias, norm
+        self.position = position(dim=dim, num_heads=num_heads, causal=causal)
+        if cross_position and not self.position.crosses:
+            raise ValueError(f"model.cross_position: {self.position.refusal}; leave it false")
+        self.cross_position = cross_position
+        near = self.position.local()
+        self.local_position = near if near is not self.position else None
+        self.embedding_norm = norm(dim=dim) if embedding_norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        sizes = {"dim": dim, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "bias": bias, "kernel": attention,
+                 "norm": norm if qk_norm else None}  # fmt: skip
+
+        def around(layer: nn.Module) -> Residual:
+            return residual(dim=dim, layer=layer, norm=norm, dropout=dropout)  # type: ignore[arg-type]
+
+        def block(index: int) -> Block:
+            sees_all = global_every is not None and index % global_every == 0
+            own = Attention(causal=causal, window=None if sees_all else window, **sizes)
+            other = around(CrossAttention(causal=False, window=None, **sizes)) if cross else None
+            return Block(attention=around(own), cross_attention=other, feed_forward=around(feed_forward(dim=dim)))
+
+        blocks = [block(index) for index in range(num_layers)]
+        self.blocks = nn.ModuleList(blocks)
+        last = blocks[-1].feed_forward
+        self.norm = norm(dim=dim) if last.final_norm else nn.Identity()
+        if embedding_norm and last.final_norm:  # what has just been normalised need not be once more
+            blocks[0].attention.norm = nn.Identity()
+        self.cache_shape = {"num_heads": num_kv_heads, "head_dim": dim // num_heads}
+        every = [part for block in blocks for part in block.residuals]
+        for part in every:
+            part.initialise({"zero": 0.0, "scaled": len(every) ** -0.5, "plain": 1.0}[residual_init])
+
+    def run(self, x: Tensor, layout: Layout, memory: Memory | None = None, cache: Cache | None = None) -> Tensor:
+        """From embeddings to hidden states: (N, D) -> (N, D). A cache that holds a memory's keys needs no memory."""
+        limit = self.position.max_length
+        if limit is not None and layout.longest > limit:
+            raise ValueError(f"a sequence of {layout.longest} tokens is longer than the {limit} that `position` serves")
+        x = self.position.embed(x, layout.positions)
+        x = self.dropout(self.embedding_norm(x))
+        across = self.position if self.cross_position else None
+        for index, block in enumerate(self.blocks):
+            near = self.local_position is not None and block.attention.layer.window is not None
+            position = self.local_position if near else self.position
+            layer = cache.layers[index] if cache else None
+            other = cache.cross[index] if cache and cache.cross else None
+            x = block(x, layout, position, across, memory, layer, other)
+        if cache:
+            cache.lengths = cache.lengths + layout.lengths
+        return self.norm(x)
+
+    def new_cache(self, rows: int, capacity: int) -> Cache:
+        """An empty cache for `rows` sequences of at most `capacity` tokens."""
+        like = next(self.blocks.parameters())
+        layers = [LayerCache(rows=rows, capacity=capacity, like=like, **self.cache_shape) for _ in self.blocks]
+        return Cache(layers, [CrossCache() for _ in self.blocks] if self.cross else [])
+
+
+def embedding(vocab_size: int, dim: int, *, scaled: bool, residual_init: str) -> nn.Embedding:
+    """A table of vectors, normal with deviation 0.02 (GPT-2), or D^-0.5 where they are multiplied by its inverse.
+
+    Where blocks add nothing at first, a tied output sees the bare embedding: were that large, the first guess would
+    be the token itself. With 2.56 / D, its logit starts at 2.56 in any width.
+    """
+    table = nn.Embedding(vocab_size, dim)
+    small = min(0.02, 2.56 / dim) if residual_init == "zero" else 0.02
+    nn.init.normal_(table.weight, std=dim**-0.5 if scaled else small)
+    return table
+
+
+def _check_sizes(dim: int, num_layers: int, num_heads: int, num_kv_heads: int, window: int | None,
+                 global_every: int | None, dropout: float) -> None:  # fmt: skip
+    for name, size in (("dim", dim), ("num_layers", num_layers), ("num_heads", num_heads)):
+        if size < 1:
+            raise ValueError(f"model.{name}: {size} is too small; at least 1")
+    if dim % num_heads:
+        nearest = max(1, round(dim / num_heads)) * num_heads
+        raise ValueError(f"model.dim: {dim} is not divisible by model.num_heads {num_heads}; nearest {nearest}")
+    if num_kv_heads < 1 or num_heads % num_kv_heads:
+        divisors = [n for n in range(1, num_heads + 1) if num_heads % n == 0]
+        raise ValueError(f"model.num_kv_heads: {num_kv_heads} does not divide model.num_heads {num_heads}; "
+                         f"one of {divisors} does")  # fmt: skip
+    if window is not None and window < 1:
+        raise ValueError(f"model.window: {window} is too small; a token sees at least itself (1)")
+    if global_every is not None and (global_every < 1 or window is None):
+        why = "has no effect without model.window" if window is None else f"{global_every} is too small; at least 1"
+        raise ValueError(f"model.global_every: {why}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"model.dropout: {dropout} is not a share; 0 <= dropout < 1")

@@ -1,0 +1,216 @@
+"""BERT's pre-training: guess hidden tokens, and whether one segment follows another (Devlin et al., 2019,
+arXiv:1810.04805).
+
+**N** tokens of a batch, **M** hidden ones among them, **B** sequences, **D** width, **V** vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from transformer_lab.data.examples import Document
+from transformer_lab.data.masking import GOLDEN, Masking
+from transformer_lab.data.packing import Packing, Packs, ranges
+from transformer_lab.data.plan import mix
+from transformer_lab.data.segments import Pairs, SentenceEncoding, SentenceTask
+from transformer_lab.data.steps import Batch, Pass
+from transformer_lab.data.store import Corpus
+from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.layout import Layout
+from transformer_lab.models.encoder import Encoder
+from transformer_lab.models.heads import SequenceHead, TokenHead, Transform
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted
+
+BEGIN, END, MASK = "<cls>", "<sep>", "<mask>"
+GUESSES = 5  # shown for each hidden token
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedBatch(Batch):
+    tokens: Tensor  # (N,) some hidden
+    types: Tensor  # (N,) 0 in the first segment, 1 in the second
+    layout: Layout
+    places: Tensor  # (M,) of the hidden tokens
+    wanted: Tensor  # (M,) what they were
+    wrong: Tensor | None  # (B,) 1 where the second segment is not what followed the first
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Pairs between `begin` and `end`, with tokens hidden afresh in each epoch: the key decides which."""
+
+    begin: int
+    end: int
+    masking: Masking
+    judges: bool  # whether there is something to tell of the second segment
+
+    def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> MaskedBatch:
+        a, a_length, b, b_length, wrong, variant = pieces.T
+        second = b_length > 0
+        lengths = a_length + b_length + 2 + second
+        starts = np.cumsum(lengths) - lengths
+        tokens = np.full(int(lengths.sum()), self.end, dtype=np.int64)
+        types = np.zeros_like(tokens)
+        tokens[starts] = self.begin
+        values = corpus["tokens"].values
+        tokens[ranges(starts + 1, a_length)] = values[ranges(a, a_length)]
+        if second.any():
+            begins, counts = starts[second] + a_length[second] + 2, b_length[second]
+            tokens[ranges(begins, counts)] = values[ranges(b[second], counts)]
+            types[ranges(begins, counts + 1)] = 1
+        sequence = np.repeat(np.arange(len(pieces)), lengths)
+        hidden, places = self.masking(tokens, sequence, self._seeds(a, b, variant, key))
+        targets = {"mlm": float(len(places))} | ({"nsp": float(len(pieces))} if self.judges else {})
+        return MaskedBatch(
+            len(tokens),
+            targets,
+            torch.from_numpy(hidden),
+            torch.from_numpy(types),
+            Layout.of(torch.from_numpy(lengths)),
+            torch.from_numpy(places),
+            torch.from_numpy(tokens[places]),
+            torch.from_numpy(wrong.copy()) if self.judges else None,
+        )
+
+    def _seeds(self, a: np.ndarray, b: np.ndarray, variant: np.ndarray, key: int) -> np.ndarray:
+        """64 bits for each pair."""
+        seeds = np.full(len(a), key, dtype=np.uint64)
+        for number in (a, b, variant):
+            seeds = mix(seeds + number.astype(np.uint64) * GOLDEN)
+        return seeds
+
+
+class MLMNSP(Task):
+    """Trains an `Encoder` on pairs of segments of at most `context` tokens, `mask_share` of them hidden.
+
+    `sentence_task` is "next" (BERT's next sentence prediction), "order" (ALBERT's) or "none" (RoBERTa). The pairs are
+    made `variants` times, each time with other draws, and shuffled together. With `whole_words` all pieces of a word
+    are hidden together. With `tie_embeddings` the output matrix is the embedding.
+    """
+
+    model_types = (Encoder,)
+    example_type = Document
+    specials = (BEGIN, END, MASK)
+
+    def __init__(self, *, model: Encoder, tokenizer: Tokenizer, name: str, context: int, mask_share: float = 0.15,
+                 whole_words: bool = False, sentence_task: SentenceTask = "next", variants: int = 1,
+                 tie_embeddings: bool = True) -> None:  # fmt: skip
+        super().__init__()
+        check_context(context, 5, "two tokens and the three around them", model.position.max_length)
+        if not 0 < mask_share < 1:
+            raise ValueError(f"task.mask_share: {mask_share} is not a share; 0 < mask_share < 1, BERT's is 0.15")
+        if variants < 1:
+            raise ValueError(f"task.variants: {variants} is too small; at least 1")
+        self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
+        self.capacity, self.variants, self.sentence_task = context, variants, sentence_task
+        self.encoding = SentenceEncoding()
+        self.begin, self.end, self.mask = (tokenizer.special(special) for special in self.specials)
+        masking = Masking(mask_share, self.mask, tokenizer.ordinary, tokenizer.continues if whole_words else None)
+        self.collate = Collate(self.begin, self.end, masking, sentence_task != "none")
+        self.transform = Transform(dim=model.dim, bias=model.bias, norm=model.make_norm(dim=model.dim))
+        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, bias=True)
+        self.judge = None
+        if sentence_task != "none":
+            self.judge = SequenceHead(dim=model.dim, num_classes=2, pooling="pooler")
+
+    def packing(self, corpus: Corpus) -> Packing:
+        budget = self.context - (2 if self.sentence_task == "none" else 3)
+        pairs = Pairs(budget, self.sentence_task, self.variants)
+        return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, recipe=repr(pairs))
+
+    def forward(self, batch: MaskedBatch) -> Outcome:
+        return self._outcome(batch, self.model(batch.tokens, batch.layout, batch.types), {})
+
+    def score(self, batch: MaskedBatch) -> Outcome:
+        hidden = self.model(batch.tokens, batch.layout, batch.types)
+        right = self.head(self.transform(hidden[batch.places])).argmax(1) == batch.wanted
+        sums = {"mlm": torch.stack([right.sum(), right.new_full((), len(right), dtype=torch.int64)])}
+        if self.judge is not None and batch.wrong is not None:
+            right = self.judge(hidden, batch.layout).argmax(1) == batch.wrong
+            ones = batch.wrong.sum()
+            sums["nsp"] = torch.stack([right.sum(), ones.new_full((), len(right)), ones])
+        return self._outcome(batch, hidden, sums)
+
+    def _outcome(self, batch: MaskedBatch, hidden: Tensor, sums: dict[str, Tensor]) -> Outcome:
+        losses = {"mlm": self.head.loss(self.transform(hidden[batch.places]), batch.wanted)}  # (M, D)
+        if self.judge is not None:
+            losses["nsp"] = F.cross_entropy(self.judge(hidden, batch.layout).float(), batch.wrong, reduction="sum")
+        return Outcome(losses, sums)
+
+    def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
+        found = {"loss": sum(losses.values()), "mlm_loss": losses["mlm"]}
+        found["mlm_accuracy"] = float(sums["mlm"][0] / sums["mlm"][1])
+        if "nsp" in losses:
+            found["nsp_loss"] = losses["nsp"]
+            found["nsp_accuracy"] = float(sums["nsp"][0] / sums["nsp"][1])
+        return found
+
+    def samples(self, batches: Pass) -> str:
+        """The first sequences of a split, with what was hidden and what is guessed."""
+        batch = batches[0]
+        assert isinstance(batch, MaskedBatch)
+        batch = batch.to(self.model.embedding.weight.device)
+        with torch.inference_mode():
+            hidden = self.model.forward(batch.tokens, batch.layout, batch.types)
+            guesses = self.head(self.transform(hidden[batch.places])).argmax(1).tolist()
+        ends, shown = batch.layout.offsets.tolist(), []
+        for begin, end in list(zip(ends, ends[1:], strict=False))[:5]:
+            rows = [row for row, place in enumerate(batch.places.tolist()) if begin <= place < end]
+            pairs = ((batch.wanted[row].item(), guesses[row]) for row in rows)
+            table = "\n".join(f"| `{self._piece(was)}` | `{self._piece(said)}` |" for was, said in pairs)
+            text = quoted(self.tokenizer.reveal(batch.tokens[begin:end].tolist()))
+            shown.append(f"{text}\n\n| hidden | guessed |\n| --- | --- |\n{table}")
+        return "\n\n---\n\n".join(shown)
+
+    def _piece(self, token: int) -> str:
+        return self.tokenizer.decode([token]).replace("|", "¦").replace("`", "'").replace("\n", "⏎")
+
+    def show(self, batch: MaskedBatch) -> str:
+        lines = []
+        texts = batch.tokens.split(batch.layout.lengths.tolist())
+        types = batch.types.split(batch.layout.lengths.tolist())
+        wrong = [None] * len(texts) if batch.wrong is None else batch.wrong.tolist()
+        names = {"next": ("is next", "is not next"), "order": ("in order", "swapped")}.get(self.sentence_task)
+        for text, kinds, answer in zip(texts, types, wrong, strict=True):
+            first = int((kinds == 0).sum())
+            ids = text.tolist()
+            verdict = f"{names[answer]} | " if names and answer is not None else ""
+            lines.append(f"{verdict}{self.tokenizer.reveal(ids[:first])} ‖ {self.tokenizer.reveal(ids[first:])}")
+        hidden = self.tokenizer.reveal(batch.wanted.tolist())
+        return "\n".join([*lines, "", f"hidden: {hidden}"])
+
+    def predict(self, lines: list[str], *, top: int = GUESSES) -> list[dict[str, Any]]:
+        """The `top` likeliest tokens for each <mask> of a line."""
+        if not 1 <= top <= len(self.collate.masking.ordinary):
+            raise ValueError(f"top: {top} guesses; 1 to {len(self.collate.masking.ordinary)}")
+        self.eval()
+        return [self._filled(line, top) for line in lines]
+
+    def _filled(self, line: str, top: int) -> dict[str, Any]:
+        # A word's token holds the space before it, where tokenizers have that: the mask takes it along.
+        parts = [part.rstrip() for part in line.split(MASK)[:-1]] + line.split(MASK)[-1:]
+        if len(parts) < 2:
+            raise ValueError(f"prompt: there is no {MASK} to fill in {line!r:.60}")
+        ids = [self.begin]
+        for index, encoded in enumerate(self.tokenizer.encode_batch(parts)):
+            ids += [*([self.mask] if index else []), *encoded]
+        ids.append(self.end)
+        if len(ids) > self.context:
+            raise ValueError(f"prompt: {len(ids)} tokens are more than the model's context of {self.context}")
+        device = self.model.embedding.weight.device
+        tokens = torch.tensor(ids, device=device)
+        with torch.inference_mode():
+            hidden = self.model.forward(tokens, Layout.of([len(ids)]).to(device))
+            places = (tokens == self.mask).nonzero().squeeze(1)
+            shares, guesses = self.head(self.transform(hidden[places])).float().softmax(1).topk(top)
+        tokens[places] = guesses[:, 0]
+        masks = [[{"token": self.tokenizer.decode([token]), "probability": round(p, 6)} for token, p in
+                  zip(*row, strict=True)] for row in zip(guesses.tolist(), shares.tolist(), strict=True)]  # fmt: skip
+        filled = self.tokenizer.decode(tokens.tolist())
+        about = "; ".join(", ".join(f"{guess['token'].strip()} {guess['probability']:.3f}" for guess in mask)
+                          for mask in masks)  # fmt: skip
+        return {"input": line, "filled": filled, "masks": masks, "text": f"{filled}\t({about})"}

@@ -1,0 +1,219 @@
+"""Translation: write in one language what stands in another (Sutskever et al., 2014, arXiv:1409.3215).
+
+**M** source tokens of a batch, **N** target tokens, **D** width, **V** vocabulary.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transformer_lab.data.examples import Pair
+from transformer_lab.data.packing import Packing, Packs, ranges
+from transformer_lab.data.steps import Batch, Pass
+from transformer_lab.data.store import Corpus, Ragged, Token
+from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.layout import Layout
+from transformer_lab.models.decoder import Decoder
+from transformer_lab.models.generation import Beam, beam_search
+from transformer_lab.models.heads import TokenHead
+from transformer_lab.models.seq2seq import Seq2Seq
+from transformer_lab.tasks import translation_scores as scores
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some
+
+END, BETWEEN = "<eos>", "<sep>"
+AT_ONCE = 64  # texts translated together
+
+
+@dataclass(frozen=True, eq=False)
+class PairBatch(Batch):
+    source: Tensor  # (M,) each source closed by the end token
+    source_layout: Layout
+    target: Tensor  # (N,) each target, opened by the end token
+    target_layout: Layout
+    wanted: Tensor  # (N,) the target token after each
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PairEncoding:
+    """For each pair a row of tokens of either text, and the target as it stands, in UTF-8: what scores compare with."""
+
+    columns = {"source": Token, "target": Token, "reference": np.uint8}  # noqa: RUF012 - the same for all
+
+    def signature(self) -> dict[str, Any]:
+        return {"kind": "pairs"}
+
+    def texts(self, example: Pair) -> Sequence[str]:
+        return example.texts
+
+    def row(self, example: Pair, encoded: list[list[int]]) -> dict[str, Any]:
+        reference = np.frombuffer(example.target.encode(), dtype=np.uint8)
+        return {"source": encoded[0], "target": encoded[1], "reference": reference}
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Pairs of texts, each cut to `context` tokens; a target that is cut does not say that it ends."""
+
+    end: int
+    context: int
+
+    def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> PairBatch:
+        rows = pieces[:, 0]
+        source, source_layout = _closed(corpus["source"], rows, self.end, self.context)
+        wanted, target_layout = _closed(corpus["target"], rows, self.end, self.context)
+        target = np.empty_like(wanted)
+        target[1:] = wanted[:-1]
+        target[target_layout.offsets[:-1].numpy()] = self.end
+        references = tuple(corpus["reference"][row].tobytes().decode() for row in rows)
+        return PairBatch(len(source) + len(target), {"tokens": len(wanted)}, torch.from_numpy(source), source_layout,
+                         torch.from_numpy(target), target_layout, torch.from_numpy(wanted), references)  # fmt: skip
+
+
+def _closed(column: Ragged, rows: np.ndarray, end: int, context: int) -> tuple[np.ndarray, Layout]:
+    """The first `context` tokens of these rows, end tokens counted."""
+    begins = column.offsets[rows]
+    whole = column.offsets[rows + 1] - begins
+    lengths = np.minimum(whole + 1, context)
+    last = np.cumsum(lengths) - 1
+    tokens = np.full(last[-1] + 1, end, dtype=np.int64)
+    copied = np.minimum(whole, lengths)
+    if copied.any():
+        tokens[ranges(last + 1 - lengths, copied)] = column.values[ranges(begins, copied)]
+    return tokens, Layout.of(torch.from_numpy(lengths))
+
+
+class Translation(Task):
+    """Trains a `Seq2Seq`, or a `Decoder` that reads source, separator and target as one sequence.
+
+    Texts have at most `context` tokens each. `beam_size` and `length_penalty` say how translations are searched for
+    (see `Beam`), in every validation as in the test and in `predict`. With `tie_embeddings` the output matrix is the
+    target's embedding; in a `Seq2Seq` that shares its embeddings all three are one.
+    """
+
+    model_types = (Seq2Seq, Decoder)
+    example_type = Pair
+    specials = (END, BETWEEN)
+
+    def __init__(self, *, model: Seq2Seq | Decoder, tokenizer: Tokenizer, name: str, context: int,
+                 label_smoothing: float = 0.0, tie_embeddings: bool = True, beam_size: int = 1,
+                 length_penalty: float = 1.0) -> None:  # fmt: skip
+        super().__init__()
+        self.joined = isinstance(model, Decoder)
+        needed = 2 * context if self.joined else None  # both texts in one sequence
+        check_context(context, 2, "a token and the one that ends a text", model.position.max_length, needed)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"task.label_smoothing: {label_smoothing} is not a share; 0 <= label_smoothing < 1")
+        self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
+        self.capacity = 2 * context
+        self.label_smoothing = label_smoothing
+        self.beam = Beam(beam_size, length_penalty)
+        self.end, self.between = tokenizer.special(END), tokenizer.special(BETWEEN)
+        self.encoding = PairEncoding()
+        self.collate = Collate(self.end, context)
+        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings)
+
+    def packing(self, corpus: Corpus) -> Packing:
+        return Packs(corpus=corpus, capacity=self.capacity, pieces=self._pieces, recipe=f"pairs of {self.context}")
+
+    def _pieces(self, corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
+        sides = [np.diff(corpus[side].offsets[begin : end + 1]) + 1 for side in ("source", "target")]
+        kept = [np.minimum(lengths, self.context) for lengths in sides]
+        cut = (sides[0] > self.context) | (sides[1] > self.context)
+        return np.arange(begin, end)[:, None], kept[0] + kept[1], int(cut.sum())
+
+    def hidden(self, batch: PairBatch) -> Tensor:
+        """Of the target tokens: (N, D)."""
+        if not self.joined:
+            return self.model(batch.source, batch.source_layout, batch.target, batch.target_layout)
+        tokens, layout, places = self._join(batch)
+        return self.model(tokens, layout)[places]
+
+    def _join(self, batch: PairBatch) -> tuple[Tensor, Layout, Tensor]:
+        """Source, separator, target in one sequence; the token before a target's first is the separator."""
+        sources, targets = batch.source_layout, batch.target_layout
+        layout = Layout.of((sources.lengths + targets.lengths).cpu()).to(batch.source.device)
+        begins = layout.offsets[:-1].long()
+        tokens = batch.source.new_empty(len(layout.positions))
+        tokens[begins[sources.sequence] + sources.positions] = batch.source
+        places = (begins + sources.lengths)[targets.sequence] + targets.positions
+        tokens[places] = batch.target
+        tokens[begins + sources.lengths] = self.between
+        return tokens, layout, places
+
+    def forward(self, batch: PairBatch) -> Outcome:
+        smoothing = self.label_smoothing if self.training else 0.0
+        return Outcome({"tokens": self.head.loss(self.hidden(batch), batch.wanted, smoothing)})
+
+    def score(self, batch: PairBatch) -> Outcome:
+        outcome = self(batch)
+        sources = [text.tolist() for text in batch.source.split(batch.source_layout.lengths.tolist())]
+        written = self._translate(sources)
+        return Outcome(outcome.losses, scores.statistics(written, batch.references))
+
+    def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
+        loss = losses["tokens"]
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **scores.corpus_scores(sums)}
+
+    def rank(self, metrics: dict[str, float]) -> float:
+        return metrics["bleu"]
+
+    @torch.inference_mode()
+    def _translate(self, sources: list[list[int]]) -> list[str]:
+        """`sources` are closed by the end token."""
+        limits = [min(self.context, 2 * len(source) + 10) for source in sources]
+        if self.joined:
+            prompts = [[*source, self.between] for source in sources]
+            cache = self.model.new_cache(len(prompts), max(map(len, prompts)) + max(limits))
+            read = self.model.forward
+        else:
+            layout = Layout.of([len(source) for source in sources]).to(self.model.embedding.weight.device)
+            tokens = torch.tensor([token for source in sources for token in source], device=layout.offsets.device)
+            memory = self.model.encode(tokens, layout)
+            prompts = [[self.end]] * len(sources)
+            cache = self.model.new_cache(len(prompts), 1 + max(limits))
+
+            def read(tokens: Tensor, layout: Layout, cache: Any) -> Tensor:
+                return self.model.decode(tokens, layout, None if cache.layers[0].filled else memory, cache)
+
+        written = beam_search(read, self.head, prompts, cache, limits=limits, stop=self.end, beam=self.beam)
+        return [self.tokenizer.decode(text) for text in written]
+
+    def translate(self, lines: Sequence[str]) -> list[str]:
+        training = self.training
+        self.eval()
+        written: list[str] = []
+        by_length = sorted(range(len(lines)), key=lambda i: len(lines[i]))  # so that those translated together end together
+        for begin in range(0, len(lines), AT_ONCE):
+            some_lines = [lines[i] for i in by_length[begin : begin + AT_ONCE]]
+            encoded = [[*ids, self.end][: self.context] for ids in self.tokenizer.encode_batch(some_lines)]
+            written += self._translate(encoded)
+        self.train(training)
+        return [text for _, text in sorted(zip(by_length, written, strict=True))]
+
+    def predict(self, lines: list[str]) -> list[dict[str, Any]]:
+        """The translation of each line."""
+        return [{"source": line, "translation": text, "text": text}
+                for line, text in zip(lines, self.translate(lines), strict=True)]  # fmt: skip
+
+    def samples(self, batches: Pass) -> str:
+        corpus = batches.packing.corpus
+        rows = some(corpus.num_examples, 10)
+        sources = [self.tokenizer.decode(corpus["source"][row].tolist()) for row in rows]
+        shown = []
+        for row, source, hypothesis in zip(rows, sources, self.translate(sources), strict=True):
+            reference = corpus["reference"][row].tobytes().decode()
+            parts = {"source": source, "reference": reference, "hypothesis": hypothesis}
+            shown.append("\n".join(quoted(f"{part:11} {text}") for part, text in parts.items()))
+        return "\n\n---\n\n".join(shown)
+
+    def show(self, batch: PairBatch) -> str:
+        sources = batch.source.split(batch.source_layout.lengths.tolist())
+        targets = batch.target.split(batch.target_layout.lengths.tolist())
+        return "\n".join(f"{self.tokenizer.reveal(source.tolist())} | {self.tokenizer.reveal(target.tolist())}"
+                         for source, target in zip(sources, targets, strict=True))  # fmt: skip

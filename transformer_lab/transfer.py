@@ -1,0 +1,70 @@
+"""Start a model from what another run has learnt, and keep parts of it as they are."""
+
+import logging
+import re
+from pathlib import Path
+
+import torch
+
+from transformer_lab.tasks.base import Task
+from transformer_lab.training import checkpoints
+
+log = logging.getLogger(__name__)
+# An encoder fits the encoder's side of a seq2seq, and the other way round; so does a decoder.
+SIDES = re.compile(r"^model\.(?:(?:encoder|decoder)\.)?(?=position|embedding_norm|blocks|norm)")
+
+
+def start_from(checkpoint: Path, task: Task) -> None:
+    """Take every weight of the checkpoint whose name is also one of the task's; says what was taken, new and left.
+
+    Raises ValueError where a weight of the model has another shape, or where nothing fits.
+    """
+    theirs, ours = checkpoints.read_weights(checkpoint), task.state_dict()
+    taken: dict[str, str] = {}
+    for name in ours:
+        places = (name, *(f"{side}{SIDES.sub('', name)}" for side in _sides(name)))
+        found = next((place for place in places if place in theirs), None)
+        if found is not None and theirs[found].shape == ours[name].shape:
+            taken[name] = found
+        elif found is not None and name.startswith("model."):
+            shapes = " x ".join(map(str, theirs[found].shape)), " x ".join(map(str, ours[name].shape))
+            raise ValueError(f"init_from: {found} is {shapes[0]} there and {shapes[1]} here; set the options of model, "
+                             "position and feed_forward as they are in its config.yaml")  # fmt: skip
+    if not taken:
+        raise ValueError(f"init_from: no weight in {checkpoint} fits this model")
+    with torch.no_grad():
+        for name, found in taken.items():
+            ours[name].copy_(theirs[found])
+    log.info("Taken from %s: %s", checkpoint, _named(taken))
+    new, left = ours.keys() - taken.keys(), theirs.keys() - set(taken.values())
+    log.info("New: %s. Left there: %s", _named(new), _named(left))
+
+
+def _sides(name: str) -> tuple[str, ...]:
+    return ("model.encoder.", "model.decoder.", "model.") if SIDES.match(name) else ()
+
+
+def _named(names: object) -> str:
+    """Weights by the part they belong to, with how many: `model.blocks (48), head (2)`."""
+    counts: dict[str, int] = {}
+    for name in sorted(names):  # type: ignore[call-overload]
+        part = ".".join(name.split(".")[:2] if name.startswith("model.") else name.split(".")[:1])
+        counts[part] = counts.get(part, 0) + 1
+    return ", ".join(f"{part} ({count})" for part, count in counts.items()) or "nothing"
+
+
+def freeze(task: Task, layers: int) -> None:
+    """Keep the first blocks of the model, and what comes before them, as they are; 0 keeps nothing.
+
+    Raises ValueError where there are not so many.
+    """
+    if layers == 0:
+        return
+    stack = getattr(task.model, "encoder", task.model)
+    if not 0 < layers <= len(stack.blocks):
+        raise ValueError(f"freeze_layers: {layers} is not among the 0 to {len(stack.blocks)} blocks of the model")
+    for part in (task.model.embedding, stack.position, stack.embedding_norm, *stack.blocks[:layers]):
+        part.requires_grad_(False)
+    types = getattr(task.model, "types", None)
+    if types is not None:
+        types.requires_grad_(False)
