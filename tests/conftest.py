@@ -5,13 +5,15 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from transformer_lab.build import build_task
-from transformer_lab.data.tokenizers import Bytes
+from transformer_lab.build import build_task, task_class
+from transformer_lab.data.store import Corpus, Ragged
+from transformer_lab.data.tokenizers import SPECIALS, Bytes
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 POSITIONS = sorted(path.stem for path in (CONFIGS / "position").glob("*.yaml"))
@@ -26,14 +28,58 @@ def settings(*overrides: str) -> dict:
         return OmegaConf.to_container(compose("train", words), resolve=True)
 
 
+WORDS = Bytes().train([], specials=[])
+VOCABULARY = WORDS.vocab_size
+
+# Each model that a task can train.
+CELLS = {
+    "language_modeling": ["task=language_modeling"],
+    "classification": ["task=classification"],
+    "classification-decoder": ["task=classification", "model=decoder"],
+    "classification-multi_label": ["task=classification", "task.multi_label=true"],
+    "translation": ["task=translation"],
+    "translation-decoder": ["task=translation", "model=decoder"],
+    "mlm_nsp": ["task=mlm_nsp"],
+    "mlm_sop": ["task=mlm_nsp", "task.sentence_task=order", "task.whole_words=true"],
+    "mlm": ["task=mlm_nsp", "task.sentence_task=none"],
+}
+
+
 def small_task(*overrides: str, seed: int = 0):
-    """A small model and its task, on a vocabulary of bytes; its output matrix is random, so that logits differ."""
+    """A small model and its task, on a vocabulary of bytes; its output matrices are random, so that logits differ."""
     torch.manual_seed(seed)
     config = settings(*SMALL, "model.residual_init=scaled", *overrides)
-    task = build_task(config, Bytes().train([], specials=["<eos>"]))
-    if task.head is not None:
-        torch.nn.init.normal_(task.head.weight, std=0.5)
-    return task
+    task = build_task(config, WORDS, task_class(config).stand_in)
+    for name, parameter in task.named_parameters():
+        if name in ("head.weight", "head.out.weight", "judge.out.weight"):
+            torch.nn.init.normal_(parameter, std=0.5)
+    return task.eval()
+
+
+def corpus_for(task, lengths, seed: int = 0) -> Corpus:
+    """A corpus of random tokens with examples of about these lengths, as the task's store would hold it."""
+    draw = np.random.default_rng(seed)
+
+    def rows(sizes, low=len(SPECIALS), high=VOCABULARY):
+        return Ragged(draw.integers(low, high, sum(sizes)), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+
+    tokens = rows(lengths)
+    columns = {"tokens": tokens}
+    if "classes" in task.encoding.columns:
+        columns["classes"] = rows([1] * len(lengths), 0, len(task.labels))
+    if "reference" in task.encoding.columns:
+        columns = {"source": tokens, "target": rows(lengths[::-1]), "reference": rows([3] * len(lengths), 65, 90)}
+        columns["reference"] = Ragged(columns["reference"].values.astype(np.uint8), columns["reference"].offsets)
+    if "sentences" in task.encoding.columns:
+        halves = [[n // 2, n - n // 2] if n > 1 else [n] for n in lengths]
+        offsets = np.concatenate([[0], np.cumsum([len(half) for half in halves])]).astype(np.int64)
+        columns["sentences"] = Ragged(np.array([n for half in halves for n in half]), offsets)
+    return Corpus(columns, tuple(name for name in ("tokens", "source", "target") if name in columns), sum(lengths))
+
+
+def batch_for(task, lengths, seed: int = 0):
+    packing = task.packing(corpus_for(task, lengths, seed))
+    return task.collate(packing.corpus, packing.pieces(np.arange(packing.num_units)), seed)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from torch import nn
 from transformer_lab.models.layers.positions.base import Position
 
 class Logarithmic(Position):
-    def __init__(self, *, dim: int, num_heads: int, strength: float) -> None:
-        super().__init__(dim=dim, num_heads=num_heads)
+    def __init__(self, *, dim: int, num_heads: int, causal: bool, strength: float) -> None:
+        super().__init__(dim=dim, num_heads=num_heads, causal=causal)
         self.strength = nn.Parameter(torch.full((num_heads,), strength))
 
     def bias(self, query_positions, key_positions):
@@ -23,14 +23,19 @@ class Logarithmic(Position):
 '''
 TASK = '''
 """Predict the token after the next one."""
-from transformer_lab.tasks.language_modeling import LanguageModeling
-from transformer_lab.models.heads import token_loss
-from transformer_lab.tasks.base import Outcome
+from dataclasses import replace
+from transformer_lab.tasks.language_modeling import Collate, LanguageModeling
+
+class Ahead(Collate):
+    def __call__(self, corpus, pieces, key):
+        batch = super().__call__(corpus, pieces, key)
+        places = (batch.layout.positions[1:] > 0).nonzero().squeeze(1)  # where the next but one is of the same text
+        return replace(batch, places=places, wanted=batch.wanted[places + 1], targets={"tokens": len(places)})
 
 class TwoAhead(LanguageModeling):
-    def forward(self, batch):
-        hidden = self.model(batch.tokens, batch.layout)
-        return Outcome(token_loss(hidden[:-1], self.output_weight, batch.targets[1:]), len(batch.targets) - 1)
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.collate = Ahead(self.end)
 '''
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transformer_lab.data.packing import Blocks, Packs, ranges
-from transformer_lab.data.store import Corpus
+from transformer_lab.data.packing import Blocks, Packs, Windows, cut_rows, ranges
+from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.tasks.language_modeling import Collate
 
 END = 999
@@ -17,53 +17,78 @@ def corpus_of(lengths):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = np.arange(offsets[-1]) + 1000
     tokens[offsets[1:] - 1] = END
-    return Corpus(tokens.astype(np.uint16), offsets, 1)
+    return Corpus({"tokens": Ragged(tokens.astype(np.uint16), offsets)}, ("tokens",), 1)
+
+
+def packs_of(corpus, capacity):
+    def pieces(corpus, begin, end):
+        return cut_rows(corpus["tokens"].offsets[begin : end + 1], capacity)
+
+    return Packs(corpus=corpus, capacity=capacity, pieces=pieces, recipe="documents")
 
 
 documents = st.lists(st.integers(1, 40), min_size=1, max_size=60)
+PACKINGS = {"blocks": Blocks, "packs": packs_of}
 
 
 @settings(deadline=None)
-@given(lengths=documents, context=st.integers(1, 32), packing=st.sampled_from([Blocks, Packs]))
-def test_every_token_is_a_target_exactly_once(lengths, context, packing):
+@given(lengths=documents, capacity=st.integers(1, 32), packing=st.sampled_from(sorted(PACKINGS)))
+def test_every_token_is_a_target_exactly_once(lengths, capacity, packing):
     corpus = corpus_of(lengths)
-    packed = packing(corpus=corpus, context=context)
-    starts, sizes = packed.sequences(np.arange(packed.num_units))
-    assert sorted(ranges(starts, sizes)) == list(range(len(corpus.tokens)))
+    packed = PACKINGS[packing](corpus, capacity)
+    pieces = packed.pieces(np.arange(packed.num_units))
+    assert sorted(ranges(pieces[:, 0], pieces[:, 1])) == list(range(corpus.num_tokens))
+    assert packed.num_tokens == corpus.num_tokens
 
 
 @settings(deadline=None)
-@given(lengths=documents, context=st.integers(1, 32))
-def test_packs_fit_and_keep_short_documents_whole(lengths, context):
+@given(lengths=documents, capacity=st.integers(2, 32), data=st.data())
+def test_windows_score_every_token_once_and_with_the_context_they_promise(lengths, capacity, data):
+    corpus, stride = corpus_of(lengths), data.draw(st.integers(1, capacity))
+    windows = Windows(corpus, capacity, stride)
+    pieces = windows.pieces(np.arange(windows.num_units))
+    starts, sizes, scored = pieces.T
+    assert (sizes <= capacity).all() and (scored >= 1).all()
+    assert ranges(starts + sizes - scored, scored).tolist() == list(range(corpus.num_tokens))
+    assert (sizes - scored >= np.minimum(capacity - stride, starts + sizes - scored)).all()
+    targets = Collate(END)(corpus, pieces, 0).wanted.tolist()
+    assert targets == corpus["tokens"].values.tolist()
+
+
+@settings(deadline=None)
+@given(lengths=documents, capacity=st.integers(1, 32))
+def test_packs_fit_and_keep_short_documents_whole(lengths, capacity):
     corpus = corpus_of(lengths)
-    packs = Packs(corpus=corpus, context=context)
+    packs = packs_of(corpus, capacity)
+    offsets = corpus["tokens"].offsets
     for unit in range(packs.num_units):
-        starts, sizes = packs.sequences(np.array([unit]))
-        assert sizes.sum() <= context
+        starts, sizes = packs.pieces(np.array([unit])).T
+        assert sizes.sum() <= capacity
         # A sequence begins at a document, or a whole number of contexts into one, and never leaves it.
-        document = np.searchsorted(corpus.offsets, starts, side="right") - 1
-        assert ((starts - corpus.offsets[document]) % context == 0).all()
-        assert (starts + sizes <= corpus.offsets[document + 1]).all()
+        document = np.searchsorted(offsets, starts, side="right") - 1
+        assert ((starts - offsets[document]) % capacity == 0).all()
+        assert (starts + sizes <= offsets[document + 1]).all()
 
 
 def test_packs_leave_little_room():
     lengths = np.random.default_rng(0).geometric(1 / 60, size=5000)
-    packs = Packs(corpus=corpus_of(lengths), context=256)
+    packs = packs_of(corpus_of(lengths), 256)
     assert lengths.sum() / (packs.num_units * 256) > 0.97
 
 
-@pytest.mark.parametrize("packing", [Blocks, Packs])
+@pytest.mark.parametrize("packing", PACKINGS)
 def test_inputs_are_the_tokens_before_the_targets(packing):
     corpus = corpus_of([5, 3, 9])
-    batch = Collate(END)(corpus, *packing(corpus=corpus, context=4).sequences(np.arange(3)))
-    before = dict(zip(corpus.tokens[1:].tolist(), corpus.tokens[:-1].tolist(), strict=True)) | {1000: END}
-    for token, target in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
+    batch = Collate(END)(corpus, PACKINGS[packing](corpus, 4).pieces(np.arange(3)), 0)
+    tokens = corpus["tokens"].values
+    before = dict(zip(tokens[1:].tolist(), tokens[:-1].tolist(), strict=True)) | {1000: END}
+    for token, target in zip(batch.tokens.tolist(), batch.wanted.tolist(), strict=True):
         assert target == END or token == before[target]
 
 
 def test_whole_documents_start_from_the_end_token():
     corpus = corpus_of([5, 3, 9])
-    packs = Packs(corpus=corpus, context=9)
-    batch = Collate(END)(corpus, *packs.sequences(np.arange(packs.num_units)))
+    packs = packs_of(corpus, 9)
+    batch = Collate(END)(corpus, packs.pieces(np.arange(packs.num_units)), 0)
     firsts = batch.tokens[batch.layout.offsets[:-1].long()]
     assert firsts.tolist() == [END] * 3

@@ -11,6 +11,12 @@ PROMPTS = [[1, 2, 3, 4, 5], [6], [7, 8, 9, 10, 11, 12, 13, 14], [15, 16]]
 VARIANTS = {"plain": [], "window": ["model.window=3"], "grouped": ["model.num_kv_heads=1"]}
 
 
+def written(task, prompts, most, sampling):
+    cache = task.model.new_cache(len(prompts), max(map(len, prompts)) + most)
+    limits = [most] * len(prompts)
+    return generate(task.model, task.head, prompts, cache, limits=limits, stop=0, sampling=sampling)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("position", POSITIONS)
 @torch.no_grad()
@@ -40,23 +46,22 @@ def test_greedy_text_is_the_same_with_and_without_the_cache(position):
     for seed in range(10):  # two prompts each: a hundred texts over all positions
         task = small_task(f"position={position}", seed=seed)
         prompts = [[seed, 1, 2][: 1 + seed % 3], [3, seed + 4, 5, 6, 7]]
-        fast = generate(task.model, task.logits, prompts, max_new_tokens=12, stop=0, sampling=Sampling(temperature=0))
-        for prompt, written in zip(prompts, fast, strict=True):
+        fast = written(task, prompts, 12, Sampling(temperature=0))
+        for prompt, cached in zip(prompts, fast, strict=True):
             sequence = list(prompt)
             for _ in range(12):
                 hidden = task.model(torch.tensor(sequence), Layout.of([len(sequence)]))
-                token = int(task.logits(hidden[-1]).argmax())
+                token = int(task.head(hidden[-1]).argmax())
                 if token == 0:
                     break
                 sequence.append(token)
-            assert sequence[len(prompt) :] == written
+            assert sequence[len(prompt) :] == cached
 
 
 def test_a_prompt_is_continued_alike_alone_and_among_others():
     task = small_task()
-    options = {"max_new_tokens": 15, "stop": 0}
-    together = generate(task.model, task.logits, PROMPTS, sampling=Sampling(seed=5), **options)
-    alone = generate(task.model, task.logits, [PROMPTS[0]], sampling=Sampling(seed=5), **options)
+    together = written(task, PROMPTS, 15, Sampling(seed=5))
+    alone = written(task, [PROMPTS[0]], 15, Sampling(seed=5))
     assert together[0] == alone[0]
 
 

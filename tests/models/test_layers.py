@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from transformer_lab.models.heads import token_loss
-from transformer_lab.models.layers.feed_forward import GELU, SquaredReLU, SwiGLU
+from transformer_lab.models.layers.dropout import Dropout
+from transformer_lab.models.layers.feed_forward import GELU, GeGLU, ReLU, SquaredReLU, SwiGLU
 from transformer_lab.models.layers.norms import LayerNorm, RMSNorm
 from transformer_lab.models.layers.positions.alibi import Alibi, slopes
 from transformer_lab.models.layers.positions.rotary import Rotary
@@ -25,7 +26,7 @@ def test_layer_norm_makes_mean_zero_and_variance_one():
     torch.testing.assert_close(y.var(-1, correction=0), torch.ones(50), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("make", [GELU, SquaredReLU, SwiGLU])
+@pytest.mark.parametrize("make", [GELU, ReLU, SquaredReLU, SwiGLU, GeGLU])
 def test_feed_forwards_have_about_eight_d_squared_weights_and_treat_tokens_alone(make):
     layer = make(dim=96)
     assert sum(p.numel() for p in layer.parameters()) == pytest.approx(8 * 96 * 96, rel=0.02)
@@ -34,7 +35,7 @@ def test_feed_forwards_have_about_eight_d_squared_weights_and_treat_tokens_alone
 
 
 def test_rotary_scores_depend_on_the_distance_alone():
-    rotary = Rotary(dim=32, num_heads=2)
+    rotary = Rotary(dim=32, num_heads=2, causal=True)
     q, k = torch.randn(1, 2, 16), torch.randn(1, 2, 16)
 
     def score(query_place, key_place):
@@ -46,7 +47,7 @@ def test_rotary_scores_depend_on_the_distance_alone():
 
 
 def test_rotary_by_complex_numbers_is_the_rotation_of_the_paper():
-    rotary, x = Rotary(dim=8, num_heads=2, base=100.0), torch.randn(1, 2, 4)
+    rotary, x = Rotary(dim=8, num_heads=2, causal=True, base=100.0), torch.randn(1, 2, 4)
     turned, place = rotary.rotate(x, torch.tensor([3])), 3
     for pair, angle in enumerate((place * 1.0, place * 100.0 ** (-2 / 4))):
         a, b = x[0, :, 2 * pair], x[0, :, 2 * pair + 1]
@@ -55,7 +56,7 @@ def test_rotary_by_complex_numbers_is_the_rotation_of_the_paper():
 
 
 def test_sinusoidal_is_the_formula_of_the_paper():
-    table = Sinusoidal(dim=6, num_heads=1, scale=1.0).embed(torch.zeros(4, 6), torch.arange(4))
+    table = Sinusoidal(dim=6, num_heads=1, causal=True, scale=1.0).embed(torch.zeros(4, 6), torch.arange(4))
     for place in range(4):
         for i in range(3):
             angle = place / 10_000 ** (2 * i / 6)
@@ -66,19 +67,37 @@ def test_sinusoidal_is_the_formula_of_the_paper():
 def test_alibi_slopes_are_those_of_the_paper():
     torch.testing.assert_close(slopes(8), torch.tensor([2.0 ** -(i + 1) for i in range(8)]))
     assert len(set(slopes(12).tolist())) == 12
-    bias = Alibi(dim=8, num_heads=8).bias(torch.arange(3), torch.arange(3))
+    bias = Alibi(dim=8, num_heads=8, causal=True).bias(torch.arange(3), torch.arange(3))
     assert bias[0, 2].tolist() == [-1.0, -0.5, 0.0]
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_the_chunked_loss_is_cross_entropy_in_value_and_gradient(chunk, monkeypatch):
+def test_the_chunked_loss_is_cross_entropy_in_value_and_gradient(chunk, biased, smoothing, monkeypatch):
     monkeypatch.setattr("transformer_lab.models.heads.LOGITS_AT_ONCE", chunk * 11)
     hidden, weight = torch.randn(20, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
+    bias = torch.randn(11, requires_grad=True) if biased else None
+    parts = (hidden, weight, bias) if bias is not None else (hidden, weight)
     targets = torch.randint(11, (20,))
-    expected = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
-    wanted = torch.autograd.grad(expected * 0.3, (hidden, weight))
-    loss = token_loss(hidden, weight, targets)
+    logits = F.linear(hidden, weight, bias)
+    expected = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+    wanted = torch.autograd.grad(expected * 0.3, parts)
+    loss = token_loss(hidden, weight, targets, bias, smoothing)
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(torch.autograd.grad(loss * 0.3, (hidden, weight)), wanted)
+    torch.testing.assert_close(torch.autograd.grad(loss * 0.3, parts), wanted)
     with torch.no_grad():
-        torch.testing.assert_close(token_loss(hidden, weight, targets), expected)
+        torch.testing.assert_close(token_loss(hidden, weight, targets, bias, smoothing), expected)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(share):
+    dropout, x = Dropout(share), torch.ones(400, 1000, requires_grad=True)
+    y = dropout(x)
+    assert (y == 0).float().mean().item() == pytest.approx(share, abs=0.004)
+    assert y.mean().item() == pytest.approx(1, abs=0.01)
+    y.sum().backward()
+    assert torch.equal(x.grad, y)  # the gradient passes where the value does, scaled alike
+    rows, columns = (y == 0).float().mean(1), (y == 0).float().mean(0)
+    assert rows.std() < 0.03 and columns.std() < 0.05  # no pattern
+    assert torch.equal(dropout.eval()(x), x)

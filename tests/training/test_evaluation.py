@@ -1,4 +1,4 @@
-"""A pass over a split: every token counts once, however the split is cut into batches."""
+"""A pass over a split: every target counts once, however the split is cut into batches."""
 
 import math
 
@@ -6,45 +6,65 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import small_task
-from transformer_lab.data.sources.text import Text
+from tests.conftest import CELLS, corpus_for, small_task
 from transformer_lab.data.steps import Pass
-from transformer_lab.data.store import prepare
+from transformer_lab.layout import Layout
 from transformer_lab.training.evaluation import evaluate
 from transformer_lab.training.hardware import Hardware
 
 CPU = Hardware(accelerator="cpu", precision="fp32", compile=False, micro_batch_tokens=1)
+LENGTHS = np.random.default_rng(0).geometric(1 / 20, size=60).tolist()
 
 
-@pytest.fixture(scope="module")
-def corpus(corpus_folder, tmp_path_factory):
-    words = small_task().tokenizer
-    cache = tmp_path_factory.mktemp("cache")
-    store = prepare(Text(path=str(corpus_folder)), words, end=words.special("<eos>"), cache_dir=cache)
-    return store.splits["test"].head(5000)
+def passes(task, corpus, sizes):
+    return [Pass(packing=task.evaluation_packing(corpus), collate=task.collate, micro_batch_tokens=size)
+            for size in sizes]  # fmt: skip
 
 
-@pytest.mark.parametrize("packing", ["stream", "documents"])
-def test_metrics_do_not_depend_on_the_size_of_batches(corpus, packing):
-    task = small_task(f"task.packing={packing}")
-    found = [evaluate(task, Pass(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=size), CPU)
-             for size in (64, 200, 10**6)]  # fmt: skip
+@pytest.mark.parametrize("extra", [[], ["task.packing=documents"], ["task.stride=20"]], ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_metrics_do_not_depend_on_the_size_of_batches(cell, extra):
+    if extra and cell != "language_modeling":
+        pytest.skip("an option of language modelling")
+    task = small_task(*CELLS[cell], *extra)
+    corpus = corpus_for(task, LENGTHS)
+    found = [evaluate(task, batches, CPU) for batches in passes(task, corpus, (64, 400, 10**6))]
     for metrics in found[1:]:
         assert metrics == pytest.approx(found[0], rel=1e-6)
 
 
-def test_bits_per_byte_are_the_surprise_of_the_whole_text(corpus):
+def test_bits_per_byte_are_the_surprise_of_the_whole_text():
     task = small_task("task.context=100")
-    batches = Pass(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=100)
+    corpus = corpus_for(task, LENGTHS)
+    batches = passes(task, corpus, [100])[0]
     bits = 0.0
     with torch.no_grad():
-        for index in range(len(batches)):
-            batch = batches[index]
-            log_p = task.logits(task.model(batch.tokens, batch.layout)).log_softmax(-1)
-            bits -= log_p[torch.arange(len(batch.targets)), batch.targets].sum().item() / math.log(2)
-    text_bytes = sum(end - begin - 1 for begin, end in zip(corpus.offsets, corpus.offsets[1:], strict=False))
+        for batch in batches:
+            log_p = task.head(task.model(batch.tokens, batch.layout)).log_softmax(-1)
+            bits -= log_p[torch.arange(len(batch.wanted)), batch.wanted].sum().item() / math.log(2)
     metrics = evaluate(task, batches, CPU)
-    assert metrics["loss"] == pytest.approx(bits * math.log(2) / len(corpus.tokens), rel=1e-6)
-    # The cut corpus counts its bytes in proportion, which is exact up to the end tokens of its few documents.
-    assert metrics["bits_per_byte"] == pytest.approx(bits / text_bytes, rel=2e-3)
+    assert metrics["loss"] == pytest.approx(bits * math.log(2) / corpus.num_tokens, rel=1e-6)
+    assert metrics["bits_per_byte"] == pytest.approx(bits / corpus.text_bytes, rel=1e-6)
     assert metrics["perplexity"] == pytest.approx(np.exp(metrics["loss"]))
+
+
+def test_strided_evaluation_scores_each_token_once_with_its_context():
+    task = small_task("task.context=32", "task.stride=8")
+    corpus = corpus_for(task, [150])
+    tokens = torch.from_numpy(corpus["tokens"].values)
+    before = torch.cat([torch.tensor([task.end]), tokens[:-1]])
+    loss = 0.0
+    with torch.no_grad():
+        for place in range(150):
+            # The first window that reaches the token ends 32, 40, 48 … tokens into the text, the last one where it ends.
+            end = min(150, 32 + 8 * max(0, math.ceil((place + 1 - 32) / 8)))
+            begin = max(0, end - 32)
+            hidden = task.model(before[begin : place + 1], Layout.of([place + 1 - begin]))
+            loss -= task.head(hidden[-1]).log_softmax(-1)[tokens[place]].item()
+    found = evaluate(task, passes(task, corpus, [64])[0], CPU)
+    assert found["loss"] == pytest.approx(loss / 150, rel=1e-5)
+    whole = small_task("task.context=32", "task.stride=32")
+    blocks = small_task("task.context=32")
+    assert evaluate(whole, passes(whole, corpus, [64])[0], CPU)["loss"] != pytest.approx(
+        evaluate(blocks, passes(blocks, corpus, [64])[0], CPU)["loss"], rel=1e-3
+    )  # its last window is whole

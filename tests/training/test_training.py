@@ -1,79 +1,119 @@
 """What training computes: a loss per target however a step is split, and models that can learn at all."""
 
 import math
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CONFIGS, POSITIONS, settings, small_task
-from transformer_lab.build import build, build_task
-from transformer_lab.data.tokenizers import Bytes
-from transformer_lab.layout import Layout
-from transformer_lab.tasks.language_modeling import Batch
+from tests.conftest import (CELLS, CONFIGS, POSITIONS, VOCABULARY, WORDS, batch_for, corpus_for, settings,
+                            small_task)  # fmt: skip
+from transformer_lab.build import build, build_task, task_class
 
 KERNELS = ["reference", "sdpa"]
 LENGTHS = [40, 3, 17, 1, 33, 8, 25, 2]
+# What the loss of a model that knows nothing is, of each kind of loss.
+IGNORANT = {"tokens": math.log(VOCABULARY), "mlm": math.log(VOCABULARY), "nsp": math.log(2), "classes": math.log(2)}
 
 
-def batch_of(lengths, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(257, (2, sum(lengths)), generator=draw)
-    return Batch(tokens[0], tokens[1], Layout.of(lengths))
-
-
-def split(batch, groups):
-    """The sequences of a batch, dealt out into as many batches."""
-    lengths = batch.layout.lengths.tolist()
-    sequences = list(zip(batch.tokens.split(lengths), batch.targets.split(lengths), strict=True))
-    for part in (sequences[start::groups] for start in range(groups)):
-        tokens, targets = zip(*part, strict=True)
-        yield Batch(torch.cat(tokens), torch.cat(targets), Layout.of([len(t) for t in tokens]))
+def gradient(task, batches):
+    """Of a step in these micro-batches."""
+    task.zero_grad()
+    targets = Counter()
+    for batch in batches:
+        targets.update(batch.targets)
+    for batch in batches:
+        losses = task(batch).losses
+        parts = [loss / targets[name] for name, loss in losses.items() if targets[name]]
+        if parts:
+            torch.stack(parts).sum().backward()
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in task.parameters()]
 
 
 @pytest.mark.parametrize("groups", [2, 4, 8])
-def test_the_gradient_does_not_depend_on_the_micro_batches(groups):
-    task, whole = small_task().double(), batch_of(LENGTHS)
-    grads = []
-    for batches in ([whole], split(whole, groups)):
-        task.zero_grad()
-        for batch in batches:
-            (task(batch).loss / sum(LENGTHS)).backward()
-        grads.append([p.grad.clone() for p in task.parameters()])
-    for one, other in zip(*grads, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_gradient_does_not_depend_on_the_micro_batches(cell, groups):
+    task = small_task(*CELLS[cell]).double()
+    packing = task.packing(corpus_for(task, LENGTHS))
+    pieces = packing.pieces(np.arange(packing.num_units))
+    whole = task.collate(packing.corpus, pieces, 7)
+    parts = [task.collate(packing.corpus, some, 7) for some in np.array_split(pieces, groups) if len(some)]
+    assert len(parts) > 1
+    if cell == "mlm" and groups == 8:
+        assert min(part.targets["mlm"] for part in parts) == 0  # one micro-batch holds no target at all
+    for one, other in zip(gradient(task, [whole]), gradient(task, parts), strict=True):
+        assert (one - other).norm() <= 1e-6 * one.norm() + 1e-12
 
 
 @pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_first_loss_is_that_of_a_model_that_knows_nothing(cell, position):
+    torch.manual_seed(0)
+    config = settings(*CELLS[cell], f"position={position}", "model.num_layers=2", "model.dim=64")
+    task = build_task(config, WORDS, task_class(config).stand_in).eval()
+    batch = batch_for(task, [60] * 40)
+    with torch.no_grad():
+        for name, loss in task(batch).losses.items():
+            assert loss.item() / batch.targets[name] == pytest.approx(IGNORANT[name], rel=0.05)
+
+
 @pytest.mark.parametrize(
     "extra",
-    [[], ["task.tie_embeddings=true"], ["task.tie_embeddings=true", "model.dim=512"], ["model.residual_init=scaled"]],
+    [["task.tie_embeddings=true"], ["task.tie_embeddings=true", "model.dim=512"], ["model.residual_init=scaled"],
+     ["residual=post_norm", "model.residual_init=plain"], ["residual=sandwich_norm"]],
     ids=str,
-)
-def test_the_first_loss_is_the_logarithm_of_the_vocabulary(position, extra):
+)  # fmt: skip
+@pytest.mark.parametrize("task_name", ["language_modeling", "mlm_nsp", "translation"])
+def test_the_first_loss_does_not_depend_on_tying_width_or_norms(task_name, extra):
     torch.manual_seed(0)
-    config = settings(f"position={position}", "model.num_layers=2", *extra)
-    task = build_task(config, Bytes().train([], specials=["<eos>"]))
+    config = settings(f"task={task_name}", "model.num_layers=2", *extra)
+    task = build_task(config, WORDS, {}).eval()
+    batch = batch_for(task, [60] * 40)
     with torch.no_grad():
-        assert task(batch_of([256] * 4)).loss.item() / 1024 == pytest.approx(math.log(257), rel=0.05)
+        for name, loss in task(batch).losses.items():
+            assert loss.item() / batch.targets[name] == pytest.approx(IGNORANT[name], rel=0.05)
 
 
-@pytest.mark.parametrize("optimizer", [path.stem for path in (CONFIGS / "optimizer").glob("*.yaml")])
-@pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_one_batch_is_learned_by_heart(position, kernel, optimizer):
+def learns_by_heart(cell, *words):
+    """Whether the loss on one batch falls below 0.01 within 300 steps."""
     torch.manual_seed(0)
-    config = settings("model.dim=64", "model.num_layers=2", "task.context=64", f"position={position}",
-                      f"attention={kernel}", f"optimizer={optimizer}")  # fmt: skip
-    task = build_task(config, Bytes().train([], specials=["<eos>"]))
+    config = settings("model.dim=64", "model.num_layers=2", "task.context=64", *words, *CELLS[cell])
+    # Targets are to be learned as they are, and every time the same.
+    exact = {"label_smoothing", "dropout"} & config["task"].keys()
+    config["task"] |= dict.fromkeys(exact, 0.0)
+    task = build_task(config, WORDS, task_class(config).stand_in)
     updates = build(config["optimizer"], model=task)
-    batch = batch_of([32] * 4)
-    batch.targets[batch.layout.offsets[:-1].long()] = 7  # a first token alone does not tell what follows
+    batch = batch_for(task, [12] * 8)
+    if cell == "language_modeling":
+        batch.wanted[batch.layout.offsets[:-1].long()] = 7  # a first token alone does not tell what follows
+    loss = math.inf
     for _step in range(300):
-        outcome = task(batch)
-        loss = outcome.loss / outcome.targets
-        loss.backward()
+        losses = task(batch).losses
+        total = torch.stack([loss / batch.targets[name] for name, loss in losses.items()]).sum()
+        total.backward()
         updates.step()
         updates.zero_grad()
+        loss = total.item()
         if loss < 0.01:
             return
     pytest.fail(f"the loss is still {loss:.3f} after 300 steps")
+
+
+@pytest.mark.parametrize("optimizer", [path.stem for path in (CONFIGS / "optimizer").glob("*.yaml")])
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_batch_is_learned_by_heart(cell, optimizer):
+    learns_by_heart(cell, f"optimizer={optimizer}")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_one_batch_is_learned_by_heart_in_every_position_scheme(position, kernel):
+    learns_by_heart("language_modeling", f"position={position}", f"attention={kernel}")
+
+
+@pytest.mark.battery
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_every_cell_is_learned_by_heart_in_every_position_scheme(position, cell):
+    learns_by_heart(cell, f"position={position}")

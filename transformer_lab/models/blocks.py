@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.attention import Attention, Memory, Norm
 from transformer_lab.models.layers.cache import CrossCache, LayerCache
+from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.feed_forward import FeedForward
 from transformer_lab.models.layers.positions.base import Position
 
@@ -24,7 +25,7 @@ class Residual(nn.Module):
         super().__init__()
         self.norm = norm(dim=dim)
         self.layer = layer
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
         raise NotImplementedError

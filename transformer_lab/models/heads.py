@@ -11,6 +11,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from transformer_lab.layout import Layout
+from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.norms import LayerNorm
 
 # Logits held at a time: 4M floats are 16 MB, which stays near the caches of a CPU and is nothing to a GPU.
@@ -132,7 +133,7 @@ class SequenceHead(nn.Module):
         if self.pooler is not None:
             nn.init.normal_(self.pooler.weight, std=dim**-0.5)
             nn.init.zeros_(self.pooler.bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(dim, num_classes)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)

@@ -12,6 +12,7 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.blocks import Block, Residual
 from transformer_lab.models.layers.attention import Attention, CrossAttention, Kernel, Memory, Norm
 from transformer_lab.models.layers.cache import Cache, CrossCache, LayerCache
+from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.feed_forward import FeedForward
 from transformer_lab.models.layers.positions.base import Position
 
@@ -65,7 +66,7 @@ class Stack(nn.Module):
         near = self.position.local()
         self.local_position = near if near is not self.position else None
         self.embedding_norm = norm(dim=dim) if embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         sizes = {"dim": dim, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "bias": bias, "kernel": attention,
                  "norm": norm if qk_norm else None}  # fmt: skip
 

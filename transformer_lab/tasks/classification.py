@@ -166,11 +166,11 @@ class Classification(Task):
 
     def losses(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Of each text: (B,)."""
-        smoothing = self.label_smoothing if self.training else 0.0
+        smoothing, weights = self.label_smoothing if self.training else 0.0, self.weights.to(logits.dtype)
         if not self.multi_label:
-            return F.cross_entropy(logits, classes, self.weights, reduction="none", label_smoothing=smoothing)
-        wanted = classes * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(logits, wanted, self.weights, reduction="none").sum(1)
+            return F.cross_entropy(logits, classes, weights, reduction="none", label_smoothing=smoothing)
+        wanted = (classes * (1 - smoothing) + smoothing / 2).to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits, wanted, weights, reduction="none").sum(1)
 
     def forward(self, batch: TextBatch) -> Outcome:
         return Outcome({"classes": self.losses(self.logits(batch).float(), batch.classes).sum()})
