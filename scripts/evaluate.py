@@ -1,4 +1,4 @@
-"""How well a trained model does on a split: `python scripts/evaluate.py run=RUN_DIR`."""
+"""How well a trained model does on a split, or on a file of your own: `python scripts/evaluate.py run=RUN_DIR`."""
 
 import json
 from typing import Literal
@@ -10,6 +10,7 @@ def main(
     *,
     run: str,
     split: Literal["train", "validation", "test"] = "test",
+    file: str | None = None,
     hardware: Literal["auto", "cpu", "gpu"] = "auto",
     cache_dir: str | None = None,
     extensions: list[str] = [],  # noqa: B006 - never changed
@@ -18,16 +19,20 @@ def main(
 
     run: the folder of the run
     split: which split of the run's data
+    file: all of this file instead: text, or a table with the columns of the run's data
     hardware: auto takes the GPU if there is one
     cache_dir: where prepared data lie; by default where the run had them
     extensions: packages of your own that the run was trained with
     """
-    from transformer_lab.compose import evaluate_run, load_run
+    from transformer_lab.compose import evaluate_file, evaluate_run, load_run
 
     loaded = load_run(run, extensions)
     if cache_dir is not None:
         loaded.config["cache_dir"] = cache_dir
-    print(json.dumps({split: evaluate_run(loaded, split, hardware)}, indent=2))
+    if file is not None:
+        print(json.dumps({file: evaluate_file(loaded, file, hardware)}, indent=2))
+    else:
+        print(json.dumps({split: evaluate_run(loaded, split, hardware)}, indent=2))
 
 
 if __name__ == "__main__":

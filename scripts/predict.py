@@ -1,9 +1,13 @@
 """What a trained model makes of a text: `python scripts/predict.py run=RUN_DIR prompt="Return the"`."""
 
+import json as jsonlib
 import sys
 from pathlib import Path
+from typing import Any
 
+from transformer_lab.checks import unknown
 from transformer_lab.script import answer
+from transformer_lab.signatures import expected, live, shown
 
 
 def main(
@@ -12,47 +16,56 @@ def main(
     prompt: str | None = None,
     input: str | None = None,
     output: str | None = None,
-    num_samples: int = 1,
-    max_new_tokens: int | None = None,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
+    json: bool = False,
     extensions: list[str] = [],  # noqa: B006 - never changed
+    **options: Any,
 ) -> None:
-    """Continue a prompt, or every line of a file, with the best weights of a run.
+    """Let the best weights of a run continue, classify, translate or fill in a text, or every line of a file.
 
     run: the folder of the run
-    prompt: the text to continue; or
-    input: a file with one prompt a line; - reads them from the terminal or a pipe
+    prompt: the text; or
+    input: a file with one text a line; - reads them from the terminal or a pipe
     output: a file for the results, one line each (line breaks as \\\\n); by default they are printed
-    num_samples: how many continuations of each prompt
-    max_new_tokens: where a continuation ends that has not ended itself; by default 100, or half a context if less
-    temperature: 0 always takes the likeliest token, 1 samples as the model believes
-    top_k: sample among the k likeliest tokens only
-    top_p: sample among the likeliest tokens that together reach this probability
-    seed: fixes what is sampled
+    json: one JSON object a line instead of text, with all that the model has to say (probabilities, for instance)
     extensions: packages of your own that the run was trained with
+
+    Options of language modelling
+        num_samples, max_new_tokens, temperature (0.8; 0 takes the likeliest token), top_k, top_p, seed
+    Options of mlm_nsp, whose text has a <mask> in it
+        top (how many guesses for each mask)
     """
     if (prompt is None) == (input is None):
         raise ValueError("prompt: give either prompt=TEXT or input=FILE")
-    if num_samples < 1:
-        raise ValueError(f"num_samples: {num_samples} is too few; at least 1")
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise ValueError(f"output: there is no folder {Path(output).parent}")
-    prompts = [prompt] if prompt is not None else _lines(input)
+    lines = [prompt] if prompt is not None else _lines(input)
     from transformer_lab.compose import load_run
 
     task = load_run(run, extensions).task
-    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    asked = [text for text in prompts for _ in range(num_samples)]
-    texts = [text + more for text, more in zip(asked, task.predict(asked, seed=seed, **options), strict=True)]
-    if output is not None:
-        Path(output).write_text("".join(_on_one_line(text) + "\n" for text in texts), encoding="utf-8")
-    elif prompt is not None:
-        print("\n\n".join(texts))
+    _check(options, task)
+    found = task.predict(lines, **options)
+    if json:
+        texts = [jsonlib.dumps(one, ensure_ascii=False) for one in found]
     else:
-        print("".join(_on_one_line(text) + "\n" for text in texts), end="")
+        texts = [one["text"] for one in found]
+    if prompt is not None and output is None:
+        print(("\n" if json else "\n\n").join(texts))
+        return
+    written = "".join((text if json else _on_one_line(text)) + "\n" for text in texts)
+    if output is not None:
+        Path(output).write_text(written, encoding="utf-8")
+    else:
+        print(written, end="")
+
+
+def _check(options: dict[str, Any], task: Any) -> None:
+    """Raises ValueError for an option that the task's predictions do not have."""
+    taken = {name: x for name, x in live(task.predict).parameters.items() if name != "lines"}
+    for key, value in options.items():
+        if key not in taken:
+            raise ValueError(unknown(key, f"option of {task.name}'s predictions", taken, taken))
+        if want := expected(taken[key], value):
+            raise ValueError(f"{key}: expected {want}, found {shown(value)}")
 
 
 def _lines(name: str | None) -> list[str]:

@@ -14,6 +14,15 @@ OPTIONS = [path.relative_to(CONFIGS) for path in YAMLS if path.parent != CONFIGS
 NEEDED = {
     "data/text": ["data.path=README.md"],
     "data/hub": ["data.dataset=nobody/nothing"],
+    "data/labeled": ["task=classification", "data.path=table.tsv"],
+    "data/parallel": ["task=translation", "data.path=table.tsv", "data.source=en", "data.target=de"],
+    "data/hub_labeled": ["task=classification", "data.dataset=nobody/nothing"],
+    "data/hub_parallel": ["task=translation", "data.dataset=nobody/nothing", "data.source=en", "data.target=de"],
+    **{f"data/{name}": ["task=classification"] for name in
+       ("sst2", "ag_news", "imdb", "trec", "docstring_libraries")},
+    **{f"data/{name}": ["task=translation"] for name in ("multi30k", "wmt14", "opus_books", "tatoeba", "phrases")},
+    "model/encoder": ["task=mlm_nsp"],
+    "model/seq2seq": ["task=translation"],
     "tokenizer/file": ["tokenizer.path=README.md"],
     "experiment/tinyshakespeare": ["data.path=README.md"],
 }
@@ -23,8 +32,10 @@ NEEDS_CUDA = {"hardware/gpu", "attention/varlen", "attention/flex"}
 
 
 @pytest.mark.parametrize("option", [str(path.with_suffix("")) for path in OPTIONS])
-def test_every_option_builds(option, monkeypatch):
-    monkeypatch.chdir(CONFIGS.parent)
+def test_every_option_builds(option, monkeypatch, tmp_path):
+    for name in ("README.md", "table.tsv"):
+        (tmp_path / name).write_text("text\tlabel\ten\tde\n")
+    monkeypatch.chdir(tmp_path)
     group, _, name = option.partition("/")
     config = settings(f"{group}={name}", *NEEDED.get(option, []))
     if option in NEEDS_CUDA and not torch.cuda.is_available():

@@ -165,7 +165,7 @@ def test_an_epoch_holds_every_token_once(corpus_folder, tmp_path):
     done = call("train.py", *words, "validate_every_steps=7", "schedule=constant", "run_dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (store,) = (tmp_path / "outputs" / "cache").glob("store-*")
-    tokens = (store / "train.tokens").stat().st_size // 2  # 16 bits each
+    tokens = (store / "train.tokens.values").stat().st_size // 2  # 16 bits each
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["tokens"] == 2 * tokens
 
 

@@ -13,15 +13,19 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from transformer_lab import checks
 from transformer_lab.build import Section, build, build_task, kernel_name, task_class
-from transformer_lab.data.examples import Split
+from transformer_lab.data.examples import Document, LabeledText, Pair, Split
 from transformer_lab.data.module import DataModule, Stretch
 from transformer_lab.data.plan import Plan
 from transformer_lab.data.sources.base import Source
+from transformer_lab.data.sources.labeled import Labeled
+from transformer_lab.data.sources.parallel import Parallel
+from transformer_lab.data.sources.text import Text
 from transformer_lab.data.steps import Pass, Steps
 from transformer_lab.data.store import Corpus, Store, build_beside, fingerprint, prepare
 from transformer_lab.data.tokenizers import File, Recipe, Tokenizer
 from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
 from transformer_lab.runs import best_checkpoint, conclude, open_run, refuse_unwritable, restore, run_folder
+from transformer_lab.signatures import live
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
@@ -38,6 +42,8 @@ log = logging.getLogger(__name__)
 FREE = {"run_dir", "resume", "name", "max_steps", "max_epochs", "max_tokens", "max_minutes", "hardware", "attention",
         "log_every_steps", "checkpoint", "cache_dir", "extensions", "callbacks", "data", "tokenizer", "preview",
         "allow_overlap"}  # fmt: skip
+# What reads a file of examples of each kind.
+FILES: dict[type, type[Source]] = {Document: Text, LabeledText: Labeled, Pair: Parallel}
 MOST_SHARED = 0.01  # share of a split that may stand in another one by accident
 
 
@@ -126,7 +132,7 @@ def train(
     learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
     tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
     metrics = conclude(folder, progress, tested)
-    run_log.say(words_after(metrics, folder))
+    run_log.say(words_after(metrics, folder, learner.prompt))
     return metrics
 
 
@@ -287,13 +293,28 @@ def load_run(run: str, extensions: list[str]) -> LoadedRun:
 
 def evaluate_run(run: LoadedRun, split: Split, accelerator: str) -> dict[str, float]:
     """The metrics of a loaded run on a split of its data."""
-    task, config = run.task, run.config
-    machine: Hardware = build(config["hardware"] | {"accelerator": accelerator, "precision": "auto", "compile": False})
-    store = prepare_store(config, build(config["data"]), task.tokenizer, task)
+    store = prepare_store(run.config, build(run.config["data"]), run.task.tokenizer, run.task)
     if store.text_hash != run.text:
         log.warning("The data are no longer those of the run: this split may hold text that it was trained on")
     if split not in store.splits:
         raise ValueError(f"split: the run's data have no {split} split; one of {', '.join(store.splits)}")
-    packing = task.evaluation_packing(store.splits[split])
-    batches = Pass(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens)
-    return evaluate(task, batches, machine)
+    return _evaluate(run, store.splits[split], accelerator)
+
+
+def evaluate_file(run: LoadedRun, file: str, accelerator: str) -> dict[str, float]:
+    """The metrics of a loaded run on all of a file, read as the run's own data are where they come from files."""
+    own = run.config["data"]
+    reader = FILES[run.task.example_type]
+    section = {"_target_": f"{reader.__module__}.{reader.__name__}"}
+    section |= {key: own[key] for key in live(reader).parameters if key in own}
+    section |= {"path": file, "validation_path": None, "test_path": None, "validation": 0.0, "test": 0.0}
+    store = prepare(build(section), run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
+    return _evaluate(run, store.splits["train"], accelerator)
+
+
+def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> dict[str, float]:
+    task, hardware = run.task, run.config["hardware"]
+    machine: Hardware = build(hardware | {"accelerator": accelerator, "precision": "auto", "compile": False})
+    packing = task.evaluation_packing(corpus)
+    return evaluate(task, Pass(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens),
+                    machine)  # fmt: skip

@@ -70,7 +70,7 @@ def facts_before(task: Task, loaders: DataModule, budget: Budget, machine: Hardw
     return facts
 
 
-def words_after(metrics: dict[str, Any], folder: Path) -> str:
+def words_after(metrics: dict[str, Any], folder: Path, prompt: str) -> str:
     """What a run has shown, where it lies, and what to try next."""
     lines = [f"{split}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics[split].items())
              for split in ("validation", "test") if metrics.get(split)]  # fmt: skip
@@ -79,7 +79,7 @@ def words_after(metrics: dict[str, Any], folder: Path) -> str:
     )
     lines.append(f"run: {folder}")
     lines.append("next:")
-    lines.append(f'  python scripts/predict.py run={folder} prompt="Return the"')
+    lines.append(f'  python scripts/predict.py run={folder} prompt="{prompt}"')
     lines.append(f"  python scripts/evaluate.py run={folder}" + ("" if "test" in metrics else " split=validation"))
     lines.append("  tensorboard --logdir outputs")
     return "\n".join(lines)

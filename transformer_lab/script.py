@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from transformer_lab.checks import fail, full_error, unknown
+from transformer_lab.checks import fail, full_error, nearest, unknown
 from transformer_lab.signatures import expected, live, shown
 
 
@@ -25,7 +25,7 @@ def arguments(function: Callable[..., Any], argv: list[str]) -> dict[str, Any]:
         parameter = taken.parameters.get(name)
         if not equals:
             found.append(f"{word}: expected key=value")
-        elif parameter is None and not taken.open:
+        elif parameter is None and (not taken.open or nearest(key, taken.parameters)):
             found.append(unknown(key, "argument", taken.parameters, taken.parameters))
         else:
             # Where text is wanted, it is taken as it stands: `prompt=5`, `prompt="Once: a # b "`.
@@ -69,8 +69,11 @@ def _usage(function: Callable[..., Any]) -> str:
     """The docstring; what it says of an argument, as `name: text`, stands beside it."""
     text = inspect.getdoc(function) or ""
     about = dict(re.findall(r"^(\w+): (.+)$", text, re.M))
+    rest = re.split(r"^\w+: .+\n?", text, flags=re.M)[-1].rstrip()
     lines = [f"Usage: python {sys.argv[0]} KEY=VALUE …", "", re.split(r"\n+\w+: ", text)[0], ""]
     for x in inspect.signature(function).parameters.values():
+        if x.kind is x.VAR_KEYWORD:  # the docstring says what they are
+            continue
         default = "…" if x.default is x.empty else shown(x.default)
         lines.append(f"    {f'{x.name}={default}':27} {about.get(x.name, '')}".rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, *([rest] if rest else [])])

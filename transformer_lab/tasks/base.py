@@ -30,6 +30,7 @@ class Task(nn.Module):
     model_types: ClassVar[tuple[type[nn.Module], ...]]  # the models it can train; the first is its default
     example_type: ClassVar[type]  # what its data source must give
     specials: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have
+    prompt: ClassVar[str]  # something to try a trained model with
     stand_in: ClassVar[dict[str, Any]] = {}  # what `learn` might return: to rehearse a build without data
 
     model: Any

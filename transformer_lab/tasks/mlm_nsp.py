@@ -95,6 +95,7 @@ class MLMNSP(Task):
     model_types = (Encoder,)
     example_type = Document
     specials = (BEGIN, END, MASK)
+    prompt = "Return the <mask> of the list."
 
     def __init__(self, *, model: Encoder, tokenizer: Tokenizer, name: str, context: int, mask_share: float = 0.15,
                  whole_words: bool = False, sentence_task: SentenceTask = "next", variants: int = 1,

@@ -99,6 +99,7 @@ class Translation(Task):
     model_types = (Seq2Seq, Decoder)
     example_type = Pair
     specials = (END, BETWEEN)
+    prompt = "Monday, March 3"
 
     def __init__(self, *, model: Seq2Seq | Decoder, tokenizer: Tokenizer, name: str, context: int,
                  label_smoothing: float = 0.0, tie_embeddings: bool = True, beam_size: int = 1,

@@ -8,7 +8,8 @@ import platform
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from importlib import metadata
@@ -16,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.data.examples import Document, Split
+from transformer_lab.data.examples import Document, Example, Split
 from transformer_lab.data.sources.base import Cut, Source, no_such_name
 
 log = logging.getLogger(__name__)
@@ -25,24 +26,24 @@ FILES_AT_ONCE = 128  # of one worker: enough to hide its start of some 30 ms
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
 
 
-class Docstrings(Source):
-    """Each docstring is a document; what occurs twice is read once."""
+class PackageDocstrings(Source):
+    """Finds the docstrings of packages, without importing these; a subclass makes its examples of them."""
 
-    example_type = Document
+    name: str  # in the signature
 
     def __init__(self, *, packages: list[str], validation: float = 0.05, test: float = 0.05) -> None:
         if not packages:
             raise ValueError("data.packages is empty: name a package, for instance stdlib")
         self.cut = Cut(validation=validation, test=test)
         self.roots = {package: _roots(package) for package in packages}
-        self._read: list[Document] | None = None  # scanning costs seconds and is asked for more than once
+        self._read: Sequence[Example] | None = None  # scanning costs seconds and is asked for more than once
 
     def signature(self) -> dict[str, Any]:
         packages = {}
         for package, files in self.files.items():
             packages[package] = [_version(package), len(files), sum(os.stat(file).st_size for file in files)]
         return {
-            "source": "docstrings",
+            "source": self.name,
             "python": platform.python_version(),
             "packages": packages,
             "validation": self.cut.validation,
@@ -57,26 +58,43 @@ class Docstrings(Source):
             found[package] = [file for root in roots for file in _python_files(root)]
         return found
 
-    def read(self) -> Iterator[tuple[Split, Document]]:
+    def read(self) -> Iterator[tuple[Split, Any]]:
         if self._read is None:
-            self._read = self._scan()
+            self._read = self.examples(self._scan())
         yield from self.cut(lambda: self._read or [])
 
-    def _scan(self) -> list[Document]:
-        files = [file for found in self.files.values() for file in found]
-        groups = [files[i : i + FILES_AT_ONCE] for i in range(0, len(files), FILES_AT_ONCE)]
-        texts: dict[str, None] = {}  # a set that keeps the order
+    @abstractmethod
+    def examples(self, found: Iterable[tuple[str, str]]) -> Sequence[Example]:
+        """Made of all docstrings, each with its package, in a fixed order."""
+
+    def _scan(self) -> Iterable[tuple[str, str]]:
+        groups = [
+            (package, files[i : i + FILES_AT_ONCE])
+            for package, files in self.files.items()
+            for i in range(0, len(files), FILES_AT_ONCE)
+        ]
+        read, total = 0, sum(len(files) for _, files in groups)
+        found: dict[tuple[str, str], None] = {}  # a set that keeps the order
         with ThreadPoolExecutor(_cores()) as pool:
-            for done, found in enumerate(pool.map(_docstrings, groups), 1):
-                texts.update(dict.fromkeys(text for text in found if len(text) >= SHORTEST))
+            scanned = pool.map(_docstrings, [files for _, files in groups])
+            for done, ((package, files), texts) in enumerate(zip(groups, scanned, strict=True), 1):
+                found.update(dict.fromkeys((package, text) for text in texts if len(text) >= SHORTEST))
+                read += len(files)
                 if done % 8 == 0 or done == len(groups):
-                    read = min(done * FILES_AT_ONCE, len(files))
-                    log.info(
-                        "Docstrings: %s of %s files, %s docstrings", f"{read:,}", f"{len(files):,}", f"{len(texts):,}"
-                    )
-        if not texts:
+                    log.info("Docstrings: %s of %s files, %s docstrings", f"{read:,}", f"{total:,}", f"{len(found):,}")
+        if not found:
             raise ValueError(f"data.packages={','.join(self.roots)}: not one docstring of {SHORTEST} characters in it")
-        return [Document(text) for text in texts]
+        return found
+
+
+class Docstrings(PackageDocstrings):
+    """Each docstring is a document; what occurs twice is read once."""
+
+    name = "docstrings"
+    example_type = Document
+
+    def examples(self, found: Iterable[tuple[str, str]]) -> Sequence[Document]:
+        return [Document(text) for text in dict.fromkeys(text for _, text in found)]
 
 
 def _docstrings(files: list[str]) -> list[str]:

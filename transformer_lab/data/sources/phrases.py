@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import babel
-from babel import Locale, dates, numbers, units
+from babel import Locale, UnknownLocaleError, dates, numbers, units
 from babel.languages import get_official_languages
 from babel.lists import format_list
 from babel.localedata import locale_identifiers
@@ -24,18 +24,18 @@ Form = Callable[[Any], Phrase]  # a way to say any day, any amount, …
 
 PATIENCE = 20_000  # phrases in a row that were there already: then the languages have no more of them
 LACKS = (LookupError, AttributeError, TypeError, ValueError, NotImplementedError)  # Babel's ways to say: no such word
-# What is common, in the order of how often it is drawn; whatever else the CLDR knows comes behind it.
+# What is common, in the order of how often it is drawn. Other territories, languages, currencies follow.
 TERRITORIES = "DE FR US GB IT ES AT CH CN JP IN BR CA PL NL BE SE NO DK FI PT GR TR RU UA IE CZ HU AU NZ MX AR EG ZA KR"
 LANGUAGES = "en de fr es it zh ja pt ru ar hi nl pl tr sv da nb fi el cs hu ro uk ko fa he th vi id la bn sr hr sk bg"
 CURRENCIES = "EUR USD GBP CHF JPY CNY INR CAD AUD SEK NOK DKK PLN CZK HUF TRY RUB BRL MXN KRW ZAR NZD UAH EGP ILS"
 UNITS = """length-kilometer length-meter mass-kilogram duration-hour duration-minute volume-liter duration-day mass-gram
     length-centimeter duration-week duration-month duration-year duration-second temperature-celsius area-square-meter
     length-mile length-foot length-inch length-millimeter mass-tonne mass-pound volume-milliliter area-square-kilometer
-    area-hectare volume-cubic-meter speed-kilometer-per-hour speed-mile-per-hour digital-gigabyte digital-megabyte
-    power-watt power-kilowatt energy-kilowatt-hour energy-kilocalorie energy-joule electric-volt electric-ampere
-    frequency-hertz pressure-bar temperature-fahrenheit angle-degree volume-cup volume-gallon volume-teaspoon mass-ounce
-    digital-byte graphics-pixel length-yard length-light-year duration-century duration-decade area-acre volume-barrel"""
-MOVED = "length-kilometer volume-liter length-meter mass-kilogram digital-megabyte length-mile mass-gram"  # in a time
+    area-hectare volume-cubic-meter digital-gigabyte digital-megabyte power-watt power-kilowatt energy-kilowatt-hour
+    energy-kilocalorie energy-joule electric-volt electric-ampere frequency-hertz pressure-bar temperature-fahrenheit
+    angle-degree area-acre volume-gallon volume-teaspoon volume-cup digital-byte graphics-pixel length-yard
+    length-light-year mass-ounce volume-barrel duration-decade duration-century"""
+MOVED = "length-kilometer volume-liter length-meter mass-kilogram digital-megabyte length-mile mass-gram"
 PRICED = "mass-kilogram volume-liter duration-hour duration-month area-square-meter duration-day length-meter"
 SPANS = "year month week day hour minute second"
 LENGTHS = ("long", "short")
@@ -107,8 +107,8 @@ class Words:
         self.territories = self.names(partial(_entry, "territories"), territories)
         self.tongues = self.names(partial(_entry, "languages"), tongues)
         self.currencies = self.names(partial(_entry, "currencies"), currencies)
-        self.weekdays = self.names(_weekday, range(7))
-        self.month_names = self.names(_month, range(1, 13))
+        self.weekdays = self.names(partial(_calendar, dates.get_day_names), range(7))
+        self.month_names = self.names(partial(_calendar, dates.get_month_names), range(1, 13))
         days = [datetime(2024, month, day) for month in range(1, 13) for day in (5, 17, 28)]
         self.days = self.forms(_date, product(DAYS.split()), days)
         self.months = self.forms(_date, product(MONTHS.split()), days)
@@ -124,9 +124,9 @@ class Words:
         self.rates = self.forms(_rate, pace, (1, 2, 5))
         self.money = self.forms(_money, product(currencies, ("name", "standard")), (1, 2, 5, Decimal("1.5")))
         letters: list[Phrase] = [partial(_same, letter) for letter in "ABCD"]
-        self.prices = self.forms(_per, product(PRICED.split(), LENGTHS), letters)
+        self.prices = self.forms(_price, product(PRICED.split(), LENGTHS), letters)
         self.lists = self.forms(_list, product(("standard", "or")), [letters[:2], letters[:3], letters])
-        self.pairs = self.forms(_list, product(("standard", "or", "unit")), [letters[:2]])
+        self.couples = self.forms(_list, product(("standard", "or", "unit")), [letters[:2]])
         self.kinds = [(weight, kind) for weight, kind in KINDS if self.has(kind)]
 
     def names(self, say: Callable[[Any, Locale], str], codes: Iterable[Any]) -> list[Phrase]:
@@ -156,13 +156,16 @@ class Words:
 
     def has(self, kind: "Kind") -> bool:
         try:
-            return all(self.say(kind(self, Dice("a try"))))
+            self.say(kind(self, Dice("a try")))
         except LACKS:
             return False
+        return True
 
     def say(self, phrase: Phrase) -> tuple[str, str]:
         """In both languages, with a plain space for each of the narrow and unbreakable ones."""
         source, target = (" ".join(phrase(language).split()) for language in self.languages)
+        if not source or not target:
+            raise LookupError("one of the languages has no words for it")
         return source, target
 
     def compose(self, dice: "Dice") -> tuple[str, str]:
@@ -235,24 +238,29 @@ KINDS: tuple[tuple[int, Kind], ...] = (  # with how often each is drawn
     (1, lambda words, dice: dice.pick(words.lists)(dice.several(words.month_names))),
     (3, lambda words, dice: dice.pick(words.lists)([form(dice.amount()) for form in dice.several(words.amounts)])),
     (2, lambda words, dice: dice.pick(words.lists)([form(dice.whole(60)) for form in dice.several(words.spans)])),
-    (4, lambda words, dice: dice.pick(words.pairs)([form(dice.whole(30)) for form in dice.neighbors(words.durations)])),
+    (
+        4,
+        lambda words, dice: dice.pick(words.couples)(
+            [form(dice.whole(30)) for form in dice.neighbors(words.durations)]
+        ),
+    ),
 )
 
 
 def _language(option: str, name: str) -> Locale:
-    known = set(locale_identifiers()) - {"root"}
-    if (code := name.replace("-", "_")) in known:
-        return Locale.parse(code)
-    near = [other for other in known if other[0] == code[:1]]  # the first letter is seldom what was mistyped
-    raise no_such_name(option, name, near or known, "not a language of the CLDR")
+    try:
+        return Locale.parse(name.replace("-", "_"))
+    except (ValueError, UnknownLocaleError):
+        known = locale_identifiers()
+        near = [other for other in known if other[0] == name[:1]]  # the first letter is seldom what was mistyped
+        raise no_such_name(option, name, near or known, "not a language code of the CLDR") from None
 
 
 def _codes(language: Locale) -> tuple[list[str], list[str], list[str]]:
     """Territories, their official languages, and the currencies that pay there."""
-    spoken = {
-        code: get_official_languages(code, regional=True, de_facto=True) for code in map(str, language.territories)
-    }
-    territories = [code for code, tongues in spoken.items() if tongues]  # no continents, no codes for tests
+    places = [str(code) for code in language.territories]
+    spoken = {code: get_official_languages(code, regional=True, de_facto=True) for code in places}
+    territories = [code for code in places if spoken[code]]  # no continents, no codes for tests
     tongues = {tongue for code in territories for tongue in spoken[code]}
     # A fixed day: what is paid with today would make other phrases tomorrow.
     currencies = {money for code in territories for money in numbers.get_territory_currencies(code, date(2025, 1, 1))}
@@ -275,12 +283,8 @@ def _entry(table: str, code: str, language: Locale) -> str:
     return getattr(language, table)[code]
 
 
-def _weekday(number: int, language: Locale) -> str:
-    return dates.get_day_names("wide", "stand-alone", language)[number]
-
-
-def _month(number: int, language: Locale) -> str:
-    return dates.get_month_names("wide", "stand-alone", language)[number]
+def _calendar(names: Callable[..., Any], number: int, language: Locale) -> str:
+    return names("wide", "stand-alone", language)[number]
 
 
 def _date(day: datetime, form: Any, language: Locale) -> str:
@@ -316,16 +320,27 @@ def _span(number: int, unit: Any, length: Any, language: Locale) -> str:
     return dates.format_timedelta(seconds, unit, never, add_direction=True, format=length, locale=language)
 
 
-def _amount(number: float | Decimal, unit: str, length: Any, language: Locale) -> str:
-    return units.format_unit(number, unit, length, locale=language)
+def _amount(number: float | Decimal, unit: str, length: str, language: Locale) -> str:
+    return _worded(partial(units.format_unit, number, unit, locale=language), length, unit)
 
 
-def _rate(number: float | Decimal, unit: str, per: str, length: Any, language: Locale) -> str:
-    return units.format_compound_unit(number, unit, denominator_unit=per, length=length, locale=language) or ""
+def _rate(number: float | Decimal, unit: str, per: str, length: str, language: Locale) -> str:
+    say = partial(units.format_compound_unit, number, unit, denominator_unit=per, locale=language)
+    return _worded(say, length, unit, per, "-per-")
 
 
-def _per(price: Phrase, unit: str, length: Any, language: Locale) -> str:
-    return units.format_compound_unit(price(language), denominator_unit=unit, length=length, locale=language) or ""
+def _price(price: Phrase, unit: str, length: str, language: Locale) -> str:
+    say = partial(units.format_compound_unit, price(language), denominator_unit=unit, locale=language)
+    return _worded(say, length, unit)
+
+
+def _worded(say: Callable[..., str | None], length: str, *codes: str) -> str:
+    """Where a language has no long word, Babel writes a code, and the CLDR means the short word to be used."""
+    for words in (length, "short"):
+        said = say(length=words)
+        if said and not any(code in said for code in codes):
+            return said
+    raise LookupError(codes)
 
 
 def _money(number: int | Decimal, currency: str, kind: Any, language: Locale) -> str:
