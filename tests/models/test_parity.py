@@ -1,4 +1,4 @@
-"""With weights copied in, a decoder computes what the reference libraries' models compute; presets are full size."""
+"""With weights copied in, models compute what the reference library's compute; presets have their published size."""
 
 import random
 
@@ -6,12 +6,38 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.conftest import settings
-from transformer_lab.build import build_task, recipe
-from transformer_lab.data.tokenizers import Bytes
+from tests.conftest import VOCABULARY, WORDS, settings
+from transformer_lab.build import build_task, task_class
 from transformer_lab.layout import Layout
 
 SHAPES = 20
+# Parameters as published by the models' authors; of `transformer` by the sizes in the paper, with 37,000 tokens.
+PUBLISHED = {
+    "gpt2": 124_439_808,
+    "llama": 6_738_415_616,
+    "bert": 110_106_428,
+    "modernbert": 149_655_232,
+    "transformer": 63_082_496,
+    "t5": 222_903_552,
+}
+
+
+class Words:
+    """As much of a tokenizer as a model's size depends on."""
+
+    def __init__(self, vocab_size):
+        self.vocab_size, self.ordinary, self.continues = vocab_size, None, None
+
+    def special(self, name):
+        return 0
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_a_preset_has_as_many_parameters_as_the_published_model(preset):
+    config = settings(f"experiment={preset}")
+    with torch.device("meta"):
+        task = build_task(config, Words(config["tokenizer"]["vocab_size"]), task_class(config).stand_in)
+    assert sum(p.numel() for p in task.parameters()) == PUBLISHED[preset]
 
 
 def shapes(seed):
@@ -22,24 +48,56 @@ def shapes(seed):
     return sizes, [draw.randint(1, 24) for _ in range(draw.randint(1, 5))]
 
 
-def compare(task, theirs, lengths, pairs):
-    """Logits of all sequences, and the gradients of the parameter pairs (ours, theirs as ours would be laid out)."""
-    tokens = torch.randint(257, (sum(lengths),))
-    ours = task.logits(task.model(tokens, Layout.of(lengths)))
-    expected = torch.cat([theirs(part[None]).logits[0] for part in tokens.split(lengths)])
-    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
-    targets = torch.randint(257, (sum(lengths),))
-    F.cross_entropy(ours, targets).backward()
-    F.cross_entropy(expected, targets).backward()
-    for parameter, grad in pairs():
-        assert (parameter.grad - grad).norm() <= 1e-4 * grad.norm() + 1e-8
-
-
 def task_of(words, sizes):
     torch.manual_seed(0)
     size = [f"model.dim={sizes['dim']}", f"model.num_layers={sizes['layers']}", f"model.num_heads={sizes['heads']}"]
     config = settings(*words, *size, "task.context=64", "model.dropout=0")
-    return build_task(config, Bytes().train([], specials=["<eos>"]))
+    return build_task(config, WORDS, {})
+
+
+def copied(task, theirs, pairs):
+    """Give them random weights, and ours the same; returns the pairs (ours, theirs, how theirs are laid out here)."""
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    found = [(ours, other, *(how or [lambda x: x])) for ours, other, *how in pairs]
+    with torch.no_grad():
+        for ours, other, layout, *_ in found:
+            ours.copy_(layout(other))
+    task.eval(), theirs.eval()
+    return found
+
+
+def agree(task, ours, expected, found):
+    """Logits, and the gradients of all parameters."""
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+    targets = torch.randint(ours.shape[1], (len(ours),))
+    F.cross_entropy(ours, targets).backward()
+    F.cross_entropy(expected, targets).backward()
+    sums = {}  # of several parameters of theirs that are one of ours
+    for parameter, other, layout, *of_gradient in found:
+        grad = (of_gradient or [layout])[0](other.grad)
+        sums[parameter] = sums.get(parameter, 0) + grad
+    for parameter, grad in sums.items():
+        assert (parameter.grad - grad).norm() <= 1e-4 * grad.norm() + 1e-8
+    assert {id(parameter) for parameter in sums} == {id(parameter) for parameter in task.parameters()}
+
+
+def check(task, theirs, lengths, pairs):
+    """A language model against theirs, on packed sequences."""
+    found = copied(task, theirs, pairs())
+    tokens = torch.randint(VOCABULARY, (sum(lengths),))
+    ours = task.head(task.model(tokens, Layout.of(lengths)))
+    agree(task, ours, torch.cat([theirs(part[None]).logits[0] for part in tokens.split(lengths)]), found)
+
+
+def both(ours, theirs):
+    yield ours.weight, theirs.weight
+    yield ours.bias, theirs.bias
+
+
+def halves(head_dim):
+    """Channels i and i + K/2 of a head turn together there; here neighbours do."""
+    return lambda x: x.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
 
 
 @pytest.mark.parametrize("seed", range(SHAPES))
@@ -49,27 +107,25 @@ def test_gpt2(seed):
     task = task_of(["experiment=gpt2", "position.max_length=64"], sizes)
     theirs = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            vocab_size=257, n_positions=64, n_embd=sizes["dim"], n_layer=sizes["layers"], n_head=sizes["heads"],
+            vocab_size=VOCABULARY, n_positions=64, n_embd=sizes["dim"], n_layer=sizes["layers"], n_head=sizes["heads"],
             resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
         )
     )  # fmt: skip
 
     def pairs():
         """Ours, and theirs: a matrix there is the transpose, and query, key and value are one."""
-        theirs_t, model = theirs.transformer, task.model
-        yield model.embedding.weight, theirs_t.wte.weight
-        yield model.position.table.weight, theirs_t.wpe.weight
-        yield from both(model.norm, theirs_t.ln_f)
-        for block, other in zip(model.blocks, theirs_t.h, strict=True):
-            yield from both(block.attention_norm, other.ln_1)
-            yield from both(block.feed_forward_norm, other.ln_2)
-            attention = block.attention
+        inner, model, dim = theirs.transformer, task.model, sizes["dim"]
+        yield model.embedding.weight, inner.wte.weight
+        yield model.position.table.weight, inner.wpe.weight
+        yield from both(model.norm, inner.ln_f)
+        for block, other in zip(model.blocks, inner.h, strict=True):
+            yield from both(block.attention.norm, other.ln_1)
+            yield from both(block.feed_forward.norm, other.ln_2)
+            attention, feed_forward = block.attention.layer, block.feed_forward.layer
             for index, part in enumerate((attention.query, attention.key, attention.value)):
-                dim = sizes["dim"]
                 rows = slice(index * dim, (index + 1) * dim)
                 yield part.weight, other.attn.c_attn.weight, lambda x, rows=rows: x.T[rows]
                 yield part.bias, other.attn.c_attn.bias, lambda x, rows=rows: x[rows]
-            feed_forward = block.feed_forward
             for part, conv in ((attention.out, other.attn.c_proj), (feed_forward.up, other.mlp.c_fc),
                                (feed_forward.down, other.mlp.c_proj)):  # fmt: skip
                 yield part.weight, conv.weight, lambda x: x.T
@@ -82,61 +138,161 @@ def test_gpt2(seed):
 def test_llama(seed):
     transformers = pytest.importorskip("transformers")
     sizes, lengths = shapes(seed)
-    hidden, head_dim = 3 * sizes["dim"], sizes["dim"] // sizes["heads"]
+    hidden, turned = 3 * sizes["dim"], halves(sizes["dim"] // sizes["heads"])
     words = ["experiment=llama", f"feed_forward.hidden_dim={hidden}", f"model.num_kv_heads={sizes['kv_heads']}"]
     task = task_of(words, sizes)
     theirs = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
-            vocab_size=257, hidden_size=sizes["dim"], intermediate_size=hidden, num_hidden_layers=sizes["layers"],
-            num_attention_heads=sizes["heads"], num_key_value_heads=sizes["kv_heads"], max_position_embeddings=64,
+            vocab_size=VOCABULARY, hidden_size=sizes["dim"], intermediate_size=hidden,
+            num_hidden_layers=sizes["layers"], num_attention_heads=sizes["heads"],
+            num_key_value_heads=sizes["kv_heads"], max_position_embeddings=64,
         )
     )  # fmt: skip
-
-    def interleaved(x):
-        """Channels i and i + K/2 of a head turn together there; here neighbours do."""
-        return x.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
 
     def pairs():
         yield task.model.embedding.weight, theirs.model.embed_tokens.weight
         yield task.head.weight, theirs.lm_head.weight
         yield task.model.norm.weight, theirs.model.norm.weight
         for block, other in zip(task.model.blocks, theirs.model.layers, strict=True):
-            yield block.attention_norm.weight, other.input_layernorm.weight
-            yield block.feed_forward_norm.weight, other.post_attention_layernorm.weight
-            yield block.attention.query.weight, other.self_attn.q_proj.weight, interleaved
-            yield block.attention.key.weight, other.self_attn.k_proj.weight, interleaved
-            yield block.attention.value.weight, other.self_attn.v_proj.weight
-            yield block.attention.out.weight, other.self_attn.o_proj.weight
+            attention, feed_forward = block.attention.layer, block.feed_forward.layer
+            yield block.attention.norm.weight, other.input_layernorm.weight
+            yield block.feed_forward.norm.weight, other.post_attention_layernorm.weight
+            yield attention.query.weight, other.self_attn.q_proj.weight, turned
+            yield attention.key.weight, other.self_attn.k_proj.weight, turned
+            yield attention.value.weight, other.self_attn.v_proj.weight
+            yield attention.out.weight, other.self_attn.o_proj.weight
             for name in ("gate", "up", "down"):
-                yield getattr(block.feed_forward, name).weight, getattr(other.mlp, f"{name}_proj").weight
+                yield getattr(feed_forward, name).weight, getattr(other.mlp, f"{name}_proj").weight
 
     check(task, theirs, lengths, pairs)
 
 
-def both(ours, theirs):
-    yield ours.weight, theirs.weight
-    yield ours.bias, theirs.bias
+@pytest.mark.parametrize("seed", range(SHAPES))
+def test_bert(seed):
+    transformers = pytest.importorskip("transformers")
+    sizes, lengths = shapes(seed)
+    task = task_of(["experiment=bert", "position.max_length=64"], sizes)
+    theirs = transformers.BertForPreTraining(
+        transformers.BertConfig(
+            vocab_size=VOCABULARY, max_position_embeddings=64, hidden_size=sizes["dim"],
+            num_hidden_layers=sizes["layers"], num_attention_heads=sizes["heads"], intermediate_size=4 * sizes["dim"],
+            pad_token_id=None,
+        )
+    )  # fmt: skip
+
+    def pairs():
+        inner, model, head = theirs.bert, task.model, theirs.cls.predictions
+        yield model.embedding.weight, inner.embeddings.word_embeddings.weight
+        yield model.position.table.weight, inner.embeddings.position_embeddings.weight
+        yield model.types.weight, inner.embeddings.token_type_embeddings.weight
+        yield from both(model.embedding_norm, inner.embeddings.LayerNorm)
+        for block, other in zip(model.blocks, inner.encoder.layer, strict=True):
+            for name in ("query", "key", "value"):
+                yield from both(getattr(block.attention.layer, name), getattr(other.attention.self, name))
+            yield from both(block.attention.layer.out, other.attention.output.dense)
+            yield from both(block.attention.norm, other.attention.output.LayerNorm)
+            yield from both(block.feed_forward.layer.up, other.intermediate.dense)
+            yield from both(block.feed_forward.layer.down, other.output.dense)
+            yield from both(block.feed_forward.norm, other.output.LayerNorm)
+        yield from both(task.transform.dense, head.transform.dense)
+        yield from both(task.transform.norm, head.transform.LayerNorm)
+        yield task.head.bias, head.bias
+        yield from both(task.judge.pooler, inner.pooler.dense)
+        yield from both(task.judge.out, theirs.cls.seq_relationship)
+
+    found = copied(task, theirs, pairs())
+    tokens, types = torch.randint(VOCABULARY, (sum(lengths),)), torch.randint(2, (sum(lengths),))
+    layout, targets = Layout.of(lengths), torch.randint(2, (len(lengths),))
+    hidden = task.model(tokens, layout, types)
+    each = [theirs(part[None], token_type_ids=kinds[None])
+            for part, kinds in zip(tokens.split(lengths), types.split(lengths), strict=True)]  # fmt: skip
+    verdicts = task.judge(hidden, layout), torch.cat([out.seq_relationship_logits for out in each])
+    torch.testing.assert_close(*verdicts, atol=1e-5, rtol=0)
+    for verdict in verdicts:
+        F.cross_entropy(verdict, targets).backward(retain_graph=True)
+    agree(task, task.head(task.transform(hidden)), torch.cat([out.prediction_logits[0] for out in each]), found)
 
 
-def check(task, theirs, lengths, pairs):
-    """Copy their weights, at random, into ours; then compare logits and gradients. A pair may say how to lay out."""
-    for parameter in theirs.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    found = [(ours, other, *(how or [lambda x: x])) for ours, other, *how in pairs()]
-    with torch.no_grad():
-        for ours, other, layout in found:
-            ours.copy_(layout(other))
-    task.eval(), theirs.eval()
-    compare(task, theirs, lengths, lambda: [(ours, layout(other.grad)) for ours, other, layout in found])
-    assert {id(ours) for ours, *_ in found} == {id(parameter) for parameter in task.parameters()}
+@pytest.mark.parametrize("seed", range(SHAPES))
+def test_modernbert(seed):
+    transformers = pytest.importorskip("transformers")
+    sizes, lengths = shapes(seed)
+    hidden, turned, dim = 3 * sizes["dim"], halves(sizes["dim"] // sizes["heads"]), sizes["dim"]
+    task = task_of(["experiment=modernbert", f"feed_forward.hidden_dim={hidden}", "model.window=5"], sizes)
+    theirs = transformers.ModernBertForMaskedLM(
+        transformers.ModernBertConfig(
+            vocab_size=VOCABULARY, hidden_size=dim, intermediate_size=hidden, num_hidden_layers=sizes["layers"],
+            num_attention_heads=sizes["heads"], local_attention=8, attn_implementation="eager", pad_token_id=None,
+            bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+        )
+    )  # fmt: skip
+
+    def pairs():
+        model, inner = task.model, theirs.model
+        yield model.embedding.weight, inner.embeddings.tok_embeddings.weight
+        yield model.embedding_norm.weight, inner.embeddings.norm.weight
+        yield model.norm.weight, inner.final_norm.weight
+        for index, (block, other) in enumerate(zip(model.blocks, inner.layers, strict=True)):
+            attention, feed_forward = block.attention.layer, block.feed_forward.layer
+            if index:
+                yield block.attention.norm.weight, other.attn_norm.weight
+            yield block.feed_forward.norm.weight, other.mlp_norm.weight
+            yield attention.query.weight, other.attn.Wqkv.weight, lambda x: turned(x[:dim])
+            yield attention.key.weight, other.attn.Wqkv.weight, lambda x: turned(x[dim : 2 * dim])
+            yield attention.value.weight, other.attn.Wqkv.weight, lambda x: x[2 * dim :]
+            yield attention.out.weight, other.attn.Wo.weight
+            yield feed_forward.gate.weight, other.mlp.Wi.weight, lambda x: x[:hidden]
+            yield feed_forward.up.weight, other.mlp.Wi.weight, lambda x: x[hidden:]
+            yield feed_forward.down.weight, other.mlp.Wo.weight
+        yield task.transform.dense.weight, theirs.head.dense.weight
+        yield task.transform.norm.weight, theirs.head.norm.weight
+        yield task.head.bias, theirs.decoder.bias
+
+    found = copied(task, theirs, pairs())
+    tokens = torch.randint(VOCABULARY, (sum(lengths),))
+    ours = task.head(task.transform(task.model(tokens, Layout.of(lengths))))
+    agree(task, ours, torch.cat([theirs(part[None]).logits[0] for part in tokens.split(lengths)]), found)
 
 
-@pytest.mark.parametrize("preset, parameters", [("gpt2", 124_439_808), ("llama", 6_738_415_616)])
-def test_a_preset_has_as_many_parameters_as_the_published_model(preset, parameters):
-    config = settings(f"experiment={preset}")
-    parts = {part: recipe(config[part]) for part in ("position", "norm", "feed_forward", "attention")}
-    vocab_size = config["tokenizer"]["vocab_size"]
-    with torch.device("meta"):
-        model = recipe(config["model"])(vocab_size=vocab_size, **parts)
-    untied = 0 if config["task"].get("tie_embeddings") else vocab_size * config["model"]["dim"]
-    assert sum(p.numel() for p in model.parameters()) + untied == parameters
+@pytest.mark.parametrize("seed", range(SHAPES))
+def test_t5(seed):
+    transformers = pytest.importorskip("transformers")
+    sizes, lengths = shapes(seed)
+    head_dim = sizes["dim"] // sizes["heads"]
+    task = task_of(["experiment=t5"], sizes)
+    theirs = transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=VOCABULARY, d_model=sizes["dim"], d_kv=head_dim, d_ff=4 * sizes["dim"],
+            num_layers=sizes["layers"], num_heads=sizes["heads"], dropout_rate=0.0, decoder_start_token_id=0,
+        )
+    )  # fmt: skip
+
+    def scaled(factor):  # theirs times a constant is ours, so the gradients are related by its inverse
+        return lambda x: x * factor, lambda grad: grad / factor
+
+    def attention(ours, other):
+        yield ours.query.weight, other.q.weight, *scaled(head_dim**0.5)  # T5 does not divide scores by the root of K
+        for name in ("key", "value", "out"):
+            yield getattr(ours, name).weight, getattr(other, name[0]).weight
+
+    def pairs():
+        yield task.model.embedding.weight, theirs.shared.weight, *scaled(sizes["dim"] ** -0.5)
+        for own, other in ((task.model.encoder, theirs.encoder), (task.model.decoder, theirs.decoder)):
+            yield own.position.table.weight, other.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+            yield own.norm.weight, other.final_layer_norm.weight
+            for block, layer in zip(own.blocks, other.block, strict=True):
+                for part, one in zip(block.residuals, layer.layer, strict=True):
+                    yield part.norm.weight, one.layer_norm.weight
+                yield from attention(block.attention.layer, layer.layer[0].SelfAttention)
+                if block.cross_attention is not None:
+                    yield from attention(block.cross_attention.layer, layer.layer[1].EncDecAttention)
+                yield block.feed_forward.layer.up.weight, layer.layer[-1].DenseReluDense.wi.weight
+                yield block.feed_forward.layer.down.weight, layer.layer[-1].DenseReluDense.wo.weight
+
+    found = copied(task, theirs, pairs())
+    source, target = torch.randint(VOCABULARY, (2, sum(lengths)))
+    others = lengths[::-1]
+    ours = task.head(task.model(source, Layout.of(lengths), target, Layout.of(others)))
+    each = [theirs(input_ids=one[None], decoder_input_ids=other[None]).logits[0]
+            for one, other in zip(source.split(lengths), target.split(others), strict=True)]  # fmt: skip
+    agree(task, ours, torch.cat(each), found)
