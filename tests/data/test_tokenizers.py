@@ -14,9 +14,11 @@ import tokenizers as library
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transformer_lab.data.tokenizers import SPECIALS as COMMON
 from transformer_lab.data.tokenizers import ByteBPE, Bytes, Characters, File, Recipe, Tokenizer, Unigram, WordPiece
 
 SPECIALS = ("<eos>", "<pad>")
+EVERY_SPECIAL = (*COMMON, "<pad>")
 RECIPES = {
     "byte_bpe": ByteBPE(vocab_size=400),
     "wordpiece": WordPiece(vocab_size=400),
@@ -56,17 +58,18 @@ def test_the_training_text_survives_its_tokens(name: str) -> None:
 
 @given(st.text())
 def test_bytes_and_characters_are_what_they_say(text: str) -> None:
-    assert trained("bytes").encode(text) == [byte + len(SPECIALS) for byte in text.encode()]
+    assert trained("bytes").encode(text) == [byte + len(EVERY_SPECIAL) for byte in text.encode()]
     assert len(trained("characters").encode(text)) == len(text)
 
 
 @EVERY
 def test_special_tokens_come_first_and_text_never_makes_them(name: str) -> None:
     tokenizer = trained(name)
-    assert [tokenizer.special(special) for special in SPECIALS] == [0, 1]
-    ids = tokenizer.encode("a <eos> b<pad><eos><eos>")
-    assert not {0, 1} & set(ids)
-    assert tokenizer.decode([0, *ids, 1]) == tokenizer.decode(ids)
+    assert [tokenizer.special(special) for special in EVERY_SPECIAL] == list(range(5))
+    ids = tokenizer.encode("a <eos> b<pad><mask><eos><cls>")
+    assert not set(range(5)) & set(ids) and set(ids) <= set(tokenizer.ordinary.tolist()) | {5}  # 5 may be <unk>
+    assert tokenizer.decode([0, *ids, 4]) == tokenizer.decode(ids)
+    assert tokenizer.reveal([0, 3]).replace(" ", "") == "<eos><mask>"
     with pytest.raises(ValueError, match=r"<eof>.*<eos>"):
         tokenizer.special("<eof>")
 
@@ -126,7 +129,7 @@ def test_a_vocabulary_too_small_is_refused_and_the_least_one_named_works(recipe:
 def test_training_reads_no_more_than_max_characters() -> None:
     asked = []
     texts = (asked.append(text) or text for text in ["abc", "def", "ghi", "jkl", "mno"])
-    assert Characters(max_characters=5).train(texts, specials=()).vocab_size == len("abcde") + 1
+    assert Characters(max_characters=5).train(texts, specials=()).vocab_size == len("abcde") + len(COMMON) + 1
     assert len(asked) <= 3
 
 
@@ -160,3 +163,16 @@ def test_a_fork_can_tokenize_in_silence() -> None:
 
 def test_every_recipe_is_covered() -> None:
     assert {type(recipe) for recipe in RECIPES.values()} | {File} == set(Recipe.__subclasses__())
+
+
+@pytest.mark.parametrize("name", ["byte_bpe", "wordpiece", "unigram"])
+def test_it_is_known_which_tokens_go_on_with_a_word(name: str) -> None:
+    text = "incomprehensible misunderstandings 12345 (well)"
+    tokenizer = trained(name)
+    ids = tokenizer.encode(text)
+    words, continues = [], tokenizer.continues[ids].tolist()
+    for token, goes_on in zip(ids, continues, strict=True):
+        words = [*words[:-1], [*words[-1], token]] if goes_on and words else [*words, [token]]
+    found = [tokenizer.decode(word).strip().replace("##", "") for word in words]
+    assert "incomprehensible" in found and "misunderstandings" in found
+    assert not any(" " in word for word in found)

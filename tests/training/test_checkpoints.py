@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from transformer_lab.training import checkpoints
 
-FILES = {"config.yaml": "name: test\n", "tokenizer.json": "{}"}
+FILES = {"config.yaml": "name: test\n", "tokenizer.json": "{}", "facts.json": "{}"}
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def damages():
         "training.json",
         "config.yaml",
         "tokenizer.json",
+        "facts.json",
         "manifest.json",
     ):
         yield f"{name} missing", lambda f, n=name: (f / n).unlink()

@@ -90,9 +90,13 @@ class Tokenizer:
     def continues(self) -> np.ndarray:
         """Which tokens go on with the word of the token before: (vocab_size,) bool."""
         found = np.zeros(self.vocab_size, dtype=bool)
-        pieces = json.loads(self._inner.to_str())["model"].get("type") == "WordPiece"
+        made = json.loads(self._inner.to_str())
+        pieces = made["model"].get("type") == "WordPiece"
+        stand_ins = (made["decoder"] or {}).get("type") == "ByteLevel"  # letters that stand for bytes
         for token, number in self._inner.get_vocab().items():
-            found[number] = token.startswith("##") if pieces else token[:1].isalnum()
+            text = self._inner.decode([number]) if stand_ins else token
+            # Half a letter decodes to the sign for what is none.
+            found[number] = token.startswith("##") if pieces else text[:1].isalnum() or text[:1] == "\ufffd"
         return found
 
     def __reduce__(self) -> tuple:  # to a worker process; the library would forget encode_special_tokens

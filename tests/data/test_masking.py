@@ -1,0 +1,86 @@
+"""Masking in number, over more than a million tokens; whole words; and that it is a function of its key."""
+
+import numpy as np
+import pytest
+
+from transformer_lab.data.masking import Masking
+
+VOCABULARY, SPECIALS, MASK = 1000, 5, 3
+CONTINUES = np.arange(VOCABULARY) % 3 == 1  # a third of the tokens go on with a word
+LENGTHS = np.random.default_rng(1).integers(3, 128, size=20_000)
+
+
+def masked(share=0.15, words=False, key=0):
+    draw = np.random.default_rng(0)
+    tokens = draw.integers(SPECIALS, VOCABULARY, LENGTHS.sum())
+    begins = np.cumsum(LENGTHS) - LENGTHS
+    tokens[begins] = 1
+    sequence = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
+    seeds = np.random.default_rng(key).integers(0, 2**63, len(LENGTHS)).astype(np.uint64)
+    masking = Masking(share, MASK, np.arange(SPECIALS, VOCABULARY), CONTINUES if words else None)
+    return tokens, sequence, *masking(tokens, sequence, seeds)
+
+
+def near(count, total, share):
+    """Within three standard deviations of a share."""
+    return abs(count / total - share) < 3 * (share * (1 - share) / total) ** 0.5
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("share", [0.15, 0.4])
+def test_shares_are_those_asked_for(share, words):
+    tokens, _, hidden, places = masked(share, words)
+    ordinary = tokens >= SPECIALS
+    assert ordinary.sum() > 1_000_000 and near(len(places), ordinary.sum(), share)
+    now, was = hidden[places], tokens[places]
+    assert near((now == MASK).sum(), len(places), 0.8)
+    # One in 995 random tokens is the one that was there.
+    assert near(((now != MASK) & (now != was)).sum(), len(places), 0.1 * 994 / 995)
+    assert near((now == was).sum(), len(places), 0.1 + 0.1 / 995)
+    replaced = now[(now != MASK) & (now != was)]
+    counts = np.bincount(replaced, minlength=VOCABULARY)
+    assert counts[:SPECIALS].sum() == 0
+    assert abs(counts[SPECIALS:] / counts.sum() - 1 / 995).max() < 6 * (1 / 995 / counts.sum()) ** 0.5
+
+
+def test_specials_are_never_hidden_and_nothing_else_is_changed():
+    tokens, _, hidden, places = masked()
+    assert (tokens[places] >= SPECIALS).all() and (np.diff(places) > 0).all()
+    untouched = np.ones(len(tokens), dtype=bool)
+    untouched[places] = False
+    assert (hidden[untouched] == tokens[untouched]).all()
+
+
+def test_each_sequence_has_its_share():
+    tokens, sequence, _, places = masked()
+    hidden = np.bincount(sequence[places], minlength=len(LENGTHS))
+    ordinary = np.bincount(sequence[tokens >= SPECIALS], minlength=len(LENGTHS))
+    assert (abs(hidden - 0.15 * ordinary) < 1).all()
+
+
+def test_places_are_even_and_independent():
+    tokens, sequence, _, places = masked()
+    within = places - (np.cumsum(LENGTHS) - LENGTHS)[sequence[places]]
+    reach = LENGTHS >= 100
+    counts = np.bincount(within[reach[sequence[places]]], minlength=128)[1:100]
+    assert counts.std() / counts.mean() < 3 * counts.mean() ** -0.5
+    followed = places[(places + 1 < len(tokens)) & (tokens[np.minimum(places + 1, len(tokens) - 1)] >= SPECIALS)]
+    # Whether the next token is hidden does not depend on this one, but that it is one of a fixed number less.
+    hidden, ordinary = (np.bincount(sequence[x], minlength=len(LENGTHS)) for x in (places, tokens >= SPECIALS))
+    others = (hidden - 1) / (ordinary - 1).clip(1)
+    assert abs(np.isin(followed + 1, places).mean() - others[sequence[followed]].mean()) < 0.004
+
+
+def test_words_are_hidden_whole():
+    tokens, sequence, _, places = masked(words=True)
+    hidden = np.zeros(len(tokens), dtype=bool)
+    hidden[places] = True
+    goes_on = CONTINUES[tokens] & (tokens >= SPECIALS)
+    inside = goes_on[1:] & (sequence[1:] == sequence[:-1]) & (tokens[:-1] >= SPECIALS)
+    assert (hidden[1:] == hidden[:-1])[inside].all()
+
+
+def test_another_key_hides_others_and_the_same_key_the_same():
+    first, again, other = masked(), masked(), masked(key=1)
+    assert (first[3] == again[3]).all() and (first[2] == again[2]).all()
+    assert abs(np.isin(first[3], other[3]).mean() - 0.15) < 0.01

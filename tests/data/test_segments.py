@@ -1,0 +1,172 @@
+"""Pairs of segments as BERT's authors made them: by hand on three documents, and in number over many."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import WORDS, small_task
+from transformer_lab.data.examples import Document
+from transformer_lab.data.segments import Pairs, SentenceEncoding, sentences
+from transformer_lab.data.store import Corpus, Ragged
+
+
+def corpus_of(documents):
+    """Documents given as the lengths of their sentences; every token is a number of its own."""
+    total = [sum(lengths) for lengths in documents]
+    offsets = np.concatenate([[0], np.cumsum(total)]).astype(np.int64)
+    counts = np.concatenate([[0], np.cumsum([len(lengths) for lengths in documents])]).astype(np.int64)
+    flat = np.array([n for lengths in documents for n in lengths], dtype=np.int32)
+    return Corpus({"tokens": Ragged(np.arange(offsets[-1]), offsets), "sentences": Ragged(flat, counts)}, ("tokens",), 1)
+
+
+class Script:
+    """A source of draws that answers as it is told, and says what it was asked."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def _next(self, kind, *bounds):
+        wanted, answer = self.answers.pop(0)
+        assert wanted == (kind, *bounds), f"asked {(kind, *bounds)}, the script has {wanted}"
+        return answer
+
+    def random(self):
+        return self._next("random")
+
+    def randint(self, low, high):
+        return self._next("randint", low, high)
+
+    def randrange(self, count):
+        return self._next("randrange", count)
+
+
+def test_three_documents_by_hand(monkeypatch):
+    """Document 0 has sentences of 3, 4, 2 and 5 tokens, at 0, 3, 7, 9; document 1 of 6 and 6, at 14, 20; document 2
+    one of 4, at 26. A pair may have 10 tokens."""
+    corpus = corpus_of([[3, 4, 2, 5], [6, 6], [4]])
+    scripts = {
+        0: Script(
+            (("random",), 0.5),  # not a short document: fill 10 tokens
+            # Sentences 0 to 3 are needed: 3 + 4 + 2 < 10 <= 3 + 4 + 2 + 5. The first segment takes one to three of them.
+            (("randint", 1, 3), 1),
+            (("random",), 0.2),  # the second segment is from another document …
+            (("randrange", 3), 0),  # … not from this one …
+            (("randrange", 3), 1),  # … but from the second …
+            (("randrange", 2), 0),  # … from its first sentence until 10 - 3 tokens are there: both sentences, 12 tokens.
+            # 3 + 12 tokens are 5 too many: the longer one loses, at its front, end, front, end, end.
+            *(((("random",)), draw) for draw in (0.1, 0.9, 0.1, 0.9, 0.9)),
+            # Sentences 1 to 3 were not used: 4 + 2 + 5 reach 10.
+            (("randint", 2, 3), 3),
+            (("random",), 0.7),  # the second segment is what follows
+            *(((("random",)), 0.9),),  # 6 + 5 is one too many; the longer is the first
+        ),
+        1: Script(
+            (("random",), 0.05),  # a short one …
+            (("randint", 2, 10), 5),  # … of 5 tokens: the first sentence alone reaches that
+            # One sentence has no successor: another document it is.
+            (("randrange", 3), 2),
+            (("randrange", 1), 0),
+            (("randrange", 3), 0),
+            (("randrange", 4), 1),  # 4 tokens are more than the 5 - 6 wanted
+        ),
+        # The last one is a single sentence, and what is put beside it one token too long.
+        2: Script((("random",), 0.5), (("randrange", 3), 0), (("randrange", 4), 2), (("random",), 0.9)),
+    }
+    monkeypatch.setattr("transformer_lab.data.segments.random.Random", lambda name: scripts[int(name.split()[1])])
+    pairs, lengths, _ = Pairs(budget=10, task="next", variants=1)(corpus, 0, 3)
+    assert pairs.tolist() == [
+        # a, length, b, length, wrong, variant
+        [0, 3, 16, 7, 1, 0],
+        [3, 5, 9, 5, 0, 0],
+        [14, 6, 26, 4, 1, 0],
+        [20, 6, 3, 4, 1, 0],
+        [26, 4, 7, 6, 1, 0],
+    ]
+    assert lengths.tolist() == [13, 13, 13, 13, 13]
+    assert not any(script.answers for script in scripts.values())
+
+
+def many(task, variants=1, seed=0):
+    draw = np.random.default_rng(seed)
+    documents = [draw.integers(3, 25, draw.integers(8, 40)).tolist() for _ in range(3000)]
+    corpus = corpus_of(documents)
+    return corpus, Pairs(budget=61, task=task, variants=variants)(corpus, 0, len(documents))[0]
+
+
+def test_a_tenth_of_the_documents_is_cut_into_shorter_pairs():
+    lengths = many("next")[1][:, [1, 3]].sum(1)
+    assert lengths.max() == 61 and 0.05 < (lengths < 45).mean() < 0.6
+
+
+def test_half_of_the_second_segments_are_of_another_document(monkeypatch):
+    monkeypatch.setattr("transformer_lab.data.segments.SHORT", 0)
+    corpus, pairs = many("next")
+    a, a_length, b, b_length, wrong, _ = pairs.T
+    assert ((a_length + b_length <= 61) & (a_length > 0) & (b_length > 0)).all()
+    starts = corpus["tokens"].offsets
+    of_a, of_b = (np.searchsorted(starts, x, side="right") - 1 for x in (a, b))
+    assert ((of_a == of_b) == (wrong == 0)).mean() > 0.999  # ten draws may all hit the document itself
+    assert (b[wrong == 0] >= (a + a_length)[wrong == 0]).all()
+    # Where there was a choice: the last sentence of a document has no successor.
+    single = np.isin(a + a_length, starts[1:])
+    choices = wrong[~single]
+    assert abs(choices.mean() - 0.5) < 3 * 0.5 / len(choices) ** 0.5
+
+
+def test_every_token_is_used_where_nothing_is_dropped():
+    corpus, pairs = many("none")
+    a, length = pairs[:, 0], pairs[:, 1]
+    assert (pairs[:, 3] == 0).all() and length.max() == 61
+    used = np.zeros(corpus.num_tokens, dtype=int)
+    for begin, count in zip(a, length, strict=True):
+        used[begin : begin + count] += 1
+    assert used.max() == 1 and used.mean() > 0.75  # what is cut from the last sentence of a text is lost
+
+
+def test_in_order_and_swapped_are_the_same_two_segments():
+    corpus, pairs = many("order")
+    a, a_length, b, b_length, swapped, _ = pairs.T
+    of_a, of_b = (np.searchsorted(corpus["tokens"].offsets, x, side="right") - 1 for x in (a, b))
+    assert (of_a == of_b).all() and ((a > b) == (swapped == 1)).all()
+    assert abs(swapped.mean() - 0.5) < 3 * 0.5 / len(swapped) ** 0.5
+
+
+def test_variants_are_other_pairs_and_each_the_same_again():
+    corpus, pairs = many("next", variants=2)
+    one, other = (pairs[pairs[:, 5] == variant][:, :5].tolist() for variant in (0, 1))
+    assert len({tuple(pair) for pair in one} & {tuple(pair) for pair in other}) < 0.2 * len(one)
+    assert (many("next", variants=2)[1] == pairs).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("One. Two! Three? four e.g. this", ["One.", "Two!", "Three? four e.g. this"]),
+        ("A title\n\nIts text goes\non. And on.", ["A title", "Its text goes\non.", "And on."]),
+        ('He said "no." Then left.', ['He said "no."', "Then left."]),
+        (" \n\n ", []),
+    ],
+)
+def test_texts_are_cut_between_sentences(text, parts):
+    assert sentences(text) == parts
+
+
+def test_no_text_is_lost_between_sentences():
+    text = "First one. Second one\nwith a line end.\n\n\nThird (3.5) one. "
+    encoding = SentenceEncoding()
+    parts = encoding.texts(Document(text))
+    row = encoding.row(Document(text), [WORDS.encode(part) for part in parts])
+    assert "".join(" ".join(parts).split()) == "".join(text.split())
+    assert sum(row["sentences"]) == len(row["tokens"]) and len(row["sentences"]) == len(parts)
+
+
+def test_a_batch_is_the_pair_between_its_marks():
+    task = small_task("task=mlm_nsp")
+    corpus = corpus_of([[3, 4], [5]])
+    corpus.columns["tokens"] = Ragged(corpus["tokens"].values + 10, corpus["tokens"].offsets)
+    batch = task.collate(corpus, np.array([[0, 3, 7, 5, 1, 0], [3, 2, 5, 2, 0, 0]]), 0)
+    tokens = batch.tokens.clone()
+    tokens[batch.places] = batch.wanted
+    begin, end = task.begin, task.end
+    assert tokens.tolist() == [begin, 10, 11, 12, end, 17, 18, 19, 20, 21, end, begin, 13, 14, end, 15, 16, end]
+    assert batch.types.tolist() == [0] * 5 + [1] * 6 + [0] * 4 + [1] * 3
+    assert batch.layout.offsets.tolist() == [0, 11, 18] and batch.wrong.tolist() == [1, 0]
