@@ -1,0 +1,132 @@
+"""Classes: scores as the libraries compute them, weights, several labels, and what is said of a text."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torchmetrics.functional import classification as library
+
+from tests.conftest import WORDS, batch_for, corpus_for, small_task
+from transformer_lab.data.examples import LabeledText
+from transformer_lab.data.steps import Pass
+from transformer_lab.tasks import classification_report as report
+from transformer_lab.tasks.classification import Classification
+
+CELL = ["task=classification"]
+
+
+def test_scores_of_single_labels_are_the_librarys():
+    draw = torch.Generator().manual_seed(0)
+    logits, classes = torch.randn(500, 7, generator=draw, dtype=torch.float64), torch.randint(6, (500,), generator=draw)
+    logits[:, 6] -= 2  # a class that no text is of
+    found = report.single_label(report.confusion(logits, classes).double())
+    said = logits.argmax(1)
+    assert found["accuracy"] == pytest.approx((said == classes).double().mean().item(), abs=1e-9)
+    expected = library.multiclass_matthews_corrcoef(said, classes, num_classes=7)
+    assert found["matthews"] == pytest.approx(expected.item(), abs=1e-6)  # theirs is in single precision
+    expected = library.multiclass_f1_score(said, classes, num_classes=7, average=None).double()
+    there = torch.tensor([(said == c).any() or (classes == c).any() for c in range(7)])
+    assert found["macro_f1"] == pytest.approx(expected[there].mean().item(), abs=1e-6)
+
+
+def test_scores_of_several_labels_are_the_librarys():
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(500, 5, generator=draw)
+    classes = (torch.rand(500, 5, generator=draw) < 0.3).float()
+    found = report.multi_label(report.of_each_class(logits, classes).double())
+    rules = {"num_labels": 5, "threshold": 0.5}
+    shares, wanted = logits.sigmoid(), classes.long()
+    assert found["macro_f1"] == pytest.approx(library.multilabel_f1_score(shares, wanted, **rules).item(), abs=1e-6)
+    expected = library.multilabel_f1_score(shares, wanted, average="micro", **rules).item()
+    assert found["micro_f1"] == pytest.approx(expected, abs=1e-6)
+    assert found["exact_match"] == pytest.approx(((logits > 0) == (classes > 0)).all(1).double().mean().item(), abs=1e-9)
+    assert found["accuracy"] == pytest.approx(((logits > 0) == (classes > 0)).double().mean().item(), abs=1e-9)
+
+
+def test_a_class_nobody_names_and_nobody_is_does_not_count():
+    counts = torch.tensor([[3.0, 1.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    assert report.single_label(counts)["macro_f1"] == pytest.approx((6 / 7 + 8 / 9) / 2)
+    everyone_one = torch.tensor([[0.0, 5.0], [0.0, 5.0]])
+    assert report.single_label(everyone_one)["matthews"] == 0
+
+
+@pytest.mark.parametrize("weights", [None, {"b": 3.0}, "balanced"])
+def test_class_weights_weigh_the_mean_as_pytorch_does(weights):
+    torch.manual_seed(0)
+    task = small_task(*CELL, "task.dropout=0")
+    labels = {"a": 30, "b": 10}
+    task = Classification(model=task.model, tokenizer=WORDS, labels=labels, name="x", context=64, class_weights=weights,
+                          label_smoothing=0.1)  # fmt: skip
+    torch.nn.init.normal_(task.head.out.weight)
+    batch = batch_for(task, [5, 9, 20, 3, 3, 8])
+    expected = {None: None, "balanced": [40 / 60, 2.0]}.get(weights if isinstance(weights, str | None) else "", [1, 3.0])
+    logits = task.logits(batch)
+    wanted = F.cross_entropy(logits, batch.classes, None if expected is None else torch.tensor(expected),
+                             label_smoothing=0.1)  # fmt: skip
+    assert (task(batch).losses["classes"] / batch.targets["classes"]).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("words, said", [
+    (["task.class_weights={c: 2.0}"], "task.class_weights=c"),
+    (["task.label_smoothing=1.5"], "task.label_smoothing"),
+    (["task.context=2"], "task.context"),
+    (["model=decoder", "task.pooling=first"], "task.pooling"),
+])  # fmt: skip
+def test_impossible_options_are_refused_in_one_line(words, said):
+    with pytest.raises(ValueError, match=said) as error:
+        small_task(*CELL, *words)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("pooling", ["first", "pooler", "mean", "last"])
+def test_each_pooling_makes_one_vector_of_its_own_text_alone(pooling):
+    task = small_task(*CELL, f"task.pooling={pooling}")
+    packing = task.packing(corpus_for(task, [5, 9, 20, 3]))
+    pieces = packing.pieces(np.arange(packing.num_units))
+    together = task.logits(task.collate(packing.corpus, pieces, 0))
+    for row, piece in enumerate(pieces):
+        alone = task.logits(task.collate(packing.corpus, piece[None], 0))
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("truncate, kept", [("end", slice(0, 6)), ("beginning", slice(-6, None))])
+def test_a_long_text_loses_what_the_policy_says_and_is_counted(truncate, kept):
+    task = small_task(*CELL, "task.context=8", f"task.truncate={truncate}")
+    corpus = corpus_for(task, [20, 3])
+    packing = task.packing(corpus)
+    batch = task.collate(corpus, np.array([[0], [1]]), 0)
+    first, second = batch.tokens.split(batch.layout.lengths.tolist())
+    assert first[1:-1].tolist() == corpus["tokens"][0][kept].tolist()
+    assert second[1:-1].tolist() == corpus["tokens"][1].tolist()
+    assert packing.num_shortened == 1
+
+
+def test_classes_are_learned_from_the_training_texts():
+    texts = [LabeledText("", (label,)) for label in ("10", "9", "b", "a", "9")]
+    assert Classification.learn(iter(texts)) == {"labels": {"9": 2, "10": 1, "a": 1, "b": 1}}
+    with pytest.raises(ValueError, match="all of the training split are of the class a"):
+        Classification.learn(iter([LabeledText("x", ("a",))] * 3))
+
+
+def test_what_is_said_of_a_line_is_a_class_and_the_probability_of_each():
+    task = small_task(*CELL)
+    found = task.predict(["one text", "", "another one " * 30])
+    assert [one["input"] for one in found] == ["one text", "", "another one " * 30]
+    for one in found:
+        assert sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert one["label"] == max(one["probabilities"], key=one["probabilities"].get)
+    several = small_task(*CELL, "task.multi_label=true").predict(["one text"])[0]
+    assert several["label"] in ("a", "b", "a, b", "none")
+
+
+def test_samples_hold_a_table_of_classes_and_the_greatest_mistakes():
+    task = small_task(*CELL)
+    corpus = corpus_for(task, [12] * 40)
+    text = task.samples(Pass(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=500))
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| a") or line.startswith("| b")]
+    assert len(rows) == 2 and sum(int(row[1]) for row in rows) == 40
+    losses = [float(line.split()[1].rstrip(":")) for line in text.splitlines() if line.startswith("loss ")]
+    assert losses == sorted(losses, reverse=True) and losses and min(losses) > 0.69  # wrong is worse than a coin
+    counts = torch.tensor([[3, 1], [0, 4]])
+    figure = task.pictures({"counts": counts})["confusion"]
+    assert {text.get_text() for text in figure.axes[0].texts} == {"3", "1", "0", "4"}

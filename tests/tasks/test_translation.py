@@ -1,0 +1,85 @@
+"""Translation: scores as sacreBLEU computes them, texts as they were, and no place for a second way to score."""
+
+import numpy as np
+import pytest
+import sacrebleu
+import torch
+
+from tests.conftest import corpus_for, small_task
+from transformer_lab.data.steps import Pass
+from transformer_lab.data.store import Corpus, Ragged
+from transformer_lab.layout import Layout
+from transformer_lab.tasks import translation_scores as scores
+from transformer_lab.training.evaluation import evaluate
+from transformer_lab.training.hardware import Hardware
+
+CPU = Hardware(accelerator="cpu", precision="fp32", compile=False, micro_batch_tokens=1)
+REFERENCES = ["Ein Mann fährt Fahrrad.", "Zwei Hunde spielen im Schnee.", "Die Frau liest „ein Buch“ .", "Ja.", "Nein, nie!"]
+HYPOTHESES = ["Ein Mann fährt auf Fahrrad.", "Zwei Hunde rennen im Schnee.", "Die Frau liest „ein Buch“ .", "", "nein , nie!"]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_scores_are_sacrebleus_however_the_texts_are_dealt_out(parts):
+    sums = {}
+    for some in np.array_split(np.arange(5), parts):
+        for name, value in scores.statistics([HYPOTHESES[i] for i in some], [REFERENCES[i] for i in some]).items():
+            sums[name] = sums.get(name, 0) + value
+    found = scores.corpus_scores(sums)
+    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES]).score, abs=1e-9)
+    assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score, abs=1e-9)
+    assert found["exact_match"] == 1 / 5
+    assert "case:mixed" in scores.signature() and "tok:13a" in scores.signature()
+
+
+@pytest.mark.parametrize("cell", [["task=translation"], ["task=translation", "model=decoder"]], ids=str)
+def test_a_pass_scores_what_predict_would_write(cell):
+    task = small_task(*cell, "task.beam_size=3")
+    texts = ["Ein Mann.", "Zwei Hunde im Schnee", "Ja."]
+    sources = [f"{text} {text}" for text in texts]
+
+    def column(values):
+        return Ragged(np.concatenate(values), np.concatenate([[0], np.cumsum([len(v) for v in values])]).astype(np.int64))
+
+    ids = [[np.array(task.tokenizer.encode(text)) for text in side] for side in (sources, texts)]
+    raw = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+    corpus = Corpus({"source": column(ids[0]), "target": column(ids[1]), "reference": column(raw)}, ("source", "target"), 1)
+    batches = Pass(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=200)
+    found = evaluate(task, batches, CPU)
+    written = [one["translation"] for one in task.predict(sources)]
+    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(written, [texts]).score, abs=1e-9)
+    assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(written, [texts]).score, abs=1e-9)
+
+
+@pytest.mark.parametrize("cell", [["task=translation"], ["task=translation", "model=decoder"]], ids=str)
+def test_targets_are_read_from_their_beginning_and_end_with_the_end_token(cell):
+    task = small_task(*cell, "task.context=16")
+    corpus = corpus_for(task, [5, 30, 1, 12])
+    batch = task.collate(corpus, np.arange(4)[:, None], 0)
+    targets = batch.target.split(batch.target_layout.lengths.tolist())
+    wanted = batch.wanted.split(batch.target_layout.lengths.tolist())
+    for row, (read, after) in enumerate(zip(targets, wanted, strict=True)):
+        whole = corpus["target"][row].tolist()
+        closed = [*whole, task.end][:16]  # one that is cut does not say that it ends
+        assert after.tolist() == closed and read.tolist() == [task.end, *closed[:-1]]
+    assert batch.num_tokens == len(batch.source) + len(batch.target)
+    assert task.packing(corpus).num_shortened == 2
+
+
+@torch.no_grad()
+def test_a_decoder_learns_from_targets_alone_and_reads_them_behind_the_source():
+    task = small_task("task=translation", "model=decoder")
+    corpus = corpus_for(task, [5, 9])
+    batch = task.collate(corpus, np.arange(2)[:, None], 0)
+    for row in range(2):
+        sequence = [*corpus["source"][row], task.end, task.between, *corpus["target"][row]]
+        hidden = task.model(torch.tensor(sequence), Layout.of([len(sequence)]))
+        own = task.hidden(batch).split(batch.target_layout.lengths.tolist())[row]
+        torch.testing.assert_close(own, hidden[len(corpus["source"][row]) + 1 :], atol=1e-5, rtol=0)
+
+
+def test_lines_keep_their_order_whatever_their_length():
+    task = small_task("task=translation")
+    lines = [f"{'word ' * (n % 7)}{n}" for n in range(70)]
+    together = task.translate(lines)
+    assert together[:3] == task.translate(lines[:3]) and together[-1:] == task.translate(lines[-1:])
+    assert task.translate([]) == []
