@@ -272,3 +272,16 @@ def test_impossible_values_are_named(model, kind, option, value):
 def test_muon_without_blocks_says_so():
     with pytest.raises(ValueError, match=r"^optimizer: Muon finds no matrices"):
         muon(nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize("make", [muon, adamw])
+def test_lower_layers_learn_slower_by_the_same_factor_each(model, make):
+    plain, decayed = make(model), make(model, layer_decay=0.5)
+    rates = [{p: group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
+             for optimizer in (plain, decayed)]  # fmt: skip
+    below = {"head": 0, "norm": 0, "blocks.1": 1, "blocks.0": 2, "embedding": 3}
+    for name, parameter in model.named_parameters():
+        depth = next(depth for part, depth in below.items() if name.startswith(part))
+        assert rates[1][parameter] == rates[0][parameter] * 0.5**depth
+    with pytest.raises(ValueError, match=r"optimizer\.layer_decay"):
+        make(model, layer_decay=0.0)

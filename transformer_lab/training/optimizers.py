@@ -5,6 +5,7 @@ Letters of the shapes: n matrices of r rows and c columns.
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -28,7 +29,10 @@ TINY = 1e-30  # a matrix of zeros is divided by this and stays one
 
 
 class AdamW(torch.optim.AdamW):
-    """PyTorch's, fused (4 to 6 times as fast, on a CPU too); only matrices decay."""
+    """PyTorch's, fused (4 to 6 times as fast, on a CPU too); only matrices decay.
+
+    With `layer_decay` below 1, each block learns that much slower than the one above it (see `by_depth`).
+    """
 
     def __init__(
         self,
@@ -38,16 +42,21 @@ class AdamW(torch.optim.AdamW):
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
+        layer_decay: float = 1.0,
     ) -> None:
         check_positive(lr=lr, eps=eps)
         check(weight_decay >= 0, "weight_decay", "0 or more", weight_decay)
         check_shares(betas=betas)
         groups = split(trainable(model).values(), lr=lr, weight_decay=weight_decay)
+        groups = by_depth(groups, model, layer_decay)
         super().__init__(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 
 
 class Muon(torch.optim.Optimizer):
-    """The matrices of the blocks move by their momentum made orthogonal, everything else by AdamW."""
+    """The matrices of the blocks move by their momentum made orthogonal, everything else by AdamW.
+
+    With `layer_decay` below 1, each block learns that much slower than the one above it (see `by_depth`).
+    """
 
     def __init__(
         self,
@@ -59,6 +68,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         adamw_betas: tuple[float, float] = (0.9, 0.95),
         adamw_eps: float = 1e-8,
+        layer_decay: float = 1.0,
     ) -> None:
         check_positive(lr=lr, adamw_lr=adamw_lr, adamw_eps=adamw_eps)
         check(weight_decay >= 0, "weight_decay", "0 or more", weight_decay)
@@ -72,7 +82,7 @@ class Muon(torch.optim.Optimizer):
         # `fused` also tells load_state_dict to keep the step counters beside the parameters.
         options = {"betas": tuple(adamw_betas), "eps": adamw_eps, "fused": True}
         others = [group | options for group in split(rest, lr=adamw_lr, weight_decay=weight_decay)]
-        super().__init__([muon | {"momentum": momentum}, *others], {})
+        super().__init__(by_depth([muon | {"momentum": momentum}, *others], model, layer_decay), {})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -169,6 +179,28 @@ def split(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float)
     every = list(parameters)
     kinds = [(weight_decay, [p for p in every if p.ndim >= 2]), (0.0, [p for p in every if p.ndim < 2])]
     return [{"params": ps, "lr": lr, "peak_lr": lr, "weight_decay": decay} for decay, ps in kinds if ps]
+
+
+def by_depth(groups: list[Group], model: nn.Module, layer_decay: float) -> list[Group]:
+    """Learning rates that fall from the head down: times `layer_decay` for each block below, and for the embeddings
+    once more (Howard and Ruder, 2018, arXiv:1801.06146; Clark et al., 2020, arXiv:2003.10555)."""
+    check(0 < layer_decay <= 1, "layer_decay", "above 0 and at most 1", layer_decay)
+    if layer_decay == 1:
+        return groups
+    places = {name: re.search(r"\bblocks\.(\d+)\.", name) for name, _ in model.named_parameters()}
+    top = 1 + max((int(place[1]) for place in places.values() if place), default=-1)
+    depths = {}
+    for name, parameter in model.named_parameters():
+        place = places[name]
+        below = re.search(r"\b(embedding|source_embedding|position|types|embedding_norm)\b", name)
+        depths[parameter] = top - int(place[1]) if place else (top + 1 if below else 0)
+    found = []
+    for group in groups:
+        for depth in sorted({depths[p] for p in group["params"]}):
+            rate = group["peak_lr"] * layer_decay**depth
+            own = [p for p in group["params"] if depths[p] == depth]
+            found.append(group | {"params": own, "lr": rate, "peak_lr": rate})
+    return found
 
 
 def check(valid: bool, option: str, words: str, value: object) -> None:
