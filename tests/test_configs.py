@@ -18,8 +18,7 @@ NEEDED = {
     "data/parallel": ["task=translation", "data.path=table.tsv", "data.source=en", "data.target=de"],
     "data/hub_labeled": ["task=classification", "data.dataset=nobody/nothing"],
     "data/hub_parallel": ["task=translation", "data.dataset=nobody/nothing", "data.source=en", "data.target=de"],
-    **{f"data/{name}": ["task=classification"] for name in
-       ("sst2", "ag_news", "imdb", "trec", "docstring_libraries")},
+    **{f"data/{name}": ["task=classification"] for name in ("sst2", "ag_news", "imdb", "trec", "docstring_libraries")},
     **{f"data/{name}": ["task=translation"] for name in ("multi30k", "wmt14", "opus_books", "tatoeba", "phrases")},
     "model/encoder": ["task=mlm_nsp"],
     "model/seq2seq": ["task=translation"],

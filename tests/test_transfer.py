@@ -23,7 +23,9 @@ def saved(task, tmp_path):
 
 def same(one, other, *prefixes):
     """Whether all weights under the prefixes, of the first and of the second, are equal."""
-    theirs = {name.removeprefix(prefixes[1]): x for name, x in other.state_dict().items() if name.startswith(prefixes[1])}
+    theirs = {
+        name.removeprefix(prefixes[1]): x for name, x in other.state_dict().items() if name.startswith(prefixes[1])
+    }
     ours = {name.removeprefix(prefixes[0]): x for name, x in one.state_dict().items() if name.startswith(prefixes[0])}
     shared = ours.keys() & theirs.keys()
     assert shared
@@ -102,7 +104,9 @@ def test_pre_train_then_fine_tune_from_the_command_line(corpus_folder, tmp_path)
     assert json.loads((tmp_path / "second" / "metrics.json").read_text())["test"]["accuracy"] == 1
     from safetensors.torch import load_file
 
-    one, other = (load_file(tmp_path / run / "checkpoints" / "last" / "model.safetensors") for run in ("first", "second"))
+    one, other = (
+        load_file(tmp_path / run / "checkpoints" / "last" / "model.safetensors") for run in ("first", "second")
+    )
     assert torch.equal(one["model.blocks.0.attention.layer.query.weight"],
                        other["model.blocks.0.attention.layer.query.weight"])  # fmt: skip
     assert not torch.equal(one["model.blocks.1.attention.layer.query.weight"],

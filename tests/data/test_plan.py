@@ -62,6 +62,7 @@ def test_devices_and_micro_batches_share_a_step_without_loss(world_size, micro_b
     corpus = Corpus({"tokens": Ragged(np.arange(1000, dtype=np.uint16), np.array([0, 1000]))}, ("tokens",), 1000)
     packing = Blocks(corpus, 16)
     plan = Plan(num_units=packing.num_units, units_per_step=12, seed=0, data="d")
+
     def take(corpus, pieces, key):
         assert key == plan.key(number // plan.steps_per_epoch)
         return Pieces(int(pieces[:, 1].sum()), {"tokens": len(pieces)}, pieces.tolist())

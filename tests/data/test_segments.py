@@ -15,7 +15,9 @@ def corpus_of(documents):
     offsets = np.concatenate([[0], np.cumsum(total)]).astype(np.int64)
     counts = np.concatenate([[0], np.cumsum([len(lengths) for lengths in documents])]).astype(np.int64)
     flat = np.array([n for lengths in documents for n in lengths], dtype=np.int32)
-    return Corpus({"tokens": Ragged(np.arange(offsets[-1]), offsets), "sentences": Ragged(flat, counts)}, ("tokens",), 1)
+    return Corpus(
+        {"tokens": Ragged(np.arange(offsets[-1]), offsets), "sentences": Ragged(flat, counts)}, ("tokens",), 1
+    )
 
 
 class Script:
@@ -51,7 +53,10 @@ def test_three_documents_by_hand(monkeypatch):
             (("random",), 0.2),  # the second segment is from another document …
             (("randrange", 3), 0),  # … not from this one …
             (("randrange", 3), 1),  # … but from the second …
-            (("randrange", 2), 0),  # … from its first sentence until 10 - 3 tokens are there: both sentences, 12 tokens.
+            (
+                ("randrange", 2),
+                0,
+            ),  # … from its first sentence until 10 - 3 tokens are there: both sentences, 12 tokens.
             # 3 + 12 tokens are 5 too many: the longer one loses, at its front, end, front, end, end.
             *(((("random",)), draw) for draw in (0.1, 0.9, 0.1, 0.9, 0.9)),
             # Sentences 1 to 3 were not used: 4 + 2 + 5 reach 10.

@@ -51,7 +51,9 @@ def test_the_store_holds_every_document_and_its_end(corpus_folder, words, tmp_pa
 
 
 def test_columns_hold_what_stands_beside_a_text(words, tmp_path):
-    texts = Given(("train", LabeledText("a b", ("x",))), ("train", LabeledText("", ("y", "x"))), ("test", LabeledText("c", ())))
+    texts = Given(
+        ("train", LabeledText("a b", ("x",))), ("train", LabeledText("", ("y", "x"))), ("test", LabeledText("c", ()))
+    )
     store = prepare(texts, words, LabeledEncoding(("x", "y")), cache_dir=tmp_path)
     corpus = store.splits["train"]
     assert [corpus["classes"][row].tolist() for row in range(2)] == [[0], [1, 0]]

@@ -71,7 +71,9 @@ def test_no_gradient_flows_between_pairs_nor_from_past_to_future(position):
     task.model.embedding.register_forward_hook(lambda _, __, out: seen.append(out.retain_grad() or out))
     hidden = translated(task, random_tokens(SOURCES), random_tokens(TARGETS, seed=1))
     hidden[sum(TARGETS[:3]) + 8].sum().backward()
-    sources, targets = (x.grad.ne(0).any(-1).split(lengths) for x, lengths in zip(seen, (SOURCES, TARGETS), strict=True))
+    sources, targets = (
+        x.grad.ne(0).any(-1).split(lengths) for x, lengths in zip(seen, (SOURCES, TARGETS), strict=True)
+    )
     assert sources[3].all() and not any(part.any() for place, part in enumerate(sources) if place != 3)
     assert targets[3][:9].all() and not targets[3][9:].any()
     assert not any(part.any() for place, part in enumerate(targets) if place != 3)

@@ -39,7 +39,9 @@ def test_scores_of_several_labels_are_the_librarys():
     assert found["macro_f1"] == pytest.approx(library.multilabel_f1_score(shares, wanted, **rules).item(), abs=1e-6)
     expected = library.multilabel_f1_score(shares, wanted, average="micro", **rules).item()
     assert found["micro_f1"] == pytest.approx(expected, abs=1e-6)
-    assert found["exact_match"] == pytest.approx(((logits > 0) == (classes > 0)).all(1).double().mean().item(), abs=1e-9)
+    assert found["exact_match"] == pytest.approx(
+        ((logits > 0) == (classes > 0)).all(1).double().mean().item(), abs=1e-9
+    )
     assert found["accuracy"] == pytest.approx(((logits > 0) == (classes > 0)).double().mean().item(), abs=1e-9)
 
 
@@ -59,7 +61,9 @@ def test_class_weights_weigh_the_mean_as_pytorch_does(weights):
                           label_smoothing=0.1)  # fmt: skip
     torch.nn.init.normal_(task.head.out.weight)
     batch = batch_for(task, [5, 9, 20, 3, 3, 8])
-    expected = {None: None, "balanced": [40 / 60, 2.0]}.get(weights if isinstance(weights, str | None) else "", [1, 3.0])
+    expected = {None: None, "balanced": [40 / 60, 2.0]}.get(
+        weights if isinstance(weights, str | None) else "", [1, 3.0]
+    )
     logits = task.logits(batch)
     wanted = F.cross_entropy(logits, batch.classes, None if expected is None else torch.tensor(expected),
                              label_smoothing=0.1)  # fmt: skip

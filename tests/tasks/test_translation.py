@@ -14,8 +14,20 @@ from transformer_lab.training.evaluation import evaluate
 from transformer_lab.training.hardware import Hardware
 
 CPU = Hardware(accelerator="cpu", precision="fp32", compile=False, micro_batch_tokens=1)
-REFERENCES = ["Ein Mann fährt Fahrrad.", "Zwei Hunde spielen im Schnee.", "Die Frau liest „ein Buch“ .", "Ja.", "Nein, nie!"]
-HYPOTHESES = ["Ein Mann fährt auf Fahrrad.", "Zwei Hunde rennen im Schnee.", "Die Frau liest „ein Buch“ .", "", "nein , nie!"]
+REFERENCES = [
+    "Ein Mann fährt Fahrrad.",
+    "Zwei Hunde spielen im Schnee.",
+    "Die Frau liest „ein Buch“ .",
+    "Ja.",
+    "Nein, nie!",
+]
+HYPOTHESES = [
+    "Ein Mann fährt auf Fahrrad.",
+    "Zwei Hunde rennen im Schnee.",
+    "Die Frau liest „ein Buch“ .",
+    "",
+    "nein , nie!",
+]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5])
@@ -38,11 +50,15 @@ def test_a_pass_scores_what_predict_would_write(cell):
     sources = [f"{text} {text}" for text in texts]
 
     def column(values):
-        return Ragged(np.concatenate(values), np.concatenate([[0], np.cumsum([len(v) for v in values])]).astype(np.int64))
+        return Ragged(
+            np.concatenate(values), np.concatenate([[0], np.cumsum([len(v) for v in values])]).astype(np.int64)
+        )
 
     ids = [[np.array(task.tokenizer.encode(text)) for text in side] for side in (sources, texts)]
     raw = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
-    corpus = Corpus({"source": column(ids[0]), "target": column(ids[1]), "reference": column(raw)}, ("source", "target"), 1)
+    corpus = Corpus(
+        {"source": column(ids[0]), "target": column(ids[1]), "reference": column(raw)}, ("source", "target"), 1
+    )
     batches = Pass(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=200)
     found = evaluate(task, batches, CPU)
     written = [one["translation"] for one in task.predict(sources)]

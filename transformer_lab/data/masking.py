@@ -45,7 +45,9 @@ class Masking:
         hidden[places[replaced]] = self.ordinary[random.astype(np.int64)]
         return hidden, places
 
-    def _chosen(self, tokens: np.ndarray, places: np.ndarray, of: np.ndarray, draws: np.ndarray, count: int) -> np.ndarray:
+    def _chosen(
+        self, tokens: np.ndarray, places: np.ndarray, of: np.ndarray, draws: np.ndarray, count: int
+    ) -> np.ndarray:
         """Which of the candidates are hidden: (candidates,) bool."""
         begins = np.ones(len(tokens), dtype=bool)  # of words
         if self.continues is not None:

@@ -101,4 +101,3 @@ class Block(nn.Module):
         if self.cross_attention is not None:
             x = self.cross_attention(x, layout, cross_position, memory, cross_cache)
         return self.feed_forward(x)
-

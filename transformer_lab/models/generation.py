@@ -135,7 +135,9 @@ def beam_search(read: Read, logits: Callable[[Tensor], Tensor], prompts: Sequenc
         together = (scores[:, :, None] + log_p.unflatten(0, scores.shape)).flatten(1)  # (B, K * V)
         # Of twice as many candidates at most half end here, so that enough go on.
         best, places = together.topk(min(2 * beam.size, together.shape[1]))
-        found = zip(best.tolist(), (places // log_p.shape[-1]).tolist(), (places % log_p.shape[-1]).tolist(), strict=True)
+        found = zip(
+            best.tolist(), (places // log_p.shape[-1]).tolist(), (places % log_p.shape[-1]).tolist(), strict=True
+        )
         rows: list[int] = []  # of the cache, that go on
         going, kept, kept_scores = [], [], []
         for place, (sequence, candidates) in enumerate(zip(running, found, strict=True)):

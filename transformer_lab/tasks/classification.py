@@ -149,8 +149,10 @@ class Classification(Task):
             counts.update(example.labels)
         if len(counts) < 2:
             one = next(iter(counts), None)
-            raise ValueError("data: a text has to be told from others, but " +
-                             (f"all of the training split are of the class {one}" if one else "no text has a label"))
+            raise ValueError(
+                "data: a text has to be told from others, but "
+                + (f"all of the training split are of the class {one}" if one else "no text has a label")
+            )
         return {"labels": {label: counts[label] for label in sorted(counts, key=_natural)}}
 
     def packing(self, corpus: Corpus) -> Packing:
@@ -203,7 +205,9 @@ class Classification(Task):
             with torch.inference_mode():
                 logits = self.logits(batch).float()
                 losses = self.losses(logits, batch.classes).tolist()
-            total = total + (report.of_each_class if self.multi_label else report.confusion)(logits, batch.classes).cpu()
+            total = (
+                total + (report.of_each_class if self.multi_label else report.confusion)(logits, batch.classes).cpu()
+            )
             texts = batch.tokens.split(batch.layout.lengths.tolist())
             said = self._said(logits)
             for loss, text, guess, truth in zip(losses, texts, said, batch.classes.tolist(), strict=True):

@@ -20,7 +20,9 @@ def of_each_class(logits: Tensor, classes: Tensor) -> Tensor:
     """Of each class, right and wrong yes, wrong and right no; in the last row texts that are right in all classes,
     and all texts: (B, C), (B, C) -> (C + 1, 4)."""
     said, true = logits > 0, classes > 0.5
-    counts = torch.stack([(said & true).sum(0), (said & ~true).sum(0), (~said & true).sum(0), (~said & ~true).sum(0)], 1)
+    counts = torch.stack(
+        [(said & true).sum(0), (said & ~true).sum(0), (~said & true).sum(0), (~said & ~true).sum(0)], 1
+    )
     right = (said == true).all(1).sum()
     last = torch.stack([right, right.new_full((), len(said)), right * 0, right * 0])
     return torch.cat([counts, last[None]])
@@ -88,5 +90,7 @@ def confusion_picture(counts: Tensor, labels: Sequence[str]) -> Any:
         for row in ticks:
             for column in ticks:
                 colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=8)
+                axes.text(
+                    column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=8
+                )
     return figure

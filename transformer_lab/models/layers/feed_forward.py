@@ -63,7 +63,9 @@ class Gated(FeedForward):
     """
 
     def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = False) -> None:
-        super().__init__(dim=dim, hidden_dim=-(-8 * dim // 3 // 32) * 32 if hidden_dim is None else hidden_dim, bias=bias)
+        super().__init__(
+            dim=dim, hidden_dim=-(-8 * dim // 3 // 32) * 32 if hidden_dim is None else hidden_dim, bias=bias
+        )
         self.gate = nn.Linear(dim, self.up.out_features, bias=bias)
 
 
