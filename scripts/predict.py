@@ -44,10 +44,7 @@ def main(
     task = load_run(run, extensions).task
     _check(options, task)
     found = task.predict(lines, **options)
-    if json:
-        texts = [jsonlib.dumps(one, ensure_ascii=False) for one in found]
-    else:
-        texts = [one["text"] for one in found]
+    texts = [jsonlib.dumps(one, ensure_ascii=False) if json else one["text"] for one in found]
     if prompt is not None and output is None:
         print(("\n" if json else "\n\n").join(texts))
         return

@@ -30,6 +30,7 @@ def settings(*overrides: str) -> dict:
 
 WORDS = Bytes().train([], specials=[])
 VOCABULARY = WORDS.vocab_size
+FIRST = len(SPECIALS)  # the first token that stands for text
 
 # Each model that a task can train.
 CELLS = {
@@ -60,7 +61,7 @@ def corpus_for(task, lengths, seed: int = 0) -> Corpus:
     """A corpus of random tokens with examples of about these lengths, as the task's store would hold it."""
     draw = np.random.default_rng(seed)
 
-    def rows(sizes, low=len(SPECIALS), high=VOCABULARY):
+    def rows(sizes, low=FIRST, high=VOCABULARY):
         return Ragged(draw.integers(low, high, sum(sizes)), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
 
     tokens = rows(lengths)

@@ -84,8 +84,8 @@ def test_frozen_layers_stay_as_they_are(cell):
 
 def test_pre_train_then_fine_tune_from_the_command_line(corpus_folder, tmp_path):
     """With the tokenizer of the first run, and the frozen part unchanged at the end of the second."""
-    common = ["tokenizer.vocab_size=400", "model.dim=32", "model.num_layers=2", "tokens_per_step=512", "task.context=64",
-              "validate_every_steps=5", "cache_dir=cache"]  # fmt: skip
+    common = ["tokenizer.vocab_size=400", "model.dim=32", "model.num_layers=2", "tokens_per_step=512",
+              "task.context=64", "validate_every_steps=5", "cache_dir=cache"]  # fmt: skip
     rows = "".join(f"{word} {n} {word}\t{word}\n" for n in range(80) for word in ("alpha", "beta"))
     (tmp_path / "table.tsv").write_text("text\tlabel\n" + rows)
 

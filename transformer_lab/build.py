@@ -68,8 +68,8 @@ def rehearse(config: Section) -> None:
             raise ValueError(f"{section}._target_: {config[section]['_target_']} is not a {kind.__name__}")
     expected, given = task_class(config).example_type, recipe(config["data"]).func.example_type  # type: ignore[attr-defined]
     if given is not expected:
-        raise ValueError(f"data: {config['task']['name']} reads examples of the kind {expected.__name__}, and these are of "
-                         f"the kind {given.__name__}")  # fmt: skip
+        raise ValueError(f"data: {config['task']['name']} reads examples of the kind {expected.__name__}, these are "
+                         f"of the kind {given.__name__}")  # fmt: skip
     build(config["data"])
     build(config["tokenizer"]).signature()
     with torch.device("meta"):

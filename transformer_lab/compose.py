@@ -146,8 +146,8 @@ def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
         folder = best_checkpoint(config["init_from"], "init_from")
         known = Tokenizer.load(folder / "tokenizer.json")
         if isinstance(recipe, File) and recipe.train([], specials=task_class(config).specials).hash != known.hash:
-            raise ValueError(f"tokenizer.path: not the tokenizer that the weights of init_from={config['init_from']} were "
-                             "trained with; leave it out, and theirs is taken")  # fmt: skip
+            raise ValueError(f"tokenizer.path: not the tokenizer that the weights of init_from={config['init_from']} "
+                             "were trained with; leave it out, and theirs is taken")  # fmt: skip
         log.info("Tokenizer: that of %s", config["init_from"])
         return known
     specials = task_class(config).specials
@@ -200,7 +200,7 @@ def build_loaders(
     plan = Plan(num_units=num_units, units_per_step=units_per_step, seed=config["seed"], data=store.text_hash)
     sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
     steps = Steps(packing=train, plan=plan, **sizes)
-    passes = {split: Pass(packing=task.evaluation_packing(corpus), **sizes)
+    passes: dict[Split, Pass] = {split: Pass(packing=task.evaluation_packing(corpus), **sizes)
               for split, corpus in corpora.items() if split != "train"}  # fmt: skip
     if config["overfit"]:
         passes["validation"] = Pass(packing=train, num_units=num_units, **sizes)
@@ -305,7 +305,7 @@ def evaluate_file(run: LoadedRun, file: str, accelerator: str) -> dict[str, floa
     """The metrics of a loaded run on all of a file, read as the run's own data are where they come from files."""
     own = run.config["data"]
     reader = FILES[run.task.example_type]
-    section = {"_target_": f"{reader.__module__}.{reader.__name__}"}
+    section: Section = {"_target_": f"{reader.__module__}.{reader.__name__}"}
     section |= {key: own[key] for key in live(reader).parameters if key in own}
     section |= {"path": file, "validation_path": None, "test_path": None, "validation": 0.0, "test": 0.0}
     store = prepare(build(section), run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))

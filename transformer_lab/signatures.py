@@ -129,8 +129,8 @@ def _of_class(name: str, node: ast.ClassDef, place: Module) -> Signature:
         fields = _fields(node, place)
     bases = map(place.dotted, node.bases)
     if init and (call := _passed_on(init)):
-        # `super().__init__(dim=dim, **options)`, or a part built by `Stack(dim=dim, **options)`: the arguments of what is
-        # called too, but for those given there.
+        # `super().__init__(dim=dim, **options)`, or a part built by `Stack(dim=dim, **options)`: the arguments of what
+        # is called too, but for those given there.
         callee, given = call
         above = _above(bases if callee == "super().__init__" else [place.dotted(ast.parse(callee, mode="eval").body)])
         inherited = {k: v for k, v in above.parameters.items() if k not in given}

@@ -48,7 +48,7 @@ def test_three_documents_by_hand(monkeypatch):
     scripts = {
         0: Script(
             (("random",), 0.5),  # not a short document: fill 10 tokens
-            # Sentences 0 to 3 are needed: 3 + 4 + 2 < 10 <= 3 + 4 + 2 + 5. The first segment takes one to three of them.
+            # Sentences 0 to 3 are needed: 3 + 4 + 2 < 10 <= 3 + 4 + 2 + 5. The first takes 1 to 3 of them.
             (("randint", 1, 3), 1),
             (("random",), 0.2),  # the second segment is from another document …
             (("randrange", 3), 0),  # … not from this one …
@@ -129,14 +129,14 @@ def test_every_token_is_used_where_nothing_is_dropped():
 
 def test_in_order_and_swapped_are_the_same_two_segments():
     corpus, pairs = many("order")
-    a, a_length, b, b_length, swapped, _ = pairs.T
+    a, _, b, _, swapped, _ = pairs.T
     of_a, of_b = (np.searchsorted(corpus["tokens"].offsets, x, side="right") - 1 for x in (a, b))
     assert (of_a == of_b).all() and ((a > b) == (swapped == 1)).all()
     assert abs(swapped.mean() - 0.5) < 3 * 0.5 / len(swapped) ** 0.5
 
 
 def test_variants_are_other_pairs_and_each_the_same_again():
-    corpus, pairs = many("next", variants=2)
+    _, pairs = many("next", variants=2)
     one, other = (pairs[pairs[:, 5] == variant][:, :5].tolist() for variant in (0, 1))
     assert len({tuple(pair) for pair in one} & {tuple(pair) for pair in other}) < 0.2 * len(one)
     assert (many("next", variants=2)[1] == pairs).all()

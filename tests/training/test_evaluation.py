@@ -56,7 +56,7 @@ def test_strided_evaluation_scores_each_token_once_with_its_context():
     loss = 0.0
     with torch.no_grad():
         for place in range(150):
-            # The first window that reaches the token ends 32, 40, 48 … tokens into the text, the last one where it ends.
+            # The first window that reaches the token ends 32, 40, 48 … tokens into the text, the last where it ends.
             end = min(150, 32 + 8 * max(0, math.ceil((place + 1 - 32) / 8)))
             begin = max(0, end - 32)
             hidden = task.model(before[begin : place + 1], Layout.of([place + 1 - begin]))

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import (CELLS, CONFIGS, POSITIONS, VOCABULARY, WORDS, batch_for, corpus_for, settings,
-                            small_task)  # fmt: skip
+from tests.conftest import (
+    CELLS,
+    CONFIGS,
+    POSITIONS,
+    VOCABULARY,
+    WORDS,
+    batch_for,
+    corpus_for,
+    settings,
+    small_task,  # fmt: skip
+)
 from transformer_lab.build import build, build_task, task_class
 
 KERNELS = ["reference", "sdpa"]

@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -31,7 +31,10 @@ CHARACTERS_AT_ONCE = 1_000_000  # text held in memory while tokenizing
 class Encoding(Protocol):
     """How a task turns examples into rows of numbers; a plain object."""
 
-    columns: dict[str, type]  # each column's kind of number; columns of `Token` hold tokens
+    @property
+    def columns(self) -> Mapping[str, type]:
+        """Each column's kind of number; columns of `Token` hold tokens."""
+        ...
 
     def signature(self) -> dict[str, Any]:
         """Facts, fit for JSON, that change when other rows would come out."""
@@ -207,8 +210,9 @@ class _SplitWriter:
                 self.offsets[name].write(np.int64(self.written[name]).tobytes())
 
     def close(self) -> None:
-        for file in (*self.values.values(), *self.offsets.values(), self.hashes):
+        for file in (*self.values.values(), *self.offsets.values()):
             file.close()
+        self.hashes.close()
 
 
 def _batches(examples: Iterator[tuple[Split, Any]]) -> Iterator[list[tuple[Split, Any]]]:

@@ -141,7 +141,7 @@ def beam_search(read: Read, logits: Callable[[Tensor], Tensor], prompts: Sequenc
         rows: list[int] = []  # of the cache, that go on
         going, kept, kept_scores = [], [], []
         for place, (sequence, candidates) in enumerate(zip(running, found, strict=True)):
-            alive = []
+            alive: list[tuple[float, int, list[int]]] = []
             for rank, (score, parent, token) in enumerate(zip(*candidates, strict=True)):
                 text = beams[place][parent]
                 if token == stop:

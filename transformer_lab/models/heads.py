@@ -67,7 +67,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     else:
                         weight_grad += p.T @ states
         if hidden_grad is not None and weight_grad is not None:
-            ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype), bias_grad)
+            ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype), bias_grad)  # type: ignore[arg-type]
         return loss
 
     @staticmethod

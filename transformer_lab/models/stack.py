@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -67,8 +67,8 @@ class Stack(nn.Module):
         self.local_position = near if near is not self.position else None
         self.embedding_norm = norm(dim=dim) if embedding_norm else nn.Identity()
         self.dropout = Dropout(dropout)
-        sizes = {"dim": dim, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "bias": bias, "kernel": attention,
-                 "norm": norm if qk_norm else None}  # fmt: skip
+        sizes: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "bias": bias,
+                                 "kernel": attention, "norm": norm if qk_norm else None}  # fmt: skip
 
         def around(layer: nn.Module) -> Residual:
             return residual(dim=dim, layer=layer, norm=norm, dropout=dropout)  # type: ignore[arg-type]
@@ -99,7 +99,8 @@ class Stack(nn.Module):
         x = self.dropout(self.embedding_norm(x))
         across = self.position if self.cross_position else None
         for index, block in enumerate(self.blocks):
-            near = self.local_position is not None and block.attention.layer.window is not None
+            assert isinstance(block, Block)
+            near = self.local_position is not None and getattr(block.attention.layer, "window", None) is not None
             position = self.local_position if near else self.position
             layer = cache.layers[index] if cache else None
             other = cache.cross[index] if cache and cache.cross else None

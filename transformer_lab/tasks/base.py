@@ -1,6 +1,6 @@
 """What a task is: where text meets tensors, from a corpus to a loss and the metrics its field reports."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from transformer_lab.data.packing import Packing
-from transformer_lab.data.steps import Batch, Collate, Pass
+from transformer_lab.data.steps import Collate, Pass
 from transformer_lab.data.store import Corpus, Encoding
 from transformer_lab.data.tokenizers import Tokenizer
 
@@ -79,9 +79,8 @@ class Task(nn.Module):
         """What of a pass is better seen than read: a matplotlib figure by its name."""
         return {}
 
-    def predict(self, lines: list[str], **options: Any) -> list[dict[str, Any]]:
-        """What the model makes of each line, fit for JSON; `text` is what a person reads. Options are the task's."""
-        raise NotImplementedError
+    # What the model makes of each line, fit for JSON; `text` is what a person reads. Options are the task's own.
+    predict: Callable[..., list[dict[str, Any]]]
 
     def show(self, batch: Any) -> str:
         """A batch as the model sees it: decoded, with the borders of its sequences, and what is to be predicted."""

@@ -110,6 +110,7 @@ class Classification(Task):
     texts of the training split are of each.
     """
 
+    collate: Collate
     model_types = (Encoder, Decoder)
     example_type = LabeledText
     specials = (BEGIN, END)
@@ -128,8 +129,8 @@ class Classification(Task):
             raise ValueError(f"task.dropout: {dropout} is not a share; 0 <= dropout < 1")
         causal = isinstance(model, Decoder)
         if causal and pooling in ("first", "pooler"):
-            raise ValueError(f"task.pooling: the first token of a decoder has seen nothing else, so that {pooling} says "
-                             "nothing of the text; last or mean")  # fmt: skip
+            raise ValueError(f"task.pooling: the first token of a decoder has seen nothing of the text, so {pooling} "
+                             "cannot judge it; last or mean")  # fmt: skip
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
         self.capacity, self.labels, self.multi_label = context, tuple(labels), multi_label
         self.label_smoothing = label_smoothing
@@ -199,7 +200,8 @@ class Classification(Task):
         """How well each class is found, and the texts whose class was the greatest surprise."""
         found: list[tuple[float, str]] = []
         total = torch.zeros(())
-        for batch in batches:
+        for index in range(len(batches)):
+            batch = batches[index]
             assert isinstance(batch, TextBatch)
             batch = batch.to(self.model.embedding.weight.device)
             with torch.inference_mode():
@@ -242,7 +244,7 @@ class Classification(Task):
         for begin in range(0, len(lines), AT_ONCE):
             encoded = self.tokenizer.encode_batch(lines[begin : begin + AT_ONCE])
             corpus = _corpus(encoded)
-            batch = self.collate(corpus, np.arange(len(encoded))[:, None], 0)
+            batch: TextBatch = self.collate(corpus, np.arange(len(encoded))[:, None], 0)
             with torch.inference_mode():
                 logits = self.logits(batch.to(self.model.embedding.weight.device)).float()
             shares = (logits.sigmoid() if self.multi_label else logits.softmax(1)).tolist()

@@ -84,8 +84,8 @@ class LanguageModeling(Task):
     `packing` is "stream" (the corpus as one text, cut into blocks) or "documents" (whole documents, none of which sees
     another). With `tie_embeddings` the output matrix is the embedding. `stride` is for evaluation: the text is read in
     windows of `context` tokens, each `stride` further than the one before, and scored where a window reaches further
-    (Baevski and Auli, 2019, section 4.2), so that a token has up to `context` tokens before it, at least all but `stride`
-    of them; None: blocks as in training.
+    (Baevski and Auli, 2019, section 4.2), so that a token has at least all but `stride` of `context` tokens before it;
+    None: blocks as in training.
     """
 
     model_types = (Decoder,)

@@ -4,6 +4,7 @@ arXiv:1810.04805).
 **N** tokens of a batch, **M** hidden ones among them, **B** sequences, **D** width, **V** vocabulary.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +93,7 @@ class MLMNSP(Task):
     are hidden together. With `tie_embeddings` the output matrix is the embedding.
     """
 
+    collate: Collate
     model_types = (Encoder,)
     example_type = Document
     specials = (BEGIN, END, MASK)
@@ -138,7 +140,7 @@ class MLMNSP(Task):
 
     def _outcome(self, batch: MaskedBatch, hidden: Tensor, sums: dict[str, Tensor]) -> Outcome:
         losses = {"mlm": self.head.loss(self.transform(hidden[batch.places]), batch.wanted)}  # (M, D)
-        if self.judge is not None:
+        if self.judge is not None and batch.wrong is not None:
             losses["nsp"] = F.cross_entropy(self.judge(hidden, batch.layout).float(), batch.wrong, reduction="sum")
         return Outcome(losses, sums)
 
@@ -159,9 +161,9 @@ class MLMNSP(Task):
             hidden = self.model.forward(batch.tokens, batch.layout, batch.types)
             guesses = self.head(self.transform(hidden[batch.places])).argmax(1).tolist()
         ends, shown = batch.layout.offsets.tolist(), []
-        for begin, end in list(zip(ends, ends[1:], strict=False))[:5]:
+        for begin, end in list(itertools.pairwise(ends))[:5]:
             rows = [row for row, place in enumerate(batch.places.tolist()) if begin <= place < end]
-            pairs = ((batch.wanted[row].item(), guesses[row]) for row in rows)
+            pairs = ((int(batch.wanted[row]), guesses[row]) for row in rows)
             table = "\n".join(f"| `{self._piece(was)}` | `{self._piece(said)}` |" for was, said in pairs)
             text = quoted(self.tokenizer.reveal(batch.tokens[begin:end].tolist()))
             shown.append(f"{text}\n\n| hidden | guessed |\n| --- | --- |\n{table}")

@@ -13,7 +13,7 @@ from transformer_lab.models.layers.kernels.reference import Bias, visible
 
 
 class LayerCache:
-    """What one layer's self-attention has read: each sequence has a row, filled from the left up to `filled` at most."""
+    """What one layer's self-attention has read: a row for each sequence, filled from the left up to `filled`."""
 
     def __init__(self, *, rows: int, capacity: int, num_heads: int, head_dim: int, like: Tensor) -> None:
         self.keys = like.new_zeros(rows, num_heads, capacity, head_dim)  # (R, G, T, K)
@@ -43,7 +43,7 @@ class LayerCache:
 
 
 class CrossCache:
-    """The keys and values of the memory that one layer's cross-attention looks at; the rows of a sequence share them."""
+    """Keys and values of the memory that one layer's cross-attention looks at; the rows of a sequence share them."""
 
     keys: Tensor  # (B, G, T, K)
     values: Tensor
