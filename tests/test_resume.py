@@ -12,17 +12,39 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["data=text", "tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout=0.1", "task.context=32",
-         "tokens_per_step=512", "hardware.micro_batch_tokens=200", "max_steps=60", "validate_every_steps=15",
-         "checkpoint.every_steps=7", "log_every_steps=4", "schedule=cosine", "schedule.warmup_steps=5"]  # fmt: skip
+SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout=0.1", "tokens_per_step=512",
+         "hardware.micro_batch_tokens=200", "max_steps=60", "validate_every_steps=15", "checkpoint.every_steps=7",
+         "log_every_steps=4", "schedule=cosine", "schedule.warmup_steps=5", "allow_overlap=true"]  # fmt: skip
+TASKS = {
+    "language_modeling": ["data=text", "data.path=corpus", "task.context=32"],
+    "mlm_nsp": ["task=mlm_nsp", "data=text", "data.path=corpus", "task.context=32"],
+    "classification": ["task=classification", "data=labeled", "data.path=lines.tsv", "task.context=40"],
+    "translation": ["task=translation", "data=parallel", "data.path=lines.tsv", "data.source=text", "data.target=back",
+                    "task.context=40", "data.validation=0.02", "data.test=0.02", "task.beam_size=2"],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def command(corpus_folder, tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
+def place(corpus_folder, tmp_path_factory):
+    """A folder with real lines of text: by the module they are from, and with their words in reverse."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "corpus").symlink_to(corpus_folder)
+    rows = {}
+    for file in sorted(corpus_folder.iterdir()):
+        for line in file.read_text().splitlines():
+            words = line.replace('"', "").split()
+            if len(words) > 2 and len(line) < 60:
+                rows[" ".join(words)] = f"{' '.join(words[::-1])}\t{file.name.split('_')[0]}"
+    table = "".join(f"{text}\t{row}\n" for text, row in list(rows.items())[:1500])
+    (folder / "lines.tsv").write_text("text\tback\tlabel\n" + table)
+    return folder
 
+
+@pytest.fixture(scope="module", params=["language_modeling"])
+def command(request, place):
     def words(run_dir, *more):
-        return [sys.executable, str(ROOT / "train.py"), *SMALL, f"data.path={corpus_folder}", f"cache_dir={cache}",
+        data = [word.replace("path=", f"path={place}/") for word in TASKS[request.param]]
+        return [sys.executable, str(ROOT / "train.py"), *data, *SMALL, f"cache_dir={place / 'cache'}",
                 f"run_dir={run_dir}", *more]  # fmt: skip
 
     return words
@@ -66,14 +88,19 @@ def disturb(command, folder, kills, seconds, draw):
     while done < kills:
         process = subprocess.Popen(command(folder, "resume=auto"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(draw.uniform(0, 1) * seconds)
-        if process.poll() is None:
-            process.kill()
-            done += 1
-        process.wait()
+        done += kill(process)
         if (folder / "metrics.json").exists():
             break
     run(command(folder, "resume=auto"))
     return done
+
+
+def kill(process):
+    """Whether it was still alive."""
+    alive = process.poll() is None
+    process.kill()
+    process.wait()
+    return alive
 
 
 def same(one, other):
@@ -83,9 +110,15 @@ def same(one, other):
     assert metrics[0]["validation"] == metrics[1]["validation"] and metrics[0]["test"] == metrics[1]["test"]
 
 
+@pytest.mark.parametrize("command", ["language_modeling", "mlm_nsp"], indirect=True)
 def test_a_killed_run_is_the_same_run(command, undisturbed, tmp_path):
-    folder, seconds = undisturbed
-    assert disturb(command, tmp_path / "run", 2, seconds, random.Random(3)) == 2
+    folder, _ = undisturbed
+    process = subprocess.Popen(command(tmp_path / "run"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "run" / "checkpoints" / "last").exists():  # with something to go on from
+        assert process.poll() is None
+        time.sleep(0.01)
+    assert kill(process)
+    run(command(tmp_path / "run", "resume=auto"))
     same(folder, tmp_path / "run")
     assert "Going on after step" in (tmp_path / "run" / "log.txt").read_text()
 
@@ -113,8 +146,9 @@ def test_a_finished_run_can_be_extended_and_another_run_is_refused(command, undi
 
 
 @pytest.mark.battery
+@pytest.mark.parametrize("command", TASKS, indirect=True)
 def test_twenty_kills(command, undisturbed, tmp_path):
-    """R1 for language modelling: 20 kills, spread over several runs as each of them can bear."""
+    """R1: 20 kills of each task, spread over several runs as each of them can bear."""
     folder, seconds = undisturbed
     draw, kills = random.Random(1), 0
     while kills < 20:
