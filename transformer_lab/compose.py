@@ -131,7 +131,7 @@ def train(
 
     learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
     tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
-    metrics = conclude(folder, progress, tested)
+    metrics = conclude(folder, progress, tested, learner.scored_by())
     run_log.say(words_after(metrics, folder, learner.prompt))
     return metrics
 

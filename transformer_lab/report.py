@@ -74,6 +74,7 @@ def words_after(metrics: dict[str, Any], folder: Path, prompt: str) -> str:
     """What a run has shown, where it lies, and what to try next."""
     lines = [f"{split}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics[split].items())
              for split in ("validation", "test") if metrics.get(split)]  # fmt: skip
+    lines += [metrics["scored_by"]] if "scored_by" in metrics else []
     lines.append(
         f"{metrics['steps']:,} steps, {metrics['tokens']:,} tokens, {metrics['tokens_per_second']:,.0f} tokens/s"
     )

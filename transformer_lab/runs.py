@@ -89,11 +89,14 @@ def open_run(folder: Path, files: dict[str, str], run_log: RunLog) -> None:
         raise ValueError(f"run_dir: {folder} cannot be written: {error.strerror}") from error
 
 
-def conclude(folder: Path, progress: Progress, tested: dict[str, float] | None) -> dict[str, Any]:
+def conclude(
+    folder: Path, progress: Progress, tested: dict[str, float] | None, scored_by: str | None
+) -> dict[str, Any]:
     """Write `metrics.json`: what the best weights reached, and what it took."""
     metrics = {
         "validation": progress.best.metrics if progress.best else {},
         **({"test": tested} if tested else {}),
+        **({"scored_by": scored_by} if scored_by else {}),
         "steps": progress.step,
         "tokens": progress.tokens,
         "seconds": round(progress.seconds, 3),

@@ -110,6 +110,13 @@ def test_sdpa_agrees_with_the_reference_on_any_layout(causal, lengths, window, h
     torch.testing.assert_close(sdpa.attend(q, k, v, **rules), reference.attend(q, k, v, **rules), atol=1e-5, rtol=0)
 
 
+def test_regrouping_computes_hardly_more_than_is_there():
+    lengths = torch.randint(5, 40, (130,), generator=torch.Generator().manual_seed(0)).tolist()
+    groups, _ = sdpa._similar_lengths(Layout.of(lengths), Layout.of(lengths))
+    assert sum(group.queries.numel() for group in groups) < 1.05 * sum(lengths)
+    assert len(groups) < 25
+
+
 def test_attention_weights_are_shares():
     layout = Layout.of([3, 4])
     q = torch.randn(7, 2, 8)

@@ -67,6 +67,10 @@ class Task(nn.Module):
         """What is reported of a pass: `losses` are means over their targets, `sums` are the outcomes' added up."""
         raise NotImplementedError
 
+    def scored_by(self) -> str | None:
+        """Which implementation and settings the scores are of; None where their names say all."""
+        return None
+
     def rank(self, metrics: dict[str, float]) -> float:
         """The validation with the highest rank has the best weights."""
         return -metrics["loss"]

@@ -161,6 +161,9 @@ class Translation(Task):
         loss = losses["tokens"]
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **scores.corpus_scores(sums)}
 
+    def scored_by(self) -> str:
+        return scores.signature()
+
     def rank(self, metrics: dict[str, float]) -> float:
         return metrics["bleu"]
 

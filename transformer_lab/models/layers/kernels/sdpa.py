@@ -15,8 +15,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.kernels.reference import Bias, visible
 
-# A group's shortest sequence has at least this share of its longest one: less waste against fewer calls.
-SIMILAR = 0.8
+# A group's shortest sequence has at least this share of its longest one: less waste against fewer calls. Self-attention
+# then computes 1 to 4 % more than it needs to; cross-attention, whose two sides differ, about 14 %.
+SIMILAR = 0.9
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ def _attend_group(q: Tensor, k: Tensor, v: Tensor, *, keep: Tensor | None, causa
 
 def _regroup(queries: Layout, keys: Layout) -> tuple[list[Group], Tensor]:
     """The groups of a batch, and where each packed token lies in their concatenated outputs: (N,)."""
-    if queries.scratch.get("grouped with") is not keys:  # one other side at a time: itself, or a decoder's memory
-        queries.scratch["groups"] = _similar_lengths(queries, keys)
-        queries.scratch["grouped with"] = keys
-    return queries.scratch["groups"]  # type: ignore[no-any-return]
+    name = ("groups", id(keys))  # with itself, and with a decoder's memory; kept alive, so the number stays its own
+    if name not in queries.scratch:
+        queries.scratch[name] = keys, _similar_lengths(queries, keys)
+    return queries.scratch[name][1]  # type: ignore[no-any-return]
 
 
 def _similar_lengths(queries: Layout, keys: Layout) -> tuple[list[Group], Tensor]:
