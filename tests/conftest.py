@@ -91,3 +91,19 @@ def corpus_folder(tmp_path_factory) -> Path:
         for path in sorted(Path(package.__file__).parent.glob("*.py")):
             (folder / f"{package.__name__}_{path.stem}.txt").write_text(path.read_text(encoding="utf-8"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def place(corpus_folder, tmp_path_factory) -> Path:
+    """A folder with `corpus/`, and `lines.tsv`: real lines of text, their words in reverse, the module they are from."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "corpus").symlink_to(corpus_folder)
+    rows = {}
+    for file in sorted(corpus_folder.iterdir()):
+        for line in file.read_text().splitlines():
+            words = line.replace('"', "").split()
+            if len(words) > 2 and len(line) < 60:
+                rows[" ".join(words)] = f"{' '.join(words[::-1])}\t{file.name.split('_')[0]}"
+    table = "".join(f"{text}\t{row}\n" for text, row in list(rows.items())[:1500])
+    (folder / "lines.tsv").write_text("text\tback\tlabel\n" + table)
+    return folder

@@ -24,22 +24,6 @@ TASKS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def place(corpus_folder, tmp_path_factory):
-    """A folder with real lines of text: by the module they are from, and with their words in reverse."""
-    folder = tmp_path_factory.mktemp("place")
-    (folder / "corpus").symlink_to(corpus_folder)
-    rows = {}
-    for file in sorted(corpus_folder.iterdir()):
-        for line in file.read_text().splitlines():
-            words = line.replace('"', "").split()
-            if len(words) > 2 and len(line) < 60:
-                rows[" ".join(words)] = f"{' '.join(words[::-1])}\t{file.name.split('_')[0]}"
-    table = "".join(f"{text}\t{row}\n" for text, row in list(rows.items())[:1500])
-    (folder / "lines.tsv").write_text("text\tback\tlabel\n" + table)
-    return folder
-
-
 @pytest.fixture(scope="module", params=["language_modeling"])
 def command(request, place):
     def words(run_dir, *more):

@@ -47,7 +47,7 @@ def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
     expected = task_class(config).model_types
     if not isinstance(model, expected):
         names = " or ".join(f"model={kind.__name__.lower()}" for kind in expected)
-        raise ValueError(f"model: {config['task']['name']} does not train a {type(model).__name__}; take {names}")
+        raise ValueError(f"model: {config['task']['name']} trains no {type(model).__name__}; take {names}")
     task: Task = build(config["task"], model=model, tokenizer=tokenizer, **facts)
     return task
 
