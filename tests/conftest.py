@@ -95,7 +95,7 @@ def corpus_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def place(corpus_folder, tmp_path_factory) -> Path:
-    """A folder with `corpus/`, and `lines.tsv`: real lines of text, their words in reverse, the module they are from."""
+    """A folder with `corpus/`, and `lines.tsv`: real lines, their words in reverse, their module."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "corpus").symlink_to(corpus_folder)
     rows = {}

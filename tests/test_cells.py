@@ -93,7 +93,7 @@ def test_training_texts_in_the_test_split_are_an_error_unless_allowed(place):
 
 @pytest.mark.parametrize(("words", "said"), [
     (["task=mlm_nsp", "model=decoder", "~model.token_types"], "model: mlm_nsp trains no Decoder; take model=encoder"),
-    (["task=translation", "model=encoder"], "model: translation trains no Encoder; take model=seq2seq or model=decoder"),
+    (["task=translation", "model=encoder"], "translation trains no Encoder; take model=seq2seq or model=decoder"),
     (["model=encoder"], "model: language_modeling trains no Encoder; take model=decoder"),
     (["task=classification", "data=docstrings"], "data: classification reads examples of the kind LabeledText"),
     (["task=translation", "model.cross_position=true", "position=alibi"], "model.cross_position: ALiBi"),
