@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.dropout import Dropout
-from transformer_lab.models.layers.norms import LayerNorm
 
 # Logits held at a time: 4M floats are 16 MB, which stays near the caches of a CPU and is nothing to a GPU.
 LOGITS_AT_ONCE = 1 << 22
@@ -106,11 +105,13 @@ class TokenHead(nn.Module):
 class Transform(nn.Module):
     """norm(gelu(x W + b)), between BERT's last block and its output matrix: (N, D) -> (N, D)."""
 
-    def __init__(self, *, dim: int, bias: bool = True, norm: nn.Module | None = None) -> None:
+    def __init__(self, *, dim: int, bias: bool, norm: nn.Module) -> None:
         super().__init__()
         self.dense = nn.Linear(dim, dim, bias=bias)
-        self.norm = LayerNorm(dim=dim) if norm is None else norm
+        self.norm = norm
         nn.init.normal_(self.dense.weight, std=dim**-0.5)
+        if bias:
+            nn.init.zeros_(self.dense.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(F.gelu(self.dense(x)))
