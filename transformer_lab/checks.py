@@ -25,13 +25,8 @@ PROVIDED = {
     "schedule": {"total_steps"},
     "checkpoint": {"folder", "files", "identity"},
 }
-RECIPES = {
-    "position",
-    "norm",
-    "feed_forward",
-    "residual",
-    "attention",
-}  # the model calls these itself: functions will do
+# The model calls these itself: functions will do.
+RECIPES = {"position", "norm", "feed_forward", "residual", "attention"}
 RESERVED = re.compile(r"_[a-z]+_")  # keys that mean something to Hydra
 NAMED = {"callbacks"}  # a section of sections
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_lab.checks import fail, full_error, nearest, problems, unknown
+from transformer_lab.help_page import comments, page
 from transformer_lab.signatures import UNKNOWN, shown
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -208,60 +209,15 @@ class CommandLine:
                 line += f" ({about})" if about else ""
             self.found.append(line)
 
+    def help(self) -> str:
+        options = {group: self.repo.get_group_options(group) for group in self.groups}
+        return page(self._text(self.primary), {group: {option: self._text(f"{group}/{option}") for option in names}
+                                               for group, names in options.items()})  # fmt: skip
+
     def _text(self, name: str) -> str:
         """The YAML of a group's option, or of the primary config, wherever it lies."""
         files = [folder / f"{name}.yaml" for folder in self._folders()]
         return next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
-
-    def help(self) -> str:
-        """A page made from the configs themselves: their first lines and the comments of their keys."""
-        primary = self._text(self.primary)
-        chosen = dict(re.findall(r"^  - (\w+): (\w+)", primary, re.M))
-        lines = [USAGE, "Choices (GROUP=OPTION; * is the default, OPTION's own keys are set with GROUP.KEY=VALUE)"]
-        for group in sorted(self.groups, key=[*chosen, *self.groups].index):  # in the order of the defaults
-            options = self.repo.get_group_options(group)
-            lines += [f"\n  {group}"] if options else []
-            for option in options:
-                mark = "*" if option == chosen.get(group) else " "
-                lines.append(f"  {mark} {option:27} {comments(self._text(f'{group}/{option}'))[''][1]}")
-        lines.append("\nThe run as a whole (KEY=VALUE)\n")
-        for key, (value, about) in comments(primary).items():
-            if key and about and not key.startswith("hydra"):
-                lines.append(f"    {f'{key}={value}':27} {about}")
-        return "\n".join([*lines, EXAMPLES])
-
-
-USAGE = """Usage: python train.py [GROUP=OPTION] [KEY=VALUE] [--multirun] [--help] [--cfg job]
-
-Trains a transformer: what it is, what it learns from and how is chosen by words.
-"""
-
-EXAMPLES = """
-Examples
-
-    python train.py                                    the default run, a small decoder
-    python train.py position=alibi model.dim=256       another part, another width
-    python train.py data=text data.path=notes/         on files of your own
-    python train.py -m position=rotary,alibi,none      one run after the other
-    python train.py debug=sanity                       every stage of a run, within a minute
-
-Any argument of a part's constructor is a key: position.KEY=VALUE, task.KEY=VALUE …
-    python train.py --cfg job                          shows the whole config, and runs nothing
-    eval "$(python train.py -sc install=bash)"         completes groups, options and keys with <TAB>
-    python train.py debug=true …                       shows the traceback of an error
-"""
-
-
-def comments(text: str) -> dict[str, tuple[str, str]]:
-    """Of a YAML file: each dotted key's value and comment; under the empty key what the file says of itself."""
-    lines = text.splitlines()
-    first = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @package")]
-    found, parents = {"": ("", first[0] if first else "")}, list[tuple[str, str]]()
-    for line in lines:
-        if match := re.match(r"( *)(\w+): *(.*?)(?: +# (.*))?$", line):
-            parents = [*(x for x in parents if len(x[0]) < len(match[1])), (match[1], match[2])]
-            found[".".join(name for _, name in parents)] = match[3], match[4] or ""
-    return found
 
 
 def plain(node: Any, path: str, found: list[str]) -> Any:

@@ -181,8 +181,11 @@ class Classification(Task):
 
     def score(self, batch: TextBatch) -> Outcome:
         logits = self.logits(batch).float()
+        return Outcome({"classes": self.losses(logits, batch.classes).sum()}, {"counts": self._counts(logits, batch)})
+
+    def _counts(self, logits: Tensor, batch: TextBatch) -> Tensor:
         count = report.of_each_class if self.multi_label else report.confusion
-        return Outcome({"classes": self.losses(logits, batch.classes).sum()}, {"counts": count(logits, batch.classes)})
+        return count(logits, batch.classes)
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
         score = report.multi_label if self.multi_label else report.single_label
@@ -207,9 +210,7 @@ class Classification(Task):
             with torch.inference_mode():
                 logits = self.logits(batch).float()
                 losses = self.losses(logits, batch.classes).tolist()
-            total = (
-                total + (report.of_each_class if self.multi_label else report.confusion)(logits, batch.classes).cpu()
-            )
+            total = total + self._counts(logits, batch).cpu()
             texts = batch.tokens.split(batch.layout.lengths.tolist())
             said = self._said(logits)
             for loss, text, guess, truth in zip(losses, texts, said, batch.classes.tolist(), strict=True):

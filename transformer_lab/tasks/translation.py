@@ -192,9 +192,8 @@ class Translation(Task):
         training = self.training
         self.eval()
         written: list[str] = []
-        by_length = sorted(
-            range(len(lines)), key=lambda i: len(lines[i])
-        )  # so that those translated together end together
+        # Those translated together shall end together.
+        by_length = sorted(range(len(lines)), key=lambda i: len(lines[i]))
         for begin in range(0, len(lines), AT_ONCE):
             some_lines = [lines[i] for i in by_length[begin : begin + AT_ONCE]]
             encoded = [[*ids, self.end][: self.context] for ids in self.tokenizer.encode_batch(some_lines)]

@@ -10,20 +10,19 @@ from random import Random
 from typing import Any, TypeVar
 
 import babel
-from babel import Locale, UnknownLocaleError, dates, numbers, units
+from babel import Locale, UnknownLocaleError, dates, numbers
 from babel.languages import get_official_languages
-from babel.lists import format_list
 from babel.localedata import locale_identifiers
 
 from transformer_lab.data.examples import Pair, Split
+from transformer_lab.data.sources import cldr
 from transformer_lab.data.sources.base import Cut, Source, no_such_name
+from transformer_lab.data.sources.cldr import LACKS, Phrase
 
 T = TypeVar("T")
-Phrase = Callable[[Locale], str]  # what is meant, to be said in a language
 Form = Callable[[Any], Phrase]  # a way to say any day, any amount, …
 
 PATIENCE = 20_000  # phrases in a row that were there already: then the languages have no more of them
-LACKS = (LookupError, AttributeError, TypeError, ValueError, NotImplementedError)  # Babel's ways to say: no such word
 # What is common, in the order of how often it is drawn. Other territories, languages, currencies follow.
 TERRITORIES = "DE FR US GB IT ES AT CH CN JP IN BR CA PL NL BE SE NO DK FI PT GR TR RU UA IE CZ HU AU NZ MX AR EG ZA KR"
 LANGUAGES = "en de fr es it zh ja pt ru ar hi nl pl tr sv da nb fi el cs hu ro uk ko fa he th vi id la bn sr hr sk bg"
@@ -104,29 +103,29 @@ class Words:
         self.languages = source, target
         self.taken: dict[str, str] = {}  # by a name: a territory and its language can be called the same
         territories, tongues, currencies = _codes(source)
-        self.territories = self.names(partial(_entry, "territories"), territories)
-        self.tongues = self.names(partial(_entry, "languages"), tongues)
-        self.currencies = self.names(partial(_entry, "currencies"), currencies)
-        self.weekdays = self.names(partial(_calendar, dates.get_day_names), range(7))
-        self.month_names = self.names(partial(_calendar, dates.get_month_names), range(1, 13))
+        self.territories = self.names(partial(cldr.entry, "territories"), territories)
+        self.tongues = self.names(partial(cldr.entry, "languages"), tongues)
+        self.currencies = self.names(partial(cldr.entry, "currencies"), currencies)
+        self.weekdays = self.names(partial(cldr.calendar_name, dates.get_day_names), range(7))
+        self.month_names = self.names(partial(cldr.calendar_name, dates.get_month_names), range(1, 13))
         days = [datetime(2024, month, day) for month in range(1, 13) for day in (5, 17, 28)]
-        self.days = self.forms(_date, product(DAYS.split()), days)
-        self.months = self.forms(_date, product(MONTHS.split()), days)
-        self.periods = self.forms(_period, product(PERIODS.split()), pairwise(days))
-        self.long_periods = self.forms(_period, product(LONG_PERIODS.split()), zip(days, days[3:], strict=False))
+        self.days = self.forms(cldr.day, product(DAYS.split()), days)
+        self.months = self.forms(cldr.day, product(MONTHS.split()), days)
+        self.periods = self.forms(cldr.period, product(PERIODS.split()), pairwise(days))
+        self.long_periods = self.forms(cldr.period, product(LONG_PERIODS.split()), zip(days, days[3:], strict=False))
         times = [datetime(2024, 5, 1, hour, minute) for hour in range(24) for minute in (0, 30)]
-        self.clocks = self.forms(_clock, product(CLOCKS.split()), times)
-        self.hours = self.forms(_hours, [()], pairwise(times))
-        self.spans = self.forms(_span, product(SPANS.split(), LENGTHS), (1, 2, 5, -1, -2, -5))
-        self.amounts = self.forms(_amount, product(UNITS.split(), LENGTHS), (1, 2, 5, Decimal("1.5")))
-        self.durations = self.forms(_amount, [(f"duration-{span}", "long") for span in SPANS.split()], (1, 2, 5))
+        self.clocks = self.forms(cldr.clock, product(CLOCKS.split()), times)
+        self.hours = self.forms(cldr.hours, [()], pairwise(times))
+        self.spans = self.forms(cldr.span, product(SPANS.split(), LENGTHS), (1, 2, 5, -1, -2, -5))
+        self.amounts = self.forms(cldr.amount, product(UNITS.split(), LENGTHS), (1, 2, 5, Decimal("1.5")))
+        self.durations = self.forms(cldr.amount, [(f"duration-{span}", "long") for span in SPANS.split()], (1, 2, 5))
         pace = product(MOVED.split(), [f"duration-{span}" for span in reversed(SPANS.split())], LENGTHS)
-        self.rates = self.forms(_rate, pace, (1, 2, 5))
-        self.money = self.forms(_money, product(currencies, ("name", "standard")), (1, 2, 5, Decimal("1.5")))
+        self.rates = self.forms(cldr.rate, pace, (1, 2, 5))
+        self.money = self.forms(cldr.money, product(currencies, ("name", "standard")), (1, 2, 5, Decimal("1.5")))
         letters: list[Phrase] = [partial(_same, letter) for letter in "ABCD"]
-        self.prices = self.forms(_price, product(PRICED.split(), LENGTHS), letters)
-        self.lists = self.forms(_list, product(("standard", "or")), [letters[:2], letters[:3], letters])
-        self.couples = self.forms(_list, product(("standard", "or", "unit")), [letters[:2]])
+        self.prices = self.forms(cldr.price, product(PRICED.split(), LENGTHS), letters)
+        self.lists = self.forms(cldr.listed, product(("standard", "or")), [letters[:2], letters[:3], letters])
+        self.couples = self.forms(cldr.listed, product(("standard", "or", "unit")), [letters[:2]])
         self.kinds = [(weight, kind) for weight, kind in KINDS if self.has(kind)]
 
     def names(self, say: Callable[[Any, Locale], str], codes: Iterable[Any]) -> list[Phrase]:
@@ -167,6 +166,14 @@ class Words:
         if not source or not target:
             raise LookupError("one of the languages has no words for it")
         return source, target
+
+    def day_and_clock(self, dice: "Dice") -> Phrase:
+        date, time = (dice.pick(forms)(dice.moment()) for forms in (self.days, self.clocks))
+        return partial(cldr.day_and_clock, date, time)
+
+    def couple(self, dice: "Dice") -> Phrase:
+        form = dice.pick(self.couples)
+        return form([span(dice.whole(30)) for span in dice.neighbors(self.durations)])
 
     def compose(self, dice: "Dice") -> tuple[str, str]:
         weights, kinds = zip(*self.kinds, strict=True)
@@ -218,16 +225,16 @@ KINDS: tuple[tuple[int, Kind], ...] = (  # with how often each is drawn
     (6, lambda words, dice: dice.pick(words.periods)(dice.period(1, 90))),
     (3, lambda words, dice: dice.pick(words.long_periods)(dice.period(32, 2_000))),
     (5, lambda words, dice: dice.pick(words.clocks)(dice.moment())),
-    (5, lambda words, dice: partial(_at, dice.pick(words.days)(dice.moment()), dice.pick(words.clocks)(dice.moment()))),
+    (5, lambda words, dice: words.day_and_clock(dice)),
     (3, lambda words, dice: words.hours[0](dice.hours())),
     (6, lambda words, dice: dice.pick(words.spans)(dice.choice((1, -1)) * dice.whole())),
     (9, lambda words, dice: dice.pick(words.amounts)(dice.amount())),
     (4, lambda words, dice: dice.pick(words.rates)(dice.amount())),
     (7, lambda words, dice: dice.pick(words.money)(dice.price())),
     (4, lambda words, dice: dice.pick(words.prices)(dice.pick(words.money)(dice.price()))),
-    (2, lambda words, dice: partial(_percent, dice.amount())),
-    (2, lambda words, dice: partial(_number, dice.whole(99_999, 999_999))),
-    (2, lambda words, dice: partial(_rounded, dice.amount(9, 99, 999) * dice.choice((1_000, 10**6, 10**9)))),
+    (2, lambda words, dice: partial(cldr.percent, dice.amount())),
+    (2, lambda words, dice: partial(cldr.number, dice.whole(99_999, 999_999))),
+    (2, lambda words, dice: partial(cldr.rounded, dice.amount(9, 99, 999) * dice.choice((1_000, 10**6, 10**9)))),
     (1, lambda words, dice: dice.pick(words.territories)),
     (1, lambda words, dice: dice.pick(words.tongues)),
     (1, lambda words, dice: dice.pick(words.currencies)),
@@ -238,12 +245,7 @@ KINDS: tuple[tuple[int, Kind], ...] = (  # with how often each is drawn
     (1, lambda words, dice: dice.pick(words.lists)(dice.several(words.month_names))),
     (3, lambda words, dice: dice.pick(words.lists)([form(dice.amount()) for form in dice.several(words.amounts)])),
     (2, lambda words, dice: dice.pick(words.lists)([form(dice.whole(60)) for form in dice.several(words.spans)])),
-    (
-        4,
-        lambda words, dice: dice.pick(words.couples)(
-            [form(dice.whole(30)) for form in dice.neighbors(words.durations)]
-        ),
-    ),
+    (4, lambda words, dice: words.couple(dice)),
 )
 
 
@@ -277,90 +279,3 @@ def _form(say: Callable[..., str], option: Any) -> Form:
 
 def _same(text: str, language: Locale) -> str:
     return text
-
-
-def _entry(table: str, code: str, language: Locale) -> str:
-    return getattr(language, table)[code]
-
-
-def _calendar(names: Callable[..., Any], number: int, language: Locale) -> str:
-    return names("wide", "stand-alone", language)[number]
-
-
-def _date(day: datetime, form: Any, language: Locale) -> str:
-    if form in ("full", "long", "medium", "short"):
-        return dates.format_date(day, form, language)
-    return dates.format_skeleton(form, day, locale=language)
-
-
-def _clock(time: datetime, form: Any, language: Locale) -> str:
-    if form in ("medium", "short"):
-        return dates.format_time(time, form, locale=language)
-    return dates.format_skeleton(form, time, locale=language)
-
-
-def _at(day: Phrase, clock: Phrase, language: Locale) -> str:
-    pattern = str(dates.get_datetime_format("medium", language)).replace("'", "")
-    return pattern.replace("{0}", clock(language)).replace("{1}", day(language))
-
-
-def _period(ends: tuple[datetime, datetime], form: str, language: Locale) -> str:
-    return dates.format_interval(*ends, form, locale=language)
-
-
-def _hours(ends: tuple[datetime, datetime], language: Locale) -> str:
-    """On the clock of the language, which has 12 hours or 24."""
-    pattern = dates.get_time_format("short", language).pattern
-    return dates.format_interval(*ends, "Hm" if "H" in pattern else "hm", locale=language)
-
-
-def _span(number: int, unit: Any, length: Any, language: Locale) -> str:
-    seconds = number * dict(dates.TIMEDELTA_UNITS)[unit]
-    never = float("inf")  # by default 6 days would be told as a week
-    return dates.format_timedelta(seconds, unit, never, add_direction=True, format=length, locale=language)
-
-
-def _amount(number: float | Decimal, unit: str, length: str, language: Locale) -> str:
-    return _worded(partial(units.format_unit, number, unit, locale=language), length, unit)
-
-
-def _rate(number: float | Decimal, unit: str, per: str, length: str, language: Locale) -> str:
-    say = partial(units.format_compound_unit, number, unit, denominator_unit=per, locale=language)
-    return _worded(say, length, unit, per, "-per-")
-
-
-def _price(price: Phrase, unit: str, length: str, language: Locale) -> str:
-    say = partial(units.format_compound_unit, price(language), denominator_unit=unit, locale=language)
-    return _worded(say, length, unit)
-
-
-def _worded(say: Callable[..., str | None], length: str, *codes: str) -> str:
-    """Where a language has no long word, Babel writes a code, and the CLDR means the short word to be used."""
-    for words in (length, "short"):
-        said = say(length=words)
-        if said and not any(code in said for code in codes):
-            return said
-    raise LookupError(codes)
-
-
-def _money(number: int | Decimal, currency: str, kind: Any, language: Locale) -> str:
-    if not numbers.get_currency_precision(currency):
-        number = int(number)  # or the plural would follow the cents that are not shown
-    cents = kind == "standard" or isinstance(number, Decimal)
-    return numbers.format_currency(number, currency, None, language, cents, kind)
-
-
-def _percent(number: int | Decimal, language: Locale) -> str:
-    return numbers.format_percent(Decimal(number) / 100, locale=language, decimal_quantization=False)
-
-
-def _number(number: int, language: Locale) -> str:
-    return numbers.format_decimal(number, locale=language)
-
-
-def _rounded(number: float | Decimal, language: Locale) -> str:
-    return numbers.format_compact_decimal(number, format_type="long", locale=language, fraction_digits=1)
-
-
-def _list(items: Sequence[Phrase], style: Any, language: Locale) -> str:
-    return format_list([item(language) for item in items], style, language)
