@@ -111,10 +111,15 @@ def test_sdpa_agrees_with_the_reference_on_any_layout(causal, lengths, window, h
 
 
 def test_regrouping_computes_hardly_more_than_is_there():
-    lengths = torch.randint(5, 40, (130,), generator=torch.Generator().manual_seed(0)).tolist()
-    groups, _ = sdpa._similar_lengths(Layout.of(lengths), Layout.of(lengths))
-    assert sum(group.queries.numel() for group in groups) < 1.05 * sum(lengths)
-    assert len(groups) < 25
+    """With itself, and across two texts whose lengths go together only roughly, like those of a translation."""
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.randint(5, 40, (130,), generator=draw)
+    others = (lengths + torch.randint(-6, 7, (130,), generator=draw)).clamp(min=1)
+    for keys, calls in ((lengths, 25), (others, 75)):
+        groups, _ = sdpa._similar_lengths(Layout.of(lengths), Layout.of(keys))
+        computed = sum(group.queries.numel() + group.keys.numel() for group in groups)
+        assert computed < 1.05 * int((lengths + keys).sum())
+        assert len(groups) < calls
 
 
 def test_attention_weights_are_shares():
