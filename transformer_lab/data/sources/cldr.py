@@ -89,8 +89,8 @@ def percent(number: int | Decimal, language: Locale) -> str:
     return numbers.format_percent(Decimal(number) / 100, locale=language, decimal_quantization=False)
 
 
-def number(number: int, language: Locale) -> str:
-    return numbers.format_decimal(number, locale=language)
+def number(value: int, language: Locale) -> str:
+    return numbers.format_decimal(value, locale=language)
 
 
 def rounded(number: float | Decimal, language: Locale) -> str:

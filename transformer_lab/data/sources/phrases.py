@@ -225,7 +225,7 @@ KINDS: tuple[tuple[int, Kind], ...] = (  # with how often each is drawn
     (6, lambda words, dice: dice.pick(words.periods)(dice.period(1, 90))),
     (3, lambda words, dice: dice.pick(words.long_periods)(dice.period(32, 2_000))),
     (5, lambda words, dice: dice.pick(words.clocks)(dice.moment())),
-    (5, lambda words, dice: words.day_and_clock(dice)),
+    (5, Words.day_and_clock),
     (3, lambda words, dice: words.hours[0](dice.hours())),
     (6, lambda words, dice: dice.pick(words.spans)(dice.choice((1, -1)) * dice.whole())),
     (9, lambda words, dice: dice.pick(words.amounts)(dice.amount())),
@@ -245,7 +245,7 @@ KINDS: tuple[tuple[int, Kind], ...] = (  # with how often each is drawn
     (1, lambda words, dice: dice.pick(words.lists)(dice.several(words.month_names))),
     (3, lambda words, dice: dice.pick(words.lists)([form(dice.amount()) for form in dice.several(words.amounts)])),
     (2, lambda words, dice: dice.pick(words.lists)([form(dice.whole(60)) for form in dice.several(words.spans)])),
-    (4, lambda words, dice: words.couple(dice)),
+    (4, Words.couple),
 )
 
 
