@@ -69,10 +69,11 @@ def unknown(path: str, what: str, names: Collection[str], listed: Iterable[str])
     return f"{path}: no such {what}; " + (f"did you mean {near}?" if near else f"there are {others or 'none'}")
 
 
-def fail(found: Iterable[str]) -> NoReturn:
+def fail(found: Iterable[str], code: int = 2) -> NoReturn:
+    """End the process; 2 is the exit code for what the user has to change."""
     for line in found:
         print(f"error: {line}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(code)
 
 
 def full_error() -> bool:

@@ -24,15 +24,17 @@ from transformer_lab.data.steps import Pass, Steps
 from transformer_lab.data.store import Corpus, Store, build_beside, fingerprint, prepare
 from transformer_lab.data.tokenizers import File, Recipe, Tokenizer
 from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
-from transformer_lab.runs import best_checkpoint, conclude, open_run, refuse_unwritable, restore, run_folder
+from transformer_lab.runs import best_checkpoint, conclude, lock, open_run, refuse_unwritable, restore, run_folder
 from transformer_lab.signatures import live
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
 from transformer_lab.training.evaluation import evaluate
+from transformer_lab.training.faults import Halted, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Budget, Progress
+from transformer_lab.training.signals import Signals
 from transformer_lab.transfer import freeze, start_from
 
 log = logging.getLogger(__name__)
@@ -111,29 +113,40 @@ def train(
     module = build_training(config, learner, loaders, budget, progress)
     saver = build_saver(config, folder, words, facts, store)
     watchers = [build(section) for section in callbacks.values()]
-    resumed = restore(saver, module, watchers) if resume else False
+    with lock(folder):
+        resumed = restore(saver, module, watchers) if resume else False
+        open_run(folder, saver.files, run_log)
+        kernel = kernel_name(config, learner, machine)
+        run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel))
+        if resumed:
+            log.info("Going on after step %s", progress.step)
+        if machine.compile:
+            learner.model.compile()
+        if progress.validation_due or not budget.out_of_steps(progress):
+            # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
+            logger = TensorBoardLogger(
+                folder, name="", version="tensorboard", purge_step=progress.step + 1 if resume else None
+            )
+            samples = Samples(batches=loaders.passes["validation"])
+            shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
+            fit(build_trainer(machine, logger, [*shown, *watchers, saver, Signals()]), module, loaders)
 
-    open_run(folder, saver.files, run_log)
-    kernel = kernel_name(config, learner, machine)
-    run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel))
-    if resumed:
-        log.info("Going on after step %s", progress.step)
-    if machine.compile:
-        learner.model.compile()
-    if not budget.out_of_steps(progress):
-        samples = Samples(batches=loaders.passes["validation"])
-        shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
-        # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
-        logger = TensorBoardLogger(
-            folder, name="", version="tensorboard", purge_step=progress.step + 1 if resume else None
-        )
-        build_trainer(machine, logger, [*shown, *watchers, saver]).fit(module, datamodule=loaders)
-
-    learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
-    tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
-    metrics = conclude(folder, progress, tested, learner.scored_by())
-    run_log.say(words_after(metrics, folder, learner.prompt))
+        learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
+        tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
+        metrics = conclude(folder, progress, tested, learner.scored_by())
+        run_log.say(words_after(metrics, folder, learner.prompt))
     return metrics
+
+
+def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
+    """Train to the end of the budget; raises Halted for what stops it in the middle and can be told in one line."""
+    try:
+        trainer.fit(module, datamodule=loaders)
+    except RuntimeError as error:
+        if not worker_died(error):
+            raise
+        raise Halted("hardware.workers: a loader process was killed, by the system if memory ran out; fewer of them, "
+                     "or 0, need less") from error  # fmt: skip
 
 
 def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
@@ -210,7 +223,8 @@ def build_loaders(
         tokens_per_epoch=train.num_tokens * num_units // train.num_units,
         **{limit: config[limit] for limit in checks.LIMITS},
     )
-    stretch = Stretch(now=lambda: progress.step, every=config["validate_every_steps"], last=budget.total_steps)
+    stretch = Stretch(now=lambda: progress.step, due=lambda: progress.validation_due,
+                      every=config["validate_every_steps"], last=budget.total_steps)  # fmt: skip
     loaders = DataModule(steps=steps, stretch=stretch, passes=passes, corpora=corpora, workers=machine.workers,
                          pin_memory=machine.device.type == "cuda")  # fmt: skip
     return loaders, budget

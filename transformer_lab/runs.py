@@ -1,13 +1,15 @@
 """A run as a folder: opened, gone on with, concluded, and searched for its best weights."""
 
+import fcntl
 import itertools
 import json
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lightning.pytorch import Callback
 
@@ -17,6 +19,7 @@ from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Progress
 
 log = logging.getLogger(__name__)
+LOCK = ".lock"  # in a run's folder
 
 
 def run_folder(run_dir: str | None, name: str, resume: str | None) -> Path:
@@ -30,7 +33,7 @@ def run_folder(run_dir: str | None, name: str, resume: str | None) -> Path:
     folder = Path(run_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"run_dir: {folder} is a file; name a folder")
-    if not resume and folder.exists() and any(folder.iterdir()):
+    if not resume and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         raise ValueError(f"run_dir: {folder} is not empty; resume=auto goes on with the run in it")
     return folder
 
@@ -45,8 +48,38 @@ def refuse_unwritable(**folders: Path) -> None:
             )
 
 
+def lock(folder: Path) -> TextIO:
+    """Keep a run's folder for this process, until the returned file is closed or the process is dead.
+
+    Raises ValueError where another process has it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # loader workers do not inherit it, and so cannot outlive it
+    except (BlockingIOError, PermissionError) as error:
+        with file:
+            file.seek(0)
+            owner = file.read() or "another process"
+        raise ValueError(f"run_dir: {folder} is in use by {owner}") from error
+    except OSError as error:
+        log.warning("run_dir: %s cannot be locked (%s): use it from one process only", folder, error.strerror)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def _unwritable(folder: Path, error: OSError) -> ValueError:
+    return ValueError(f"run_dir: {folder} cannot be written: {error.strerror}")
+
+
 def restore(saver: checkpoints.Checkpoints, module: Training, watchers: Sequence[Callback]) -> bool:
     """Put the newest whole checkpoint back where it came from; False where there is none."""
+    checkpoints.clean(saver.folder)
     found = checkpoints.newest_whole(saver.folder)
     if found is None:
         return False
@@ -55,6 +88,7 @@ def restore(saver: checkpoints.Checkpoints, module: Training, watchers: Sequence
     module.task.load_state_dict(checkpoints.read_weights(found))
     module.optimizer.load_state_dict(training["optimizer"])
     module.progress.load_state_dict(training["progress"])
+    saver.verified.add(found.name)
     saver.set_back(module)
     for watcher in watchers:
         if watcher.state_key in training["callbacks"]:
@@ -86,7 +120,7 @@ def open_run(folder: Path, files: dict[str, str], run_log: RunLog) -> None:
             (folder / name).write_text(text, encoding="utf-8")
         run_log.keep_in(folder)
     except OSError as error:
-        raise ValueError(f"run_dir: {folder} cannot be written: {error.strerror}") from error
+        raise _unwritable(folder, error) from error
 
 
 def conclude(

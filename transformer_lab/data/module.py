@@ -12,15 +12,21 @@ from transformer_lab.data.store import Corpus
 
 
 class Stretch(Sampler[int]):
-    """The numbers of the steps from where the run stands to the next validation; has no state of its own."""
+    """The numbers of the steps from where the run stands to the next validation; has no state of its own.
 
-    def __init__(self, *, now: Callable[[], int], every: int, last: int | None) -> None:
+    Where that validation is `due` already, the step before it comes once more, to be passed over.
+    """
+
+    def __init__(self, *, now: Callable[[], int], due: Callable[[], bool], every: int, last: int | None) -> None:
         if every < 1:
             raise ValueError(f"validate_every_steps: {every} is too small; at least 1")
-        self.now, self.every, self.last = now, every, last
+        self.now, self.due, self.every, self.last = now, due, every, last
 
     def __iter__(self) -> Iterator[int]:
         step = self.now()
+        if self.due():
+            yield step - 1
+            return
         yield step
         while not self.ends(step := step + 1):
             yield step

@@ -43,7 +43,8 @@ class Step:
     """One optimizer step: this device's micro-batches, and what they hold together."""
 
     number: int
-    units: np.ndarray
+    units: np.ndarray  # of this device
+    units_per_batch: int  # most of them in a micro-batch
     micro_batches: list[Batch]
 
     @property
@@ -74,14 +75,15 @@ class Steps(Dataset[Step]):
         self.rank, self.world_size = rank, world_size
 
     def __getitem__(self, number: int) -> Step:
-        units = self.plan.step(number)
+        units = self.plan.step(number)[self.rank :: self.world_size]
+        size = self.units_per_batch
+        batches = [self.batch(number, units[begin : begin + size]) for begin in range(0, len(units), size)]
+        return Step(number, units, size, batches)
+
+    def batch(self, number: int, units: np.ndarray) -> Batch:
+        """Some of the units of a step."""
         key = self.plan.key(number // self.plan.steps_per_epoch)
-        own = units[self.rank :: self.world_size]
-        batches = [
-            self.collate(self.packing.corpus, self.packing.pieces(own[begin : begin + self.units_per_batch]), key)
-            for begin in range(0, len(own), self.units_per_batch)
-        ]
-        return Step(number, units, batches)
+        return self.collate(self.packing.corpus, self.packing.pieces(units), key)
 
 
 class Pass(Dataset[Batch]):

@@ -16,13 +16,17 @@ import json
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from transformer_lab.training.faults import NotSaved
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -32,21 +36,22 @@ TENSOR, PAIRS = "<tensor>", "<pairs>"  # what stands in training.json for what J
 class Checkpoints(Callback):
     """Saves every `every_steps` steps, after each best validation and at the end; keeps the `keep` newest and the best.
 
-    A step that ends with a validation is saved after it, so that nothing is validated twice or never.
+    A step that ends with a validation is saved after it. Whatever ends the run early, the latest step is saved before.
     """
 
     def __init__(self, *, folder: Path, files: dict[str, str], identity: dict[str, Any], every_steps: int,
                  keep: int) -> None:  # fmt: skip
-        for name, value in (("every_steps", every_steps), ("keep", keep)):
-            if value < 1:
-                raise ValueError(f"checkpoint.{name}: {value} is too small; at least 1")
+        if every_steps < 1:
+            raise ValueError(f"checkpoint.every_steps: {every_steps} is too small; at least 1")
+        if keep < 2:
+            raise ValueError(f"checkpoint.keep: {keep} is too few; at least 2, as the newest may turn out damaged")
         self.folder, self.files, self.identity = folder, files, identity
         self.every_steps, self.keep = every_steps, keep
+        self.verified: set[str] = set()  # those that this process has read back and found whole
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        step = pl_module.progress.step
-        validation_follows = trainer.datamodule.stretch.ends(step) or trainer.should_stop
-        if step % self.every_steps == 0 and not validation_follows:
+        progress = pl_module.progress
+        if progress.step % self.every_steps == 0 and not progress.validation_due:
             self.save(trainer, pl_module)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -57,12 +62,16 @@ class Checkpoints(Callback):
             self.save(trainer, pl_module)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt):  # in the middle of a step: its weights are not worth keeping
-            kept = steps(self.folder)
-            where = f"after step {int(kept[0].name.removeprefix('step-'))}" if kept else "from the start"
-            log.info("Interrupted; with run_dir=%s resume=auto the run goes on %s", self.folder.parent, where)
+        step = pl_module.progress.step
+        saved = not step or _name(step) in self.verified
+        if not (saved or pl_module.updating or isinstance(exception, NotSaved)):
+            self.save(trainer, pl_module)
+        kept = steps(self.folder)
+        where = f"after step {int(kept[0].name.removeprefix('step-'))}" if kept else "from the start"
+        log.info("Interrupted; with run_dir=%s resume=auto the run goes on %s", self.folder.parent, where)
 
     def save(self, trainer: Any, module: Any) -> None:
+        """Raises NotSaved where there is no room, or no permission."""
         module.collect()
         progress = module.progress
         state = {
@@ -70,27 +79,41 @@ class Checkpoints(Callback):
             "optimizer": module.optimizer.state_dict(),
             "callbacks": {c.state_key: c.state_dict() for c in trainer.callbacks if c.state_dict()},
         }
-        name = f"step-{progress.step:08d}"
-        write(self.folder / name, module.task.state_dict(), {**state, "identity": self.identity}, self.files)
+        name = _name(progress.step)
+        began = time.perf_counter()
+        size = write(self.folder / name, module.task.state_dict(), {**state, "identity": self.identity}, self.files)
         _point(self.folder / "last", name)
         if progress.best and progress.best.step == progress.step:
             _point(self.folder / "best", name)
+        self.verified.add(name)
         self._forget(name)
+        seconds = time.perf_counter() - began
+        log.info("Saved step %s: %.1f MB in %.2f s", progress.step, size / 1e6, seconds)
+        if module.logger:
+            figures = {"checkpoint/megabytes": size / 1e6, "checkpoint/seconds": seconds}
+            module.logger.log_metrics(figures, step=progress.step)
 
     def _forget(self, newest: str) -> None:
-        """Delete what is too old, and what is newer: damaged ones that the run was set back behind."""
+        """Delete what is too old, and what is newer: damaged ones that the run was set back behind.
+
+        Too old is what lies behind `keep` that are known to be whole.
+        """
         best = (self.folder / "best").resolve()
-        known = steps(self.folder)
-        newer = [folder for folder in known if folder.name > newest]
-        for folder in [*newer, *known[len(newer) + self.keep :]]:
-            if folder.resolve() != best:
+        whole = 0
+        for folder in steps(self.folder):
+            if (folder.name > newest or whole >= self.keep) and folder.resolve() != best:
                 shutil.rmtree(folder)
+            whole += folder.name in self.verified
 
     def set_back(self, module: Any) -> None:
         """Let `best` lead to the best step that the run knows, if it went on from before a better one."""
         best = module.progress.best
-        if best and (self.folder / f"step-{best.step:08d}").is_dir():
-            _point(self.folder / "best", f"step-{best.step:08d}")
+        if best and (self.folder / _name(best.step)).is_dir():
+            _point(self.folder / "best", _name(best.step))
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def steps(folder: Path) -> list[Path]:
@@ -98,24 +121,47 @@ def steps(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
 
 
-def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, Any], files: dict[str, str]) -> None:
-    """Write a checkpoint beside `folder`, flush it to the disk, and rename it."""
+def clean(folder: Path) -> None:
+    """Delete what interrupted saves have left in a `checkpoints` folder."""
+    for path in folder.glob(".*.partial"):
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
+
+
+def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, Any], files: dict[str, str]) -> int:
+    """Write a checkpoint beside `folder`, flush it to the disk, and rename it; returns its size in bytes.
+
+    Raises NotSaved, which says how much room it needs and finds; nothing of it stays then.
+    """
     beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)  # of an interrupted save
-    beside.mkdir(parents=True)
     tensors: dict[str, torch.Tensor] = {}
-    plain = _take_tensors(training, "", tensors)
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, beside / "model.safetensors")
-    save_file(tensors, beside / "training.safetensors")
-    for name, text in {**files, "training.json": json.dumps(plain, indent=1)}.items():
-        (beside / name).write_text(text, encoding="utf-8")
-    listed = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(beside.iterdir())}
-    (beside / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": listed}, indent=1), encoding="utf-8")
-    for path in (*beside.iterdir(), beside):
+    plain = {**files, "training.json": json.dumps(_take_tensors(training, "", tensors), indent=1)}
+    try:
+        size = _write(beside, weights, tensors, plain)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was set back behind this step
+        beside.rename(folder)
+        _flush(folder.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        needed = sum(x.nbytes for x in (*weights.values(), *tensors.values())) + sum(map(len, plain.values()))
+        there = next(place for place in folder.absolute().parents if place.exists())
+        raise NotSaved(f"checkpoint: {folder} cannot be saved: {getattr(error, 'strerror', None) or error}; it needs "
+                       f"{needed:,} bytes, {shutil.disk_usage(there).free:,} are free") from error  # fmt: skip
+    return size
+
+
+def _write(folder: Path, weights: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor],
+           plain: dict[str, str]) -> int:  # fmt: skip
+    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted save
+    folder.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+    save_file(tensors, folder / "training.safetensors")
+    for name, text in plain.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    listed = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
+    (folder / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": listed}, indent=1), encoding="utf-8")
+    for path in (*folder.iterdir(), folder):
         _flush(path)
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was set back behind this step
-    beside.rename(folder)
-    _flush(folder.parent)
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def damage(folder: Path) -> str | None:

@@ -1,5 +1,6 @@
 """The one LightningModule: a step of any task, and the passes that evaluate it."""
 
+import logging
 import time
 from typing import Any
 
@@ -8,12 +9,18 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
-from transformer_lab.data.steps import Step
+from transformer_lab.data.module import DataModule
+from transformer_lab.data.steps import Step, Steps
 from transformer_lab.data.store import Corpus
 from transformer_lab.tasks.base import Outcome, Task
 from transformer_lab.training.evaluation import Totals
+from transformer_lab.training.faults import Halted, out_of_memory
 from transformer_lab.training.progress import Best, Budget, Progress, Window
 from transformer_lab.training.schedules import Schedule
+
+log = logging.getLogger(__name__)
+MOST_SKIPPED = 10  # steps in a row that teach nothing end the run
+MOST_NAMED, SHOWN = 3, 200  # examples named then, and letters of each
 
 
 class Training(LightningModule):
@@ -34,6 +41,7 @@ class Training(LightningModule):
         self.validated: dict[str, float] = {}  # what the latest validation reported
         self.sums: dict[str, Tensor] = {}  # what it counted
         self.point: dict[str, float] = {}  # the latest point of the training curves
+        self.updating = False  # in the middle of a step's update: weights and counters do not belong together
         self._window_losses: dict[str, Tensor] = {}  # stay on the device until somebody asks
         self._watch = 0.0
 
@@ -47,9 +55,59 @@ class Training(LightningModule):
         self._watch = time.perf_counter()
 
     def training_step(self, step: Step, batch_idx: int) -> None:
+        if self.progress.validation_due:  # a resumed run: the step was done, only its validation is missing
+            self.trainer.should_stop = self.budget.spent(self.progress)
+            return
+        targets, tokens = self._over_devices(step.targets, step.tokens)
+        losses = self._backward(step, targets)
+        self.updating = True
+        # A step without a single target teaches nothing, and decay alone is no step.
+        norm = self._update(step, losses) if any(targets.values()) else torch.zeros(())
+        progress, window = self.progress, self.progress.window
+        if not progress.skipped_in_a_row:
+            for name, loss in losses.items():
+                self._window_losses[name] = self._window_losses.get(name, 0.0) + loss
+            window.targets = {name: window.targets.get(name, 0) + count for name, count in targets.items()}
+        progress.step = step.number + 1
+        progress.tokens += tokens
+        window.tokens += tokens
+        if self.budget.spent(progress):
+            self.trainer.should_stop = True
+        loaders: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        progress.validation_due = loaders.stretch.ends(progress.step) or self.trainer.should_stop
+        self.updating = False
+        if progress.step % self.log_every_steps == 0:
+            self._log_point(norm)
+        if progress.skipped_in_a_row == MOST_SKIPPED:
+            raise Halted(self._why_nothing_is_learned(step))
+
+    def _backward(self, step: Step, targets: dict[str, float]) -> dict[str, Tensor]:
+        """Gradients of the whole step; returns its losses, each summed. Out of memory, it tries smaller parts."""
+        steps: Steps = self.trainer.datamodule.steps  # type: ignore[attr-defined]
+        while True:
+            if step.units_per_batch > steps.units_per_batch:
+                step = steps[step.number].to(self.device)
+            try:
+                return self._attempt(step, targets)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            # Behind the `except`, which holds on to the tensors of the attempt.
+            self.optimizer.zero_grad()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            most = min(step.units_per_batch, len(step.units))
+            if most <= 1:
+                raise Halted("hardware.micro_batch_tokens: out of memory with no more than one unit of "
+                             f"{steps.packing.capacity} tokens; a smaller model or task.context may fit")  # fmt: skip
+            steps.units_per_batch = most // 2
+            size = steps.units_per_batch * steps.packing.capacity
+            log.warning("Out of memory in step %s: on with hardware.micro_batch_tokens=%s", step.number + 1, size)
+
+    def _attempt(self, step: Step, targets: dict[str, float]) -> dict[str, Tensor]:
         # Spread out, so that the seed of one step is not that of another run's next step.
         torch.manual_seed((self.seed * 1_000_003 + step.number) * 4_099 + self.global_rank)
-        targets, tokens = self._over_devices(step.targets, step.tokens)
+        losses: dict[str, Tensor] = {}
         for batch in step.micro_batches:
             outcome: Outcome = self.task(batch)
             # DDP averages gradients over the devices; what is wanted is their sum.
@@ -58,19 +116,8 @@ class Training(LightningModule):
             if parts:
                 self.manual_backward(torch.stack(parts).sum())
             for name, loss in outcome.losses.items():
-                before = self._window_losses.get(name)
-                self._window_losses[name] = loss.detach() if before is None else before + loss.detach()
-        # A step without a single target teaches nothing, and decay alone is no step.
-        norm = self._update(step.number) if any(targets.values()) else torch.zeros(())
-        self.progress.step = step.number + 1
-        self.progress.tokens += tokens
-        window = self.progress.window
-        window.targets = {name: window.targets.get(name, 0) + count for name, count in targets.items()}
-        window.tokens += tokens
-        if self.progress.step % self.log_every_steps == 0:
-            self._log_point(norm)
-        if self.budget.spent(self.progress):
-            self.trainer.should_stop = True
+                losses[name] = losses.get(name, 0.0) + loss.detach()
+        return losses
 
     def _over_devices(self, targets: dict[str, float], tokens: int) -> tuple[dict[str, float], int]:
         """What the step holds over all devices, from what it holds on this one."""
@@ -81,18 +128,45 @@ class Training(LightningModule):
         *each, all_tokens = counts.tolist()
         return dict(zip(targets, each, strict=True)), round(all_tokens)
 
-    def _update(self, number: int) -> Tensor:
-        """One optimizer step; returns the norm of the gradient before clipping."""
+    def _update(self, step: Step, losses: dict[str, Tensor]) -> Tensor:
+        """One optimizer step; returns the norm of the gradient before clipping.
+
+        Where loss or gradient is not finite, weights and optimizer stay as they are, and the step counts as skipped.
+        """
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        factor = self.schedule(number)
+        factor = self.schedule(step.number)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         largest = float("inf") if self.gradient_clip is None else self.gradient_clip
         norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), largest)
-        optimizer.step()
+        if torch.stack([norm, *losses.values()]).isfinite().all():
+            optimizer.step()
+            self.progress.skipped_in_a_row = 0
+        else:
+            self.progress.skipped += 1
+            self.progress.skipped_in_a_row += 1
+            found = {f"{name} loss": loss for name, loss in losses.items()} | {"gradient norm": norm}
+            values = ", ".join(f"{name} {value.item():g}" for name, value in found.items() if not value.isfinite())
+            log.warning("Step %s is skipped: %s (%s skipped so far)", step.number + 1, values, self.progress.skipped)
         optimizer.zero_grad()
         return norm
+
+    def _why_nothing_is_learned(self, step: Step) -> str:
+        """One line that names examples of the step whose own loss is not finite."""
+        steps: Steps = self.trainer.datamodule.steps  # type: ignore[attr-defined]
+        named = []
+        for unit in step.units:
+            batch = steps.batch(step.number, unit[None]).to(self.device)
+            with torch.no_grad():
+                finite = torch.stack([loss.isfinite() for loss in self.task(batch).losses.values()]).all()
+            if not finite:
+                named.append(" ".join(self.task.show(batch).split())[:SHOWN])
+            if len(named) == MOST_NAMED:
+                break
+        of = f"; of step {step.number + 1}, examples with such a loss are: {' / '.join(named)}" if named else ""
+        return (f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row, the weights are those of step "
+                f"{step.number + 1 - MOST_SKIPPED}: a smaller optimizer.lr may help{of}")  # fmt: skip
 
     def _log_point(self, norm: Tensor) -> None:
         self.collect()
@@ -100,12 +174,13 @@ class Training(LightningModule):
         means = window.means()
         parts = {f"train/{name}_loss": mean for name, mean in means.items()} if len(means) > 1 else {}
         self.point = {
-            "train/loss": sum(means.values()),
+            "train/loss": sum(means.values()) if means else float("nan"),  # all were skipped
             **parts,
             "train/gradient_norm": norm.item(),
             "train/learning_rate": self.optimizer.param_groups[0]["lr"],
             "train/tokens_per_second": window.tokens / window.seconds,
             "train/tokens": float(self.progress.tokens),
+            "train/skipped_steps": float(self.progress.skipped),
         }
         if self.logger:
             self.logger.log_metrics(self.point, step=self.progress.step)
@@ -135,7 +210,7 @@ class Training(LightningModule):
         progress, metrics = self.progress, self.task.metrics(losses, self.sums, self.corpus)
         if progress.best is None or self.task.rank(metrics) > self.task.rank(progress.best.metrics):
             progress.best = Best(progress.step, metrics)
-        self.validated = metrics
+        self.validated, progress.validation_due = metrics, False
         named = {f"val/{name}": value for name, value in metrics.items()}
         self.log_dict(named, logger=False)  # for callbacks that watch a metric
         if self.logger:

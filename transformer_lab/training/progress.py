@@ -35,6 +35,9 @@ class Progress:
     step: int = 0  # optimizer steps done
     tokens: int = 0  # tokens they held, over all devices
     seconds: float = 0.0  # spent in training steps, without validation
+    skipped: int = 0  # steps whose loss or gradient was not finite
+    skipped_in_a_row: int = 0
+    validation_due: bool = False  # the step is done, the validation that follows it is not
     window: Window = field(default_factory=Window)
     best: Best | None = None
 
@@ -42,9 +45,9 @@ class Progress:
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
-        self.window = Window(**state["window"])
-        self.best = Best(**state["best"]) if state["best"] else None
+        inner = {"window": Window(**state["window"]), "best": Best(**state["best"]) if state["best"] else None}
+        for name, value in (state | inner).items():
+            setattr(self, name, value)
 
 
 class Budget:

@@ -1,0 +1,21 @@
+"""What ends a run before its time, each told in one line."""
+
+import torch
+
+
+class Halted(RuntimeError):
+    """The run cannot go on; the message says why, and what to do about it. Nothing that was saved is lost by it."""
+
+
+class NotSaved(Halted):
+    """A checkpoint could not be written."""
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that the device, or the machine, has no room left. (PyTorch has no type for the latter.)"""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def worker_died(error: RuntimeError) -> bool:
+    """Whether an error is PyTorch's word for a loader process that is gone. (It has no type for it.)"""
+    return str(error).startswith("DataLoader worker")
