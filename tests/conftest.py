@@ -1,6 +1,7 @@
 """What the tests share: configs as a user would compose them, and a small corpus of real text."""
 
 import email
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transformer_lab.build import build_task, task_class
 from transformer_lab.data.store import Corpus, Ragged
@@ -107,3 +109,23 @@ def place(corpus_folder, tmp_path_factory) -> Path:
     table = "".join(f"{text}\t{row}\n" for text, row in list(rows.items())[:1500])
     (folder / "lines.tsv").write_text("text\tback\tlabel\n" + table)
     return folder
+
+
+def fingerprint(run_dir):
+    """Weights, optimizer and counters at the end, apart from the time they took."""
+    last = run_dir / "checkpoints" / "last"
+    training = json.loads((last / "training.json").read_text())
+    training["progress"].pop("seconds")
+    training["progress"]["window"].pop("seconds")
+    data = b"".join((last / name).read_bytes() for name in ("model.safetensors", "training.safetensors"))
+    return hashlib.sha256(data + json.dumps(training, sort_keys=True).encode()).hexdigest()
+
+
+def curves(run_dir):
+    """Every point of the loss curves that TensorBoard would draw."""
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)]
+        for tag in ("train/loss", "val/loss", "train/learning_rate")
+    }

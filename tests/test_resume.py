@@ -1,6 +1,5 @@
 """A run that is killed, at any instant and as often as you like, and started again is the run that was not killed."""
 
-import hashlib
 import json
 import random
 import subprocess
@@ -9,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import curves, fingerprint
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout=0.1", "tokens_per_step=512",
@@ -36,26 +36,6 @@ def command(request, place):
 
 def run(words):
     subprocess.run(words, check=True, capture_output=True)
-
-
-def fingerprint(run_dir):
-    """Weights, optimizer and counters at the end, apart from the time they took."""
-    last = run_dir / "checkpoints" / "last"
-    training = json.loads((last / "training.json").read_text())
-    training["progress"].pop("seconds")
-    training["progress"]["window"].pop("seconds")
-    data = b"".join((last / name).read_bytes() for name in ("model.safetensors", "training.safetensors"))
-    return hashlib.sha256(data + json.dumps(training, sort_keys=True).encode()).hexdigest()
-
-
-def curves(run_dir):
-    """Every point of the loss curves that TensorBoard would draw."""
-    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
-    events.Reload()
-    return {
-        tag: [(e.step, e.value) for e in events.Scalars(tag)]
-        for tag in ("train/loss", "val/loss", "train/learning_rate")
-    }
 
 
 @pytest.fixture(scope="module")
