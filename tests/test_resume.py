@@ -1,15 +1,23 @@
 """A run that is killed, at any instant and as often as you like, and started again is the run that was not killed."""
 
+import itertools
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from tests.conftest import curves, fingerprint
+from tests.conftest import curves, fingerprint, settings
+from transformer_lab.compose import train
+from transformer_lab.training.checkpoints import damage
+from transformer_lab.training.module import Training
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout=0.1", "tokens_per_step=512",
@@ -87,26 +95,170 @@ def test_a_killed_run_is_the_same_run(command, undisturbed, tmp_path):
     assert "Going on after step" in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_a_run_of_the_same_seed_is_the_same_run_and_another_seed_is_not(command, undisturbed, tmp_path):
-    folder, _ = undisturbed
-    run(command(tmp_path / "again"))
-    run(command(tmp_path / "other", "seed=2"))
-    same(folder, tmp_path / "again")
-    assert fingerprint(folder) != fingerprint(tmp_path / "other")
+@pytest.fixture
+def go(place, tmp_path):
+    """Train in this process, as the command with these words would; returns the run's folder."""
+
+    def train_with(*words, name="run", task="language_modeling"):
+        data = [word.replace("path=", f"path={place}/") for word in TASKS[task]]
+        time.sleep(1 - time.time() % 1)  # TensorBoard sorts the files of one process and one second as words: 10, 9
+        train(**settings(*SMALL, *data, f"cache_dir={place / 'cache'}", f"run_dir={tmp_path / name}", *words))
+        return tmp_path / name
+
+    return train_with
 
 
-def test_a_finished_run_can_be_extended_and_another_run_is_refused(command, undisturbed, tmp_path):
-    folder = tmp_path / "run"
-    constant = ("schedule=constant",)
-    words = [word for word in command(folder) if not word.startswith("schedule")]
-    run([*words, *constant, "max_steps=20"])
-    run([*words, *constant, "max_steps=60", "resume=auto"])
-    whole = [word for word in command(tmp_path / "whole") if not word.startswith("schedule")]
-    run([*whole, *constant])
-    assert fingerprint(folder) == fingerprint(tmp_path / "whole")
-    assert curves(folder)["train/loss"] == curves(tmp_path / "whole")["train/loss"]
-    refused = subprocess.run([*words, *constant, "resume=auto", "model.dim=64"], capture_output=True, text=True)
-    assert refused.returncode == 2 and "model.dim was 32, is 64" in refused.stderr
+@pytest.fixture
+def leave(monkeypatch):
+    """`leave(at)`: let SIGTERM arrive while these steps are taken, or `validation`s of this number go on."""
+
+    def at(*steps, validations=()):
+        take, score, seen = Training.training_step, Training.validation_step, []
+
+        def training_step(self, step, batch_idx):
+            if step.number + 1 in steps:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return take(self, step, batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            seen.append(batch_idx)
+            if batch_idx == 0 and seen.count(0) in validations:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return score(self, batch, batch_idx)
+
+        monkeypatch.setattr(Training, "training_step", training_step)
+        monkeypatch.setattr(Training, "validation_step", validation_step)
+
+    yield at
+    monkeypatch.undo()
+
+
+def step_of(folder):
+    last = folder / "checkpoints" / "last"
+    assert damage(last) is None
+    return json.loads((last / "training.json").read_text())["progress"]["step"]
+
+
+def left(go, *words, **more):
+    """A run that a signal ends; its folder."""
+    with pytest.raises(SystemExit) as end:
+        go(*words, **more)
+    assert end.value.code == 143
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_signal_ends_a_run_with_its_step_saved_and_the_rest_follows_exactly(go, leave, tmp_path, monkeypatch, task):
+    whole = go(name="whole", task=task)
+    leave(11, validations=(2,))  # in the middle of a stretch, then in the validation after step 30
+    left(go, task=task)
+    assert step_of(tmp_path / "run") == 11
+    left(go, "resume=auto", task=task)
+    assert step_of(tmp_path / "run") == 30
+    random.seed(9), np.random.seed(9), torch.manual_seed(9)  # what else the process has drawn is of no matter
+    go("resume=auto", task=task)
+    same(whole, tmp_path / "run")
+
+
+def test_five_resumes_within_one_stretch_and_two_at_one_step(go, leave, tmp_path, monkeypatch):
+    whole = go(name="whole")
+    for step in (16, 17, 20, 22, 29):
+        leave(step)
+        left(go, "resume=auto")
+        assert step_of(tmp_path / "run") == step
+        monkeypatch.undo()
+        with monkeypatch.context() as broken, pytest.raises(TypeError):  # nothing is done, so nothing is saved
+            broken.setattr(Training, "_backward", None)
+            go("resume=auto")
+        assert step_of(tmp_path / "run") == step
+    leave(60, validations=(5,))
+    left(go, "resume=auto")  # after the last step, before its validation
+    assert step_of(tmp_path / "run") == 60
+    monkeypatch.undo()
+    go("resume=auto")
+    same(whole, tmp_path / "run")
+
+
+GRID = list(itertools.product((0.0, 0.1), (0, 2), (100000, 130), (22, 30, 60)))
+
+
+def test_every_way_to_train_resumes_exactly(go, leave, tmp_path, monkeypatch, request):
+    several(go, leave, tmp_path, monkeypatch, [GRID[4], GRID[19]])
+
+
+@pytest.mark.battery
+def test_every_way_to_train_resumes_exactly_in_full(go, leave, tmp_path, monkeypatch):
+    """R2: dropout, loader workers, micro-batches, and where it was interrupted."""
+    several(go, leave, tmp_path, monkeypatch, GRID)
+
+
+def several(go, leave, tmp_path, monkeypatch, grid):
+    for number, (dropout, workers, tokens, step) in enumerate(grid):
+        words = [f"model.dropout={dropout}", f"hardware.workers={workers}", f"hardware.micro_batch_tokens={tokens}"]
+        whole = go(*words, name=f"whole{number}")
+        leave(step)
+        left(go, *words, name=f"run{number}")
+        monkeypatch.undo()
+        go(*words, "resume=auto", name=f"run{number}")
+        same(whole, tmp_path / f"run{number}")
+
+
+def test_a_run_of_the_same_seed_is_the_same_run_and_another_seed_is_not(go):
+    whole = go(name="whole")
+    same(whole, go(name="again"))
+    assert fingerprint(whole) != fingerprint(go("seed=2", name="other"))
+
+
+def test_a_finished_run_is_extended_to_what_a_longer_one_is(go):
+    for schedule in ("constant", "inverse_sqrt"):
+        words = [f"schedule={schedule}"]
+        go(*words, "max_steps=20", name=schedule)
+        run = go(*words, "max_steps=60", "resume=auto", name=schedule)
+        whole = go(*words, "max_steps=60", name=f"{schedule}-whole")
+        assert fingerprint(run) == fingerprint(whole)
+        assert curves(run)["train/loss"] == curves(whole)["train/loss"]
+        assert "another learning rate" not in words_of(run)
+
+
+def words_of(run):
+    return " ".join((run / "log.txt").read_text().split())
+
+
+def test_an_extension_that_stretches_the_schedule_says_so(go):
+    go("max_steps=20")
+    run = go("max_steps=60", "resume=auto")
+    assert "was to end at step 20, and now at 60: 14 of its 20 steps so far had another" in words_of(run)
+
+
+def test_another_learning_rate_is_refused_and_possible_on_purpose(go):
+    go("max_steps=20")
+    changed = ["optimizer.lr=0.001", "schedule=constant", "gradient_clip=0.5", "max_steps=24", "log_every_steps=1"]
+    with pytest.raises(ValueError, match="resume=changed goes on all the same"):
+        go(*changed, "resume=auto")
+    run = go(*changed, "resume=changed")
+    assert "Going on with a change: optimizer.lr was 0.02, is 0.001" in words_of(run)
+    assert curves(run)["train/learning_rate"][-1] == (24, pytest.approx(0.001))
+    with pytest.raises(ValueError, match=r"model\.dim was 32, is 64$"):
+        go(*changed, "model.dim=64", "resume=changed")
+
+
+OTHERS = {
+    "text": ["data.path=lines.tsv"], "tokenizer": ["tokenizer=characters"], "model.dim": ["model.dim=64"],
+    "model.num_layers": ["model.num_layers=3"], "model.num_heads": ["model.num_heads=2"], "norm": ["norm=layer"],
+    "position": ["position=alibi"], "feed_forward": ["feed_forward=gelu"], "task.context": ["task.context=16"],
+    "seed": ["seed=2"], "tokens_per_step": ["tokens_per_step=256"], "optimizer": ["optimizer=adamw"],
+    "residual": ["residual=sandwich_norm"], "model.dropout": ["model.dropout=0.2"],
+}  # fmt: skip
+
+
+def test_what_would_be_another_run_is_refused_in_one_line(go, place):
+    run = go("max_steps=15")
+    before = fingerprint(run)
+    for key, words in OTHERS.items():
+        words = [word.replace("path=", f"path={place}/") for word in words]
+        with pytest.raises(ValueError, match=f"this would be another run: .*{key}") as error:
+            go(*words, "resume=auto")
+        assert "\n" not in str(error.value)
+    assert fingerprint(run) == before
 
 
 @pytest.mark.battery
@@ -118,4 +270,31 @@ def test_twenty_kills(command, undisturbed, tmp_path):
     while kills < 20:
         other = tmp_path / f"run{kills}"
         kills += disturb(command, other, 20 - kills, seconds, draw)
+        same(folder, other)
+
+
+@pytest.mark.battery
+def test_twenty_signals(command, undisturbed, tmp_path):
+    """F6: SIGTERM or SIGINT at 20 random instants: a documented exit code, its step saved, the rest exact."""
+    folder, seconds = undisturbed
+    draw, sent = random.Random(2), 0
+    while sent < 20:
+        other = tmp_path / f"run{sent}"
+        while sent < 20 and not (other / "metrics.json").exists():
+            number = draw.choice([signal.SIGTERM, signal.SIGINT])
+            process = subprocess.Popen(
+                command(other, "resume=auto"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            time.sleep(draw.uniform(0.3, 1) * seconds)
+            process.send_signal(number)
+            said, _ = process.communicate(timeout=60)
+            if process.returncode == 0:
+                break
+            # Before training has begun, nothing is to be saved: SIGTERM ends Python as it always does.
+            assert process.returncode in (128 + number, -number), said
+            assert "Traceback" not in said, said
+            sent += 1
+            if f"{number.name}: saving after this step" in said:
+                assert f"resume=auto the run goes on after step {step_of(other)}" in " ".join(said.split())
+        run(command(other, "resume=auto"))
         same(folder, other)

@@ -66,7 +66,7 @@ def train(
     name: str,
     run_dir: str | None,
     seed: int,
-    resume: Literal["auto"] | None,
+    resume: Literal["auto", "changed"] | None,
     init_from: str | None,
     freeze_layers: int,
     tokens_per_step: int,
@@ -114,12 +114,14 @@ def train(
     saver = build_saver(config, folder, words, facts, store)
     watchers = [build(section) for section in callbacks.values()]
     with lock(folder):
-        resumed = restore(saver, module, watchers) if resume else False
+        resumed = restore(saver, module, watchers, resume) if resume else None
         open_run(folder, saver.files, run_log)
         kernel = kernel_name(config, learner, machine)
         run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel))
         if resumed:
             log.info("Going on after step %s", progress.step)
+            if resumed["identity"]["config"]["schedule"] == schedule:
+                warn_of_another_end(config, module, resumed["total_steps"])
         if machine.compile:
             learner.model.compile()
         if progress.validation_due or not budget.out_of_steps(progress):
@@ -242,6 +244,18 @@ def build_training(config: Section, task: Task, loaders: DataModule, budget: Bud
         log_every_steps=config["log_every_steps"],
         seed=config["seed"],
     )
+
+
+def warn_of_another_end(config: Section, module: Training, before: int | None) -> None:
+    """Say where a run that now ends elsewhere has had other learning rates than if it had been so from the start."""
+    if before == module.budget.total_steps:
+        return
+    planned = build(config["schedule"], total_steps=before)
+    other = sum(planned(step) != module.schedule(step) for step in range(module.progress.step))
+    if other:
+        log.warning("The run was to end at step %s, and now at %s: %s of its %s steps so far had another learning rate "
+                    "than in a run of that length from the start", before, module.budget.total_steps, other,
+                    module.progress.step)  # fmt: skip
 
 
 def build_saver(

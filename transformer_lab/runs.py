@@ -6,11 +6,12 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from lightning.pytorch import Callback
 
 from transformer_lab.report import RunLog
@@ -20,6 +21,7 @@ from transformer_lab.training.progress import Progress
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"  # in a run's folder
+LEARNING = ("optimizer.", "schedule.", "gradient_clip ")  # what resume=changed may change
 
 
 def run_folder(run_dir: str | None, name: str, resume: str | None) -> Path:
@@ -77,34 +79,57 @@ def _unwritable(folder: Path, error: OSError) -> ValueError:
     return ValueError(f"run_dir: {folder} cannot be written: {error.strerror}")
 
 
-def restore(saver: checkpoints.Checkpoints, module: Training, watchers: Sequence[Callback]) -> bool:
-    """Put the newest whole checkpoint back where it came from; False where there is none."""
+def restore(
+    saver: checkpoints.Checkpoints, module: Training, watchers: Sequence[Callback], resume: str
+) -> dict[str, Any] | None:
+    """Put the newest whole checkpoint back where it came from; returns what it holds, or None where there is none.
+
+    With `resume` "changed", what is learned with may differ from before; else any difference is refused.
+    """
     checkpoints.clean(saver.folder)
     found = checkpoints.newest_whole(saver.folder)
     if found is None:
-        return False
+        return None
     training = checkpoints.read_training(found)
-    refuse_another_run(training["identity"], saver.identity)
+    allowed = LEARNING if resume == "changed" else ()
+    for change in refuse_another_run(training["identity"], saver.identity, allowed):
+        log.warning("Going on with a change: %s", change)
     module.task.load_state_dict(checkpoints.read_weights(found))
-    module.optimizer.load_state_dict(training["optimizer"])
+    _restore_optimizer(module.optimizer, training["optimizer"])
     module.progress.load_state_dict(training["progress"])
     saver.verified.add(found.name)
     saver.set_back(module)
     for watcher in watchers:
         if watcher.state_key in training["callbacks"]:
             watcher.load_state_dict(training["callbacks"][watcher.state_key])
-    return True
+    return training
 
 
-def refuse_another_run(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises ValueError where going on would not be the same run."""
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """What it has gathered, and the present rate; its options are those of the config."""
+    options = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError as error:
+        raise ValueError("resume: the optimizer's state is of other groups of parameters; optimizer.layer_decay and "
+                         "optimizer._target_ have to stay as they were") from error  # fmt: skip
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group.update(own)
+
+
+def refuse_another_run(before: dict[str, Any], now: dict[str, Any], allowed: Collection[str] = ()) -> list[str]:
+    """Raises ValueError where going on would not be the same run; returns the differences in sections `allowed`."""
     changed = list(_differences(before, now, ""))
-    if changed:
-        raise ValueError(f"resume: this would be another run: {'; '.join(changed[:3])}"
-                         + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""))  # fmt: skip
+    refused = [line for line in changed if not line.startswith(tuple(allowed))]
+    if refused:
+        hint = "" if allowed or not all(line.startswith(LEARNING) for line in refused) else (
+            "; resume=changed goes on all the same")  # fmt: skip
+        raise ValueError(f"resume: this would be another run: {'; '.join(refused[:3])}"
+                         + (f" and {len(refused) - 3} more" if len(refused) > 3 else "") + hint)  # fmt: skip
+    return changed
 
 
-def _differences(before: Any, now: Any, path: str) -> Any:
+def _differences(before: Any, now: Any, path: str) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
             yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)

@@ -76,6 +76,7 @@ class Checkpoints(Callback):
         progress = module.progress
         state = {
             "progress": progress.state_dict(),
+            "total_steps": module.budget.total_steps,
             "optimizer": module.optimizer.state_dict(),
             "callbacks": {c.state_key: c.state_dict() for c in trainer.callbacks if c.state_dict()},
         }

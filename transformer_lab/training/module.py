@@ -42,7 +42,7 @@ class Training(LightningModule):
         self.sums: dict[str, Tensor] = {}  # what it counted
         self.point: dict[str, float] = {}  # the latest point of the training curves
         self.updating = False  # in the middle of a step's update: weights and counters do not belong together
-        self._window_losses: dict[str, Tensor] = {}  # stay on the device until somebody asks
+        self._window_losses: dict[str, Tensor] = {}  # stay on the device until somebody asks; added in one order only
         self._watch = 0.0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -66,7 +66,9 @@ class Training(LightningModule):
         progress, window = self.progress, self.progress.window
         if not progress.skipped_in_a_row:
             for name, loss in losses.items():
-                self._window_losses[name] = self._window_losses.get(name, 0.0) + loss
+                if name not in self._window_losses:
+                    self._window_losses[name] = loss.new_tensor(window.losses.get(name, 0.0), dtype=torch.float64)
+                self._window_losses[name] += loss
             window.targets = {name: window.targets.get(name, 0) + count for name, count in targets.items()}
         progress.step = step.number + 1
         progress.tokens += tokens
@@ -170,7 +172,7 @@ class Training(LightningModule):
 
     def _log_point(self, norm: Tensor) -> None:
         self.collect()
-        window, self.progress.window = self.progress.window, Window()
+        window, self.progress.window, self._window_losses = self.progress.window, Window(), {}
         means = window.means()
         parts = {f"train/{name}_loss": mean for name, mean in means.items()} if len(means) > 1 else {}
         self.point = {
@@ -189,8 +191,7 @@ class Training(LightningModule):
         """Bring the loss that waits on the device, and the time, into `progress`."""
         window = self.progress.window
         for name, loss in self._window_losses.items():
-            window.losses[name] = window.losses.get(name, 0.0) + loss.item()
-        self._window_losses = {}
+            window.losses[name] = loss.item()
         now = time.perf_counter()
         window.seconds += now - self._watch
         self.progress.seconds += now - self._watch
