@@ -19,20 +19,16 @@ def main(config: DictConfig) -> None:
         fail(found)
     # These imports take seconds, the second more than the first: so not before all is known to be well.
     from transformer_lab.build import rehearse
-    from transformer_lab.training.faults import Halted
 
     try:
         rehearse(values)
-        from transformer_lab.compose import train
-
-        train(**values)
-    except (ValueError, Halted) as error:
-        # ValueError, of a constructor: impossible values, in the user's words. Halted: the run cannot go on.
+    except ValueError as error:  # of a constructor: impossible values, in the user's words
         if full_error():
             raise
-        fail([str(error)], 1 if isinstance(error, Halted) else 2)
-    except KeyboardInterrupt:  # outside of training, which looks after itself
-        fail(["interrupted"], 130)
+        fail([str(error)])
+    from transformer_lab.launch import launch
+
+    launch(values)
 
 
 if __name__ == "__main__":

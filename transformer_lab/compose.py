@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +29,10 @@ from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_
 from transformer_lab.runs import best_checkpoint, conclude, lock, open_run, refuse_unwritable, restore, run_folder
 from transformer_lab.signatures import live
 from transformer_lab.tasks.base import Task
-from transformer_lab.training import checkpoints
+from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
 from transformer_lab.training.evaluation import evaluate
-from transformer_lab.training.faults import Halted, worker_died
+from transformer_lab.training.faults import Halted, lost_contact, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Budget, Progress
@@ -91,53 +93,64 @@ def train(
     Raises ValueError, in one line that names the key, for what only data and folders can tell.
     """
     config = dict(locals())
-    run_log = RunLog()
-    folder = run_folder(run_dir, name, resume)
-    refuse_unwritable(run_dir=folder, cache_dir=Path(cache_dir))
+    run_log = RunLog(first=ranks.rank() == 0)
     machine: Hardware = build(hardware)
+    with ranks.joined(machine.device):
+        folder = ranks.agree(run_folder(run_dir, name, resume) if ranks.rank() == 0 else Path())
+        refuse_unwritable(run_dir=folder, cache_dir=Path(cache_dir))
 
-    source: Source = build(data)
-    words = prepare_tokenizer(config, source)
-    facts = prepare_facts(config, source)
-    torch.manual_seed(seed)
-    learner = build_task(config, words, facts)
-    store = prepare_store(config, source, words, learner)
-    progress = Progress()
-    loaders, budget = build_loaders(config, learner, store, machine, progress)
-    if preview:
-        run_log.say(learner.show(loaders.steps[0].micro_batches[0]))
-        return {}
-    if init_from:
-        start_from(best_checkpoint(init_from, "init_from"), learner)
-    freeze(learner, freeze_layers)
-    module = build_training(config, learner, loaders, budget, progress)
-    saver = build_saver(config, folder, words, facts, store)
-    watchers = [build(section) for section in callbacks.values()]
-    with lock(folder):
-        resumed = restore(saver, module, watchers, resume) if resume else None
-        open_run(folder, saver.files, run_log)
-        kernel = kernel_name(config, learner, machine)
-        run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel))
-        if resumed:
-            log.info("Going on after step %s", progress.step)
-            if resumed["identity"]["config"]["schedule"] == schedule:
-                warn_of_another_end(config, module, resumed["total_steps"])
-        if machine.compile:
-            learner.model.compile()
-        if progress.validation_due or not budget.out_of_steps(progress):
-            # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
-            logger = TensorBoardLogger(
-                folder, name="", version="tensorboard", purge_step=progress.step + 1 if resume else None
-            )
-            samples = Samples(batches=loaders.passes["validation"])
-            shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
-            fit(build_trainer(machine, logger, [*shown, *watchers, saver, Signals()]), module, loaders)
+        progress = Progress()
+        with ranks.first_of_machine():
+            source: Source = build(data)
+            words = prepare_tokenizer(config, source)
+            facts = prepare_facts(config, source)
+            torch.manual_seed(seed)
+            learner = build_task(config, words, facts)
+            store = prepare_store(config, source, words, learner)
+            loaders, budget = build_loaders(config, learner, store, machine, progress)
+        if preview:
+            run_log.say(learner.show(loaders.steps[0].micro_batches[0]))
+            return {}
+        if init_from:
+            start_from(best_checkpoint(init_from, "init_from"), learner)
+        freeze(learner, freeze_layers)
+        module = build_training(config, learner, loaders, budget, progress)
+        saver = build_saver(config, folder, words, facts, store)
+        watchers = [build(section) for section in callbacks.values()]
+        with lock(folder) if ranks.rank() == 0 else nullcontext():
+            resumed = None
+            if resume:
+                if ranks.rank() == 0:
+                    checkpoints.clean(saver.folder)
+                ranks.wait()
+                resumed = restore(saver, module, watchers, resume)
+            if ranks.rank() == 0:
+                open_run(folder, saver.files, run_log)
+            kernel = kernel_name(config, learner, machine)
+            run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel))
+            if resumed:
+                log.info("Going on after step %s", progress.step)
+                if resumed["identity"]["config"]["schedule"] == schedule:
+                    warn_of_another_end(config, module, resumed["total_steps"])
+            if machine.compile:
+                learner.model.compile()
+            if progress.validation_due or not budget.out_of_steps(progress):
+                # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
+                logger = TensorBoardLogger(
+                    folder, name="", version="tensorboard", purge_step=progress.step + 1 if resume else None
+                )
+                samples = Samples(batches=loaders.passes["validation"])
+                shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
+                fit(build_trainer(machine, logger, [*shown, *watchers, saver, Signals()]), module, loaders)
 
-        learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
-        tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
-        metrics = conclude(folder, progress, tested, learner.scored_by())
-        run_log.say(words_after(metrics, folder, learner.prompt))
-    return metrics
+            ranks.wait()  # for the last checkpoint
+            learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
+            tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
+            if ranks.rank() != 0:
+                return {}
+            metrics = conclude(folder, progress, tested, learner.scored_by())
+            run_log.say(words_after(metrics, folder, learner.prompt))
+            return metrics
 
 
 def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
@@ -145,6 +158,8 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
     try:
         trainer.fit(module, datamodule=loaders)
     except RuntimeError as error:
+        if lost_contact(error):
+            raise Halted("hardware.devices: another rank is gone, so this one cannot go on") from error
         if not worker_died(error):
             raise
         raise Halted("hardware.workers: a loader process was killed, by the system if memory ran out; fewer of them, "
@@ -214,7 +229,7 @@ def build_loaders(
     num_units = min(train.num_units, units_per_step) if config["overfit"] else train.num_units
     plan = Plan(num_units=num_units, units_per_step=units_per_step, seed=config["seed"], data=store.text_hash)
     sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
-    steps = Steps(packing=train, plan=plan, **sizes)
+    steps = Steps(packing=train, plan=plan, rank=ranks.rank(), world_size=ranks.world_size(), **sizes)
     passes: dict[Split, Pass] = {split: Pass(packing=task.evaluation_packing(corpus), **sizes)
               for split, corpus in corpora.items() if split != "train"}  # fmt: skip
     if config["overfit"]:
@@ -278,9 +293,12 @@ def build_saver(
 def build_trainer(machine: Hardware, logger: TensorBoardLogger, callbacks: list[Any]) -> Trainer:
     """Lightning's Trainer, without what the run does itself: checkpoints, progress bar, samplers, limits."""
     quiet_lightning()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return Trainer(
         accelerator=machine.device.type,
-        devices=1,
+        devices=here,
+        num_nodes=ranks.world_size() // here,
+        strategy=ranks.SummedGradients() if ranks.world_size() > 1 else "auto",
         precision="bf16-mixed" if machine.bf16 else "32-true",
         logger=logger,
         callbacks=callbacks,

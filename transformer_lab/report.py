@@ -19,14 +19,17 @@ log = logging.getLogger("transformer_lab")
 
 
 class RunLog:
-    """The log of one run: shown as it is written, and kept in `log.txt` as soon as there is a folder for it."""
+    """The log of one run: shown as it is written, and kept in `log.txt` as soon as there is a folder for it.
 
-    def __init__(self) -> None:
-        self.console = Console()
+    Of several ranks, only the first has something to say.
+    """
+
+    def __init__(self, *, first: bool) -> None:
+        self.console = Console(quiet=not first)
         self._waiting = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
         shown = RichHandler(console=self.console, show_level=False, show_path=False, log_time_format="%H:%M:%S")
         log.handlers = [shown, self._waiting]
-        log.setLevel(logging.INFO)
+        log.setLevel(logging.INFO if first else logging.CRITICAL)
         log.propagate = False
 
     def keep_in(self, folder: Path) -> None:
@@ -58,13 +61,15 @@ def facts_before(task: Task, loaders: DataModule, budget: Budget, machine: Hardw
         facts[split] = f"{corpus.num_examples:,} examples, {corpus.num_tokens:,} tokens, {corpus.text_bytes:,} bytes"
     steps = loaders.steps
     per_step = min(steps.plan.units_per_step, steps.plan.num_units) * task.capacity
-    batches = -(-steps.plan.units_per_step // steps.units_per_batch)
-    facts["tokens per step"] = f"up to {per_step:,} in {batches} micro-batch{'es' if batches > 1 else ''}"
+    batches = -(-steps.plan.units_per_step // (steps.units_per_batch * steps.world_size))
+    facts["tokens per step"] = f"up to {per_step:,} in {batches} micro-batch{'es' if batches > 1 else ''}" + (
+        " a device" if steps.world_size > 1 else ""
+    )
     epochs = budget.total_steps / steps.plan.steps_per_epoch if budget.total_steps else None
     facts["steps"] = (
         f"{budget.total_steps:,} ({epochs:.2f} epochs)" if epochs else f"as many as fit {budget.seconds / 60:g} minutes"
     )
-    facts["device"] = machine.description
+    facts["device"] = (f"{steps.world_size} × " if steps.world_size > 1 else "") + machine.description
     facts["precision"] = "bf16, weights in fp32" if machine.bf16 else "fp32"
     facts["attention kernel"] = kernel
     return facts

@@ -86,7 +86,6 @@ def restore(
 
     With `resume` "changed", what is learned with may differ from before; else any difference is refused.
     """
-    checkpoints.clean(saver.folder)
     found = checkpoints.newest_whole(saver.folder)
     if found is None:
         return None

@@ -24,7 +24,8 @@ def test_the_smallest_limit_counts(steps, epochs, tokens):
     budget = Budget(**EPOCH, **{**NONE, **limits})
     reached = [limit for limit in (steps, epochs and 10 * epochs, tokens and tokens * 10 // 995) if limit is not None]
     assert budget.total_steps == min(reached)
-    assert budget.spent(Progress(step=min(reached))) and not budget.spent(Progress(step=min(reached) - 1))
+    assert budget.out_of_steps(Progress(step=min(reached)))
+    assert not budget.out_of_steps(Progress(step=min(reached) - 1)) and not budget.out_of_time()
 
 
 def test_a_token_budget_is_met_to_within_a_step():
@@ -36,7 +37,7 @@ def test_minutes_end_a_run_that_has_no_other_limit():
     budget = Budget(**EPOCH, **{**NONE, "max_minutes": 0.0005})
     assert budget.total_steps is None and not budget.out_of_steps(Progress(step=10**9))
     time.sleep(0.05)
-    assert budget.spent(Progress())
+    assert budget.out_of_time()
 
 
 @pytest.mark.parametrize("limits, said", [({}, "no limit"), ({"max_tokens": 50}, "max_tokens")])

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from transformer_lab.data.examples import Split
-from transformer_lab.data.steps import Pass, Step, Steps
+from transformer_lab.data.steps import Batch, Pass, Step, Steps
 from transformer_lab.data.store import Corpus
 
 
@@ -36,6 +36,20 @@ class Stretch(Sampler[int]):
         return step % self.every == 0 or step == self.last
 
 
+class Share(Dataset[Batch | None]):
+    """The batches of one rank; None in the end where another rank has one more, so that all do the same."""
+
+    def __init__(self, batches: Pass, rank: int, world_size: int) -> None:
+        self.batches, self.rank, self.world_size = batches, rank, world_size
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // self.world_size)
+
+    def __getitem__(self, index: int) -> Batch | None:
+        own = index * self.world_size + self.rank
+        return self.batches[own] if own < len(self.batches) else None
+
+
 class DataModule(LightningDataModule):
     """Training by steps in stretches; validation by passes over the whole split.
 
@@ -53,9 +67,9 @@ class DataModule(LightningDataModule):
         return self._loader(self.steps, sampler=self.stretch)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.passes["validation"])
+        return self._loader(Share(self.passes["validation"], self.steps.rank, self.steps.world_size))
 
-    def _loader(self, dataset: Steps | Pass, **more: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: Steps | Share, **more: Any) -> DataLoader[Any]:
         # Items are whole steps already, so nothing is left to collate (batch_size=None).
         return DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory,
                           persistent_workers=self.workers > 0, **more)  # fmt: skip

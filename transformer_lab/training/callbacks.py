@@ -76,12 +76,13 @@ class Samples(Callback):
         self.batches = batches
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        if isinstance(pl_module.logger, TensorBoardLogger) and pl_module.progress.step == 0:
+        first = pl_module.progress.step == 0 and trainer.is_global_zero
+        if isinstance(pl_module.logger, TensorBoardLogger) and first:
             shown = "\n".join(f"    {line}" for line in pl_module.task.show(self.batches[0]).splitlines()[:MOST_SHOWN])
             pl_module.logger.experiment.add_text("batch", shown, global_step=0)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if isinstance(pl_module.logger, TensorBoardLogger):
+        if isinstance(pl_module.logger, TensorBoardLogger) and trainer.is_global_zero:
             board, step = pl_module.logger.experiment, pl_module.progress.step
             board.add_text("samples", pl_module.task.samples(self.batches), global_step=step)
             for name, figure in pl_module.task.pictures(pl_module.sums).items():

@@ -71,7 +71,7 @@ class Checkpoints(Callback):
         log.info("Interrupted; with run_dir=%s resume=auto the run goes on %s", self.folder.parent, where)
 
     def save(self, trainer: Any, module: Any) -> None:
-        """Raises NotSaved where there is no room, or no permission."""
+        """Raises NotSaved where there is no room, or no permission. Of several ranks, the first writes."""
         module.collect()
         progress = module.progress
         state = {
@@ -81,12 +81,14 @@ class Checkpoints(Callback):
             "callbacks": {c.state_key: c.state_dict() for c in trainer.callbacks if c.state_dict()},
         }
         name = _name(progress.step)
+        self.verified.add(name)
+        if not trainer.is_global_zero:
+            return
         began = time.perf_counter()
         size = write(self.folder / name, module.task.state_dict(), {**state, "identity": self.identity}, self.files)
         _point(self.folder / "last", name)
         if progress.best and progress.best.step == progress.step:
             _point(self.folder / "best", name)
-        self.verified.add(name)
         self._forget(name)
         seconds = time.perf_counter() - began
         log.info("Saved step %s: %.1f MB in %.2f s", progress.step, size / 1e6, seconds)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from transformer_lab.data.steps import Batch, Pass
 from transformer_lab.tasks.base import Outcome, Task
+from transformer_lab.training import ranks
 from transformer_lab.training.hardware import Hardware
 
 
@@ -25,10 +26,24 @@ class Totals:
         for name, value in outcome.sums.items():
             self.sums[name] = self.sums[name] + value.double() if name in self.sums else value.double()
 
+    def _add_up(self) -> "Totals":
+        """Over all ranks, by rank; on the CPU."""
+        losses = {name: float(loss) for name, loss in self.losses.items()}
+        own = losses, self.targets, {name: value.cpu() for name, value in self.sums.items()}
+        total = Totals()
+        for each, targets, sums in ranks.gathered(own):
+            total.targets.update(targets)
+            for name, loss in each.items():
+                total.losses[name] = total.losses.get(name, 0.0) + loss
+            for name, value in sums.items():
+                total.sums[name] = total.sums[name] + value if name in total.sums else value
+        return total
+
     def mean(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Each loss per target, and the sums, on the CPU."""
-        losses = {name: float(loss) / self.targets[name] for name, loss in self.losses.items() if self.targets[name]}
-        return losses, {name: value.cpu() for name, value in self.sums.items()}
+        """Each loss per target, and the sums, on the CPU; of all ranks together."""
+        total = self._add_up()
+        losses = {name: float(loss) / total.targets[name] for name, loss in total.losses.items() if total.targets[name]}
+        return losses, total.sums
 
 
 @torch.inference_mode()
@@ -37,7 +52,7 @@ def evaluate(task: Task, batches: Pass, machine: Hardware) -> dict[str, float]:
     task.to(machine.device).eval()
     totals = Totals()
     with torch.autocast(machine.device.type, machine.dtype, enabled=machine.bf16):
-        for index in range(len(batches)):
+        for index in ranks.share(len(batches)):
             batch = batches[index].to(machine.device)
             totals.add(batch, task.score(batch))
     return task.metrics(*totals.mean(), batches.packing.corpus)

@@ -19,3 +19,8 @@ def out_of_memory(error: RuntimeError) -> bool:
 def worker_died(error: RuntimeError) -> bool:
     """Whether an error is PyTorch's word for a loader process that is gone. (It has no type for it.)"""
     return str(error).startswith("DataLoader worker")
+
+
+def lost_contact(error: RuntimeError) -> bool:
+    """Whether an error says that another rank is gone. (gloo has no type for it.)"""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)

@@ -12,6 +12,7 @@ from transformer_lab.training.optimizers import product_dtype
 class Hardware:
     """Device, number format and size of a forward pass; none of them changes what is computed beyond rounding.
 
+    `devices` are those of this machine, a process for each; under torchrun, its processes count.
     `precision` is fp32, bf16 (products and activations; weights stay fp32) or auto: bf16 on a GPU that has it.
     """
 
@@ -20,12 +21,17 @@ class Hardware:
     compile: bool
     micro_batch_tokens: int
     workers: int = 0
+    devices: int = 1
 
     def __post_init__(self) -> None:
         if self.micro_batch_tokens < 1:
             raise ValueError(f"hardware.micro_batch_tokens: {self.micro_batch_tokens} is too small; at least 1")
         if self.workers < 0:
             raise ValueError(f"hardware.workers: {self.workers} is negative; 0 loads in the main process")
+        if self.devices < 1:
+            raise ValueError(f"hardware.devices: {self.devices} is too few; at least 1")
+        if self.device.type == "cuda" and self.devices > (there := torch.cuda.device_count()):
+            raise ValueError(f"hardware.devices: {self.devices} asked for, but PyTorch finds {there}")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError(
                 "hardware.accelerator: gpu asked for, but PyTorch finds no CUDA device; hardware=cpu runs here"

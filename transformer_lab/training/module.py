@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformer_lab.data.module import DataModule
 from transformer_lab.data.steps import Step, Steps
 from transformer_lab.data.store import Corpus
 from transformer_lab.tasks.base import Outcome, Task
+from transformer_lab.training import ranks
 from transformer_lab.training.evaluation import Totals
 from transformer_lab.training.faults import Halted, out_of_memory
 from transformer_lab.training.progress import Best, Budget, Progress, Window
@@ -41,6 +43,8 @@ class Training(LightningModule):
         self.validated: dict[str, float] = {}  # what the latest validation reported
         self.sums: dict[str, Tensor] = {}  # what it counted
         self.point: dict[str, float] = {}  # the latest point of the training curves
+        self.received: int | None = None  # a signal that this process has got …
+        self.leaving: int | None = None  # … and that all ranks know of, to leave together after this step
         self.updating = False  # in the middle of a step's update: weights and counters do not belong together
         self._window_losses: dict[str, Tensor] = {}  # stay on the device until somebody asks; added in one order only
         self._watch = 0.0
@@ -49,16 +53,16 @@ class Training(LightningModule):
         return self.optimizer
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch.to(device, non_blocking=True)
+        return batch if batch is None else batch.to(device, non_blocking=True)
 
     def on_train_epoch_start(self) -> None:
         self._watch = time.perf_counter()
 
     def training_step(self, step: Step, batch_idx: int) -> None:
         if self.progress.validation_due:  # a resumed run: the step was done, only its validation is missing
-            self.trainer.should_stop = self.budget.spent(self.progress)
+            self.trainer.should_stop = self.budget.out_of_steps(self.progress)
             return
-        targets, tokens = self._over_devices(step.targets, step.tokens)
+        targets, tokens, last = self._agreed(step)
         losses = self._backward(step, targets)
         self.updating = True
         # A step without a single target teaches nothing, and decay alone is no step.
@@ -73,7 +77,7 @@ class Training(LightningModule):
         progress.step = step.number + 1
         progress.tokens += tokens
         window.tokens += tokens
-        if self.budget.spent(progress):
+        if last or self.budget.out_of_steps(progress):
             self.trainer.should_stop = True
         loaders: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         progress.validation_due = loaders.stretch.ends(progress.step) or self.trainer.should_stop
@@ -90,7 +94,8 @@ class Training(LightningModule):
             if step.units_per_batch > steps.units_per_batch:
                 step = steps[step.number].to(self.device)
             try:
-                return self._attempt(step, targets)
+                losses = self._attempt(step, targets)
+                break
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -105,30 +110,32 @@ class Training(LightningModule):
             steps.units_per_batch = most // 2
             size = steps.units_per_batch * steps.packing.capacity
             log.warning("Out of memory in step %s: on with hardware.micro_batch_tokens=%s", step.number + 1, size)
+        if ranks.world_size() > 1:
+            losses = {name: losses.get(name, torch.zeros((), device=self.device)) for name in targets}
+            ranks.add_up([*ranks.gradients(self.task), *losses.values()])
+        return losses
 
     def _attempt(self, step: Step, targets: dict[str, float]) -> dict[str, Tensor]:
         # Spread out, so that the seed of one step is not that of another run's next step.
-        torch.manual_seed((self.seed * 1_000_003 + step.number) * 4_099 + self.global_rank)
+        torch.manual_seed((self.seed * 1_000_003 + step.number) * 4_099 + ranks.rank())
         losses: dict[str, Tensor] = {}
         for batch in step.micro_batches:
             outcome: Outcome = self.task(batch)
-            # DDP averages gradients over the devices; what is wanted is their sum.
-            parts = [loss * (self.trainer.world_size / targets[name])
-                     for name, loss in outcome.losses.items() if targets[name]]  # fmt: skip
+            parts = [loss / targets[name] for name, loss in outcome.losses.items() if targets[name]]
             if parts:
                 self.manual_backward(torch.stack(parts).sum())
             for name, loss in outcome.losses.items():
                 losses[name] = losses.get(name, 0.0) + loss.detach()
         return losses
 
-    def _over_devices(self, targets: dict[str, float], tokens: int) -> tuple[dict[str, float], int]:
-        """What the step holds over all devices, from what it holds on this one."""
-        if self.trainer.world_size == 1:
-            return targets, tokens
-        counts = torch.tensor([*targets.values(), tokens], dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(counts)
-        *each, all_tokens = counts.tolist()
-        return dict(zip(targets, each, strict=True)), round(all_tokens)
+    def _agreed(self, step: Step) -> tuple[dict[str, float], int, bool]:
+        """Targets and tokens of the step on all ranks, and whether it is the last, as time is up on one of them."""
+        own = (step.targets, step.tokens, self.budget.out_of_time(), self.received)
+        targets: Counter[str] = Counter()
+        for counts, *_ in (every := ranks.gathered(own)):
+            targets.update(counts)  # type: ignore[arg-type]  # class weights make fractions of targets
+        self.leaving = max((number for *_, number in every if number), default=None)
+        return dict(targets), sum(tokens for _, tokens, *_ in every), any(over for *_, over, _ in every)
 
     def _update(self, step: Step, losses: dict[str, Tensor]) -> Tensor:
         """One optimizer step; returns the norm of the gradient before clipping.
@@ -204,7 +211,8 @@ class Training(LightningModule):
         self._totals = Totals()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._totals.add(batch, self.task.score(batch))
+        if batch is not None:  # where another rank has one more
+            self._totals.add(batch, self.task.score(batch))
 
     def on_validation_epoch_end(self) -> None:
         losses, self.sums = self._totals.mean()

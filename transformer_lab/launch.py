@@ -1,0 +1,84 @@
+"""A run in this process, or in as many as `hardware.devices` says; and how its end becomes an exit code."""
+
+import os
+import signal
+import socket
+from multiprocessing.queues import SimpleQueue
+from types import FrameType
+from typing import Any
+
+from transformer_lab.checks import fail, full_error
+from transformer_lab.training.faults import Halted
+
+GRACE = 10.0  # seconds for the other ranks to leave on their own, and again after SIGTERM
+
+
+def launch(values: dict[str, Any]) -> None:
+    """Train with a checked config. Ends the process with one line for what can be told in one."""
+    devices = values["hardware"].get("devices", 1)
+    if devices > 1 and "RANK" not in os.environ:  # else torchrun has started the ranks
+        _launch_ranks(values, devices)
+        return
+    try:
+        _train(values)
+    except (ValueError, Halted) as error:
+        if full_error():
+            raise
+        fail([str(error)], _code(error))
+    except KeyboardInterrupt:  # outside of training, which looks after itself
+        fail(["interrupted"], 130)
+
+
+def _train(values: dict[str, Any]) -> None:
+    from transformer_lab.compose import train  # its imports take seconds
+
+    train(**values)
+
+
+def _code(error: BaseException) -> int:
+    """2 for what the user has to change, 1 for a run that cannot go on."""
+    return 2 if isinstance(error, ValueError) else 1
+
+
+def _launch_ranks(values: dict[str, Any], devices: int) -> None:
+    """Start a process for each rank, and end with all of them as soon as one ends badly."""
+    from torch import multiprocessing
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    errors: SimpleQueue[tuple[str, int]] = multiprocessing.get_context("spawn").SimpleQueue()
+    ranks = multiprocessing.start_processes(_rank, (devices, port, values, errors), nprocs=devices, join=False)
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        for process in ranks.processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, hand_on)
+    try:
+        while not ranks.join(grace_period=GRACE):
+            pass
+    except multiprocessing.ProcessExitedException as error:
+        if not errors.empty():  # what came first is the cause, the others have only noticed
+            line, code = errors.get()
+            fail([line], code)
+        if error.exit_code < 0:
+            fail([f"hardware.devices: rank {error.error_index} was ended by {error.signal_name}"], 1)
+        raise SystemExit(error.exit_code) from None
+
+
+def _rank(index: int, devices: int, port: int, values: dict[str, Any], errors: "SimpleQueue[tuple[str, int]]") -> None:
+    os.setpgrp()  # Ctrl-C reaches the parent alone, which hands it on once
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(index), "LOCAL_RANK": str(index),
+                   "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), "GROUP_RANK": "0"}  # fmt: skip
+    try:
+        _train(values)
+    except (ValueError, Halted) as error:
+        if full_error():
+            raise
+        errors.put((str(error), _code(error)))
+        raise SystemExit(_code(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
