@@ -1,6 +1,7 @@
 """One small run from the command line, and everything a user does with it afterwards."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from transformer_lab.training.checkpoints import damage
+from transformer_lab.training.checkpoints import damage, read_weights
 
 ROOT = Path(__file__).parent.parent
 
@@ -113,6 +114,19 @@ def test_a_used_folder_is_not_written_into(run):
     done = call("train.py", f"run_dir={run[0]}", cwd=run[0].parent)
     assert done.returncode == 2 and "resume=auto" in done.stderr and len(done.stderr.splitlines()) == 1
     assert sorted((run[0] / "checkpoints").iterdir()) == before
+
+
+def test_show_tells_what_a_checkpoint_holds_and_whether_it_is_whole(run, tmp_path):
+    done = call("scripts/show.py", f"run={run[0]}")
+    assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())
+    weights = read_weights(run[0] / "checkpoints" / "best")
+    assert "40 │ whole" in shown and "last, best" in shown and "best checkpoint: step 40" in shown
+    assert f"│ all │ {sum(x.numel() for x in weights.values()):,} │" in shown and "dim: 32" in shown
+    shutil.copytree(run[0], tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "checkpoints" / "best" / "config.yaml").write_text("model: {}")
+    done = call("scripts/show.py", f"run={tmp_path / 'run'}")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "config.yaml has 9 bytes" in done.stderr
 
 
 SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256"]

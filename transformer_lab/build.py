@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from transformer_lab.checks import untrained
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.tokenizers import Bytes, Recipe, Tokenizer
 from transformer_lab.models.layers.kernels import auto
@@ -46,8 +47,8 @@ def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
     model = build(config["model"], vocab_size=tokenizer.vocab_size, **{part: recipe(config[part]) for part in PARTS})
     expected = task_class(config).model_types
     if not isinstance(model, expected):
-        names = " or ".join(f"model={kind.__name__.lower()}" for kind in expected)
-        raise ValueError(f"model: {config['task']['name']} trains no {type(model).__name__}; take {names}")
+        names = [kind.__name__ for kind in expected]
+        raise ValueError(untrained(config["task"]["name"], type(model).__name__, names))
     task: Task = build(config["task"], model=model, tokenizer=tokenizer, **facts)
     return task
 

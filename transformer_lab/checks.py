@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from transformer_lab.signatures import Signature, expected, imported, module, shown, signature
+from transformer_lab.signatures import Signature, expected, imported, module, named_in, shown, signature
 
 TRAIN = "transformer_lab.compose.train"
 
@@ -67,6 +67,11 @@ def unknown(path: str, what: str, names: Collection[str], listed: Iterable[str])
     near = nearest(path, names)
     others = ", ".join(listed)
     return f"{path}: no such {what}; " + (f"did you mean {near}?" if near else f"there are {others or 'none'}")
+
+
+def untrained(task: object, model: str, fitting: Iterable[str]) -> str:
+    names = " or ".join(f"model={name.lower()}" for name in fitting)
+    return f"model: {task} trains no {model}; take {names}"
 
 
 def fail(found: Iterable[str], code: int = 2) -> NoReturn:
@@ -205,6 +210,11 @@ class Check:
     def unknown(self, path: str, value: Any, taken: Signature) -> str:
         if path in self.groups:
             return f"{path}: its file sets a section {path!r}; begin it with the line `# @package _global_`"
+        if path.startswith("model."):  # of the model that the task was made for?
+            task = self.config.get("task")
+            fitting = named_in(str(task.get("_target_")), "model_types") if isinstance(task, dict) else []
+            if fitting and taken.name not in fitting:
+                return untrained(task.get("name"), taken.name, fitting)  # type: ignore[union-attr]
         if isinstance(value, dict) and len(value) == 1:  # `modle.dim=3`
             path = f"{path}.{next(iter(value))}"
         listed = taken.parameters.keys() - PROVIDED.get(path.rpartition(".")[0], set())

@@ -31,7 +31,7 @@ from transformer_lab.signatures import live
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
-from transformer_lab.training.evaluation import evaluate
+from transformer_lab.training.evaluation import Totals, evaluate
 from transformer_lab.training.faults import Halted, lost_contact, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.module import Training
@@ -108,6 +108,8 @@ def train(
             learner = build_task(config, words, facts)
             store = prepare_store(config, source, words, learner)
             loaders, budget = build_loaders(config, learner, store, machine, progress)
+        watchers = {name: build(section) for name, section in callbacks.items()}
+        check_monitored(watchers, learner, loaders)
         if preview:
             run_log.say(learner.show(loaders.steps[0].micro_batches[0]))
             return {}
@@ -116,14 +118,13 @@ def train(
         freeze(learner, freeze_layers)
         module = build_training(config, learner, loaders, budget, progress)
         saver = build_saver(config, folder, words, facts, store)
-        watchers = [build(section) for section in callbacks.values()]
         with lock(folder) if ranks.rank() == 0 else nullcontext():
             resumed = None
             if resume:
                 if ranks.rank() == 0:
                     checkpoints.clean(saver.folder)
                 ranks.wait()
-                resumed = restore(saver, module, watchers, resume)
+                resumed = restore(saver, module, watchers.values(), resume)
             if ranks.rank() == 0:
                 open_run(folder, saver.files, run_log)
             kernel = kernel_name(config, learner, machine)
@@ -141,7 +142,7 @@ def train(
                 )
                 samples = Samples(batches=loaders.passes["validation"])
                 shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
-                fit(build_trainer(machine, logger, [*shown, *watchers, saver, Signals()]), module, loaders)
+                fit(build_trainer(machine, logger, [*shown, *watchers.values(), saver, Signals()]), module, loaders)
 
             ranks.wait()  # for the last checkpoint
             learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
@@ -151,6 +152,22 @@ def train(
             metrics = conclude(folder, progress, tested, learner.scored_by())
             run_log.say(words_after(metrics, folder, learner.prompt))
             return metrics
+
+
+def check_monitored(watchers: dict[str, Any], task: Task, loaders: DataModule) -> None:
+    """Raises ValueError for a callback that watches a metric which no validation will report."""
+    watched = {name: monitor for name, watcher in watchers.items() if (monitor := getattr(watcher, "monitor", None))}
+    if watched:
+        totals = Totals()
+        batch = loaders.passes["validation"][0]
+        with torch.inference_mode():
+            totals.add(batch, task.eval().score(batch))
+        task.train()
+        known = [f"val/{name}" for name in task.metrics(*totals.mean(), loaders.corpora["validation"])]
+        for name, monitor in watched.items():
+            if monitor not in known:
+                raise ValueError(checks.unknown(monitor, "metric", known, known).replace(
+                    monitor, f"callbacks.{name}.monitor={monitor}", 1))  # fmt: skip
 
 
 def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:

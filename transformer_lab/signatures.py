@@ -122,6 +122,15 @@ def signature(target: str) -> Signature | None:
     return _of_class(name, node, place) if isinstance(node, ast.ClassDef) else None
 
 
+def named_in(target: str, attribute: str) -> list[str]:
+    """The names that a class lists under an attribute, as in `model_types = (Encoder, Decoder)`; [] if it does not."""
+    found = definition(target)
+    for node in found[1].body if found and isinstance(found[1], ast.ClassDef) else ():
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
+            return [x.id for x in ast.walk(node.value) if isinstance(x, ast.Name)]
+    return []
+
+
 def _of_class(name: str, node: ast.ClassDef, place: Module) -> Signature:
     init = next((x for x in node.body if isinstance(x, ast.FunctionDef) and x.name == "__init__"), None)
     fields = {}

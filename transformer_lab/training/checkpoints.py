@@ -14,6 +14,7 @@ A folder is written beside, flushed to the disk and renamed; only then does `las
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from transformer_lab.training.faults import NotSaved
@@ -67,7 +68,7 @@ class Checkpoints(Callback):
         if not (saved or pl_module.updating or isinstance(exception, NotSaved)):
             self.save(trainer, pl_module)
         kept = steps(self.folder)
-        where = f"after step {int(kept[0].name.removeprefix('step-'))}" if kept else "from the start"
+        where = f"after step {step_of(kept[0])}" if kept else "from the start"
         log.info("Interrupted; with run_dir=%s resume=auto the run goes on %s", self.folder.parent, where)
 
     def save(self, trainer: Any, module: Any) -> None:
@@ -117,6 +118,10 @@ class Checkpoints(Callback):
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def steps(folder: Path) -> list[Path]:
@@ -220,6 +225,18 @@ def read_training(folder: Path) -> dict[str, Any]:
 def read_identity(folder: Path) -> dict[str, Any]:
     """What the run was made of, without the optimizer, which is twice as large as the model."""
     return _plain_training(folder)["identity"]  # type: ignore[no-any-return]
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """The counters of the run."""
+    return _plain_training(folder)["progress"]  # type: ignore[no-any-return]
+
+
+def sizes(folder: Path) -> dict[str, tuple[int, str]]:
+    """Of each parameter how many numbers it has, and of which type; their values are not read."""
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return {name: (math.prod(x.get_shape()), x.get_dtype()) for name, x in slices.items()}
 
 
 def _plain_training(folder: Path) -> dict[str, Any]:

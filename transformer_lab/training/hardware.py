@@ -30,12 +30,12 @@ class Hardware:
             raise ValueError(f"hardware.workers: {self.workers} is negative; 0 loads in the main process")
         if self.devices < 1:
             raise ValueError(f"hardware.devices: {self.devices} is too few; at least 1")
-        if self.device.type == "cuda" and self.devices > (there := torch.cuda.device_count()):
-            raise ValueError(f"hardware.devices: {self.devices} asked for, but PyTorch finds {there}")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError(
                 "hardware.accelerator: gpu asked for, but PyTorch finds no CUDA device; hardware=cpu runs here"
             )
+        if self.device.type == "cuda" and self.devices > (there := torch.cuda.device_count()):
+            raise ValueError(f"hardware.devices: {self.devices} asked for, but PyTorch finds {there}")
         if self.bf16 and self.device.type == "cpu" and product_dtype(self.device) != torch.bfloat16:
             raise ValueError("hardware.precision: bf16 is many times slower than fp32 on this CPU; precision=fp32")
 

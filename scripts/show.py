@@ -1,0 +1,54 @@
+"""What is in a run: `python scripts/show.py run=RUN_DIR`."""
+
+from typing import Any, Literal
+
+from transformer_lab.script import answer
+
+
+def main(*, run: str, checkpoint: Literal["best", "last"] = "best", depth: int = 2, config: bool = True) -> None:
+    """Show the checkpoints of a run, whether each is whole, and what one of them holds.
+
+    run: the folder of the run
+    checkpoint: the one to look into
+    depth: how finely parameters are listed: 1 is the parts of the task, 2 the parts of its model
+    config: show the config too
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from transformer_lab.runs import contents
+
+    if depth < 1:
+        raise ValueError(f"depth: {depth} is too small; at least 1")
+    console = Console()
+    found = contents(run, checkpoint)
+    table = Table(title="Checkpoints", title_justify="left")
+    for heading in ("step", "integrity", "MB", ""):
+        table.add_column(heading, justify="right" if heading in ("step", "MB") else "left")
+    for step, integrity, size, marks in found.checkpoints:
+        table.add_row(f"{step:,}", integrity, f"{size / 1e6:.1f}", marks)
+    console.print(table)
+    for title, facts in found.facts.items():
+        console.print(f"{title}: {', '.join(map(_fact, facts.items()))}", highlight=False, markup=False, soft_wrap=True)
+    table = Table("module", title="Parameters", title_justify="left")
+    table.add_column("number", justify="right")
+    table.add_column("type")
+    sizes: dict[tuple[str, str], int] = {}
+    for name, (size, kind) in found.parameters.items():
+        key = ".".join(name.split(".")[:depth]), kind
+        sizes[key] = sizes.get(key, 0) + size
+    for (name, kind), size in sizes.items():
+        table.add_row(name, f"{size:,}", kind)
+    table.add_row("all", f"{sum(sizes.values()):,}", "")
+    console.print(table)
+    if config:
+        console.print(found.config, highlight=False, markup=False, soft_wrap=True)
+
+
+def _fact(fact: tuple[str, Any]) -> str:
+    name, value = fact
+    return f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+
+
+if __name__ == "__main__":
+    answer(main)
