@@ -12,7 +12,7 @@ def main(
     split: Literal["train", "validation", "test"] = "test",
     file: str | None = None,
     hardware: Literal["auto", "cpu", "gpu"] = "auto",
-    cache_dir: str | None = None,
+    cache_dir: str = "outputs/cache",
     extensions: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
     """Evaluate the best weights of a run and print the metrics as JSON.
@@ -21,14 +21,13 @@ def main(
     split: which split of the run's data
     file: all of this file instead: text, or a table with the columns of the run's data
     hardware: auto takes the GPU if there is one
-    cache_dir: where prepared data lie; by default where the run had them
+    cache_dir: where prepared data lie
     extensions: packages of your own that the run was trained with
     """
     from transformer_lab.compose import evaluate_file, evaluate_run, load_run
 
     loaded = load_run(run, extensions)
-    if cache_dir is not None:
-        loaded.config["cache_dir"] = cache_dir
+    loaded.config["cache_dir"] = cache_dir  # a stranger's run does not choose where something is written
     if file is not None:
         print(json.dumps({file: evaluate_file(loaded, file, hardware)}, indent=2))
     else:

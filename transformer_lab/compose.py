@@ -37,6 +37,7 @@ from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Budget, Progress
 from transformer_lab.training.signals import Signals
+from transformer_lab.training.strategy import SummedGradients
 from transformer_lab.transfer import freeze, start_from
 
 log = logging.getLogger(__name__)
@@ -315,7 +316,7 @@ def build_trainer(machine: Hardware, logger: TensorBoardLogger, callbacks: list[
         accelerator=machine.device.type,
         devices=here,
         num_nodes=ranks.world_size() // here,
-        strategy=ranks.SummedGradients() if ranks.world_size() > 1 else "auto",
+        strategy=SummedGradients() if ranks.world_size() > 1 else "auto",
         precision="bf16-mixed" if machine.bf16 else "32-true",
         logger=logger,
         callbacks=callbacks,
@@ -343,7 +344,10 @@ def load_run(run: str, extensions: list[str]) -> LoadedRun:
     The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
     """
     folder = best_checkpoint(run)
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    try:
+        config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"run: the config of {folder} cannot be used: it is no config") from error
     # Of the machine that trained it, nothing matters here; and callbacks are never built again.
     config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
     if found := checks.problems(config, allowed=("transformer_lab", *extensions)):

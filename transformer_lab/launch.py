@@ -2,13 +2,15 @@
 
 import os
 import signal
-import socket
+import sys
+import tempfile
 from multiprocessing.queues import SimpleQueue
 from types import FrameType
 from typing import Any
 
 from transformer_lab.checks import fail, full_error
 from transformer_lab.training.faults import Halted
+from transformer_lab.training.ranks import MEETING
 
 GRACE = 10.0  # seconds for the other ranks to leave on their own, and again after SIGTERM
 
@@ -44,35 +46,40 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
     """Start a process for each rank, and end with all of them as soon as one ends badly."""
     from torch import multiprocessing
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     errors: SimpleQueue[tuple[str, int]] = multiprocessing.get_context("spawn").SimpleQueue()
-    ranks = multiprocessing.start_processes(_rank, (devices, port, values, errors), nprocs=devices, join=False)
+    with tempfile.TemporaryDirectory() as private:
+        given = (devices, f"file://{private}/ranks", values, errors)
+        ranks = multiprocessing.start_processes(_rank, given, nprocs=devices, join=False)
 
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        for process in ranks.processes:
-            if process.is_alive():
-                os.kill(process.pid, number)
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            for process in ranks.processes:
+                if process.is_alive():
+                    os.kill(process.pid, number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, hand_on)
-    try:
-        while not ranks.join(grace_period=GRACE):
-            pass
-    except multiprocessing.ProcessExitedException as error:
-        if not errors.empty():  # what came first is the cause, the others have only noticed
-            line, code = errors.get()
-            fail([line], code)
-        if error.exit_code < 0:
-            fail([f"hardware.devices: rank {error.error_index} was ended by {error.signal_name}"], 1)
-        raise SystemExit(error.exit_code) from None
+        before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while not ranks.join(grace_period=GRACE):
+                pass
+        except multiprocessing.ProcessExitedException as error:
+            if not errors.empty():  # what came first is the cause, the others have only noticed
+                line, code = errors.get()
+                fail([line], code)
+            if error.exit_code < 0:
+                fail([f"hardware.devices: rank {error.error_index} was ended by {error.signal_name}"], 1)
+            raise SystemExit(error.exit_code) from None
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-def _rank(index: int, devices: int, port: int, values: dict[str, Any], errors: "SimpleQueue[tuple[str, int]]") -> None:
+def _rank(
+    index: int, devices: int, meeting: str, values: dict[str, Any], errors: "SimpleQueue[tuple[str, int]]"
+) -> None:
     os.setpgrp()  # Ctrl-C reaches the parent alone, which hands it on once
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(index), "LOCAL_RANK": str(index),
-                   "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), "GROUP_RANK": "0"}  # fmt: skip
+    os.environ |= {MEETING: meeting, "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(devices),
+                   "LOCAL_WORLD_SIZE": str(devices), "GROUP_RANK": "0"}  # fmt: skip
+    for library in ("GLOO", "NCCL"):  # they listen for each other, and for nobody else
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     try:
         _train(values)
     except (ValueError, Halted) as error:

@@ -30,6 +30,8 @@ def run_folder(run_dir: str | None, name: str, resume: str | None) -> Path:
     if run_dir is None:
         if resume:
             raise ValueError("resume: auto needs run_dir, the folder of the run to go on with")
+        if Path(name).name in ("", ".."):
+            raise ValueError(f"name: {name!r} is no name for a folder")
         first = Path("outputs") / Path(name).name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         names = (f"{first.name}-{number}" if number > 1 else first.name for number in itertools.count(1))
         return next(folder for folder in map(first.with_name, names) if not folder.exists())
@@ -91,6 +93,8 @@ def restore(
     if found is None:
         return None
     training = checkpoints.read_training(found)
+    if missing := {"progress", "total_steps", "optimizer", "callbacks", "identity"} - training.keys():
+        raise ValueError(f"run_dir: {found} is not what a run has saved: no {min(missing)} in its training.json")
     allowed = LEARNING if resume == "changed" else ()
     for change in refuse_another_run(training["identity"], saver.identity, allowed):
         log.warning("Going on with a change: %s", change)

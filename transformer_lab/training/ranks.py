@@ -10,11 +10,10 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
 
 T = TypeVar("T")
+MEETING = "TRANSFORMER_LAB_RANKS"  # names a file of ours, where ranks of one machine meet without an open port
 PATIENCE = timedelta(hours=6)  # one prepares the data while the others wait; a rank that is dead is noticed at once
 
 
@@ -37,7 +36,9 @@ def joined(device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["LOCAL_WORLD_SIZE"])))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    where = os.environ.get(MEETING, "env://")
+    distributed.init_process_group(backend, where, timeout=PATIENCE, rank=rank(), world_size=world_size())
     try:
         yield
     finally:
@@ -100,16 +101,3 @@ def gradients(module: nn.Module) -> list[Tensor]:
                 parameter.grad = torch.zeros_like(parameter)
             found.append(parameter.grad)
     return found
-
-
-class SummedGradients(DDPStrategy):
-    """Lightning's DDP without its wrapper: a step adds up gradients itself, once, behind its last micro-batch.
-
-    The wrapper averages behind each of them, and waits for ever where ranks have different numbers of micro-batches.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(cluster_environment=TorchElasticEnvironment())
-
-    def configure_ddp(self) -> None:
-        pass
