@@ -344,18 +344,17 @@ def load_run(run: str, extensions: list[str]) -> LoadedRun:
     The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
     """
     folder = best_checkpoint(run)
-    try:
+    with checkpoints.as_saved(folder):
         config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise ValueError(f"run: the config of {folder} cannot be used: it is no config") from error
     # Of the machine that trained it, nothing matters here; and callbacks are never built again.
     config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
     if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
         raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    task = build_task(config, Tokenizer.load(folder / "tokenizer.json"), facts)
-    task.load_state_dict(checkpoints.read_weights(folder))
-    return LoadedRun(task.eval(), config, checkpoints.read_identity(folder)["text"])
+    with checkpoints.as_saved(folder):
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        task = build_task(config, Tokenizer.load(folder / "tokenizer.json"), facts)
+        task.load_state_dict(checkpoints.read_weights(folder))
+        return LoadedRun(task.eval(), config, checkpoints.read_identity(folder)["text"])
 
 
 def evaluate_run(run: LoadedRun, split: Split, accelerator: str) -> dict[str, float]:

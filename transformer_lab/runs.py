@@ -92,20 +92,21 @@ def restore(
     found = checkpoints.newest_whole(saver.folder)
     if found is None:
         return None
-    training = checkpoints.read_training(found)
-    if missing := {"progress", "total_steps", "optimizer", "callbacks", "identity"} - training.keys():
-        raise ValueError(f"run_dir: {found} is not what a run has saved: no {min(missing)} in its training.json")
+    with checkpoints.as_saved(found):
+        training = checkpoints.read_training(found)
+        before, state = training["identity"], training["callbacks"]
     allowed = LEARNING if resume == "changed" else ()
-    for change in refuse_another_run(training["identity"], saver.identity, allowed):
+    for change in refuse_another_run(before, saver.identity, allowed):
         log.warning("Going on with a change: %s", change)
-    module.task.load_state_dict(checkpoints.read_weights(found))
-    _restore_optimizer(module.optimizer, training["optimizer"])
-    module.progress.load_state_dict(training["progress"])
+    with checkpoints.as_saved(found):
+        module.task.load_state_dict(checkpoints.read_weights(found))
+        _restore_optimizer(module.optimizer, training["optimizer"])
+        module.progress.load_state_dict(training["progress"])
+        for watcher in watchers:
+            if watcher.state_key in state:
+                watcher.load_state_dict(state[watcher.state_key])
     saver.verified.add(found.name)
     saver.set_back(module)
-    for watcher in watchers:
-        if watcher.state_key in training["callbacks"]:
-            watcher.load_state_dict(training["callbacks"][watcher.state_key])
     return training
 
 
@@ -216,9 +217,10 @@ def contents(run: str, link: str) -> Contents:
         why = wrong[chosen] if chosen else "it is missing"
         states = "; ".join(f"step {step}: {state}" for step, state, *_ in listed)
         raise ValueError(f"checkpoint: {link} of {run} cannot be shown: {why} ({states})")
-    progress = checkpoints.read_progress(chosen)
-    best = progress["best"] or {"step": None, "metrics": {}}
-    facts = {f"{link} checkpoint": {"step": progress["step"], "tokens": f"{progress['tokens']:,}",
-                                    "seconds": round(progress["seconds"], 1), "skipped_steps": progress["skipped"]},
-             f"best validation, step {best['step']}": best["metrics"]}  # fmt: skip
-    return Contents(listed, facts, checkpoints.sizes(chosen), (chosen / "config.yaml").read_text(encoding="utf-8"))
+    with checkpoints.as_saved(chosen):
+        progress = checkpoints.read_progress(chosen)
+        best = progress["best"] or {"step": None, "metrics": {}}
+        facts = {f"{link} checkpoint": {"step": progress["step"], "tokens": f"{progress['tokens']:,}",
+                                        "seconds": round(progress["seconds"], 1), "skipped_steps": progress["skipped"]},
+                 f"best validation, step {best['step']}": dict(best["metrics"])}  # fmt: skip
+        return Contents(listed, facts, checkpoints.sizes(chosen), (chosen / "config.yaml").read_text(encoding="utf-8"))

@@ -19,7 +19,8 @@ def start_from(checkpoint: Path, task: Task) -> None:
 
     Raises ValueError where a weight of the model has another shape, or where nothing fits.
     """
-    theirs, ours = checkpoints.read_weights(checkpoint), task.state_dict()
+    with checkpoints.as_saved(checkpoint):
+        theirs, ours = checkpoints.read_weights(checkpoint), task.state_dict()
     taken: dict[str, str] = {}
     for name in ours:
         places = (name, *(f"{side}{SIDES.sub('', name)}" for side in _sides(name)))

@@ -18,6 +18,8 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from yaml import YAMLError
 
 from transformer_lab.training.faults import NotSaved
 
@@ -210,39 +213,37 @@ def newest_whole(folder: Path) -> Path | None:
     return None
 
 
-# These read a checkpoint that has been found whole. What was made by another hand may still be no checkpoint: then they
-# raise ValueError. Nothing here runs what it reads.
+# These read a checkpoint that has been found whole, and run nothing of what they read. What another hand has made may
+# still be no checkpoint: `as_saved` says so.
+
+
+@contextmanager
+def as_saved(folder: Path) -> Iterator[None]:
+    """Raises ValueError, in one line, where a checkpoint turns out to be something else inside."""
+    try:
+        yield
+    except (SafetensorError, YAMLError, LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise ValueError(f"{folder} is not what a run has saved: {type(error).__name__}: {reason}") from error
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    return _tensors(folder / "model.safetensors")
+    return load_file(folder / "model.safetensors")
 
 
 def read_training(folder: Path) -> dict[str, Any]:
     """The state of training: optimizer, counters, callbacks, and what the run was made of."""
-    plain = _plain_training(folder)
-    try:
-        state = _put_tensors(plain, _tensors(folder / "training.safetensors"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}: its training.json does not belong to its training.safetensors") from error
-    return state  # type: ignore[no-any-return]
+    return _put_tensors(_plain_training(folder), load_file(folder / "training.safetensors"))  # type: ignore[no-any-return]
 
 
 def read_identity(folder: Path) -> dict[str, Any]:
     """What the run was made of, without the optimizer, which is twice as large as the model."""
-    return _part(folder, "identity")
+    return _plain_training(folder)["identity"]  # type: ignore[no-any-return]
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
     """The counters of the run."""
-    return _part(folder, "progress")
-
-
-def _part(folder: Path, name: str) -> dict[str, Any]:
-    part = _plain_training(folder).get(name)
-    if not isinstance(part, dict):
-        raise ValueError(f"{folder / 'training.json'}: no {name} in it")
-    return part
+    return _plain_training(folder)["progress"]  # type: ignore[no-any-return]
 
 
 def sizes(folder: Path) -> dict[str, tuple[int, str]]:
@@ -252,19 +253,8 @@ def sizes(folder: Path) -> dict[str, tuple[int, str]]:
         return {name: (math.prod(x.get_shape()), x.get_dtype()) for name, x in slices.items()}
 
 
-def _tensors(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file}: not readable as safetensors: {error}") from error
-
-
 def _plain_training(folder: Path) -> dict[str, Any]:
-    try:
-        plain = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{folder / 'training.json'}: not readable as JSON") from error
-    return plain if isinstance(plain, dict) else {}
+    return json.loads((folder / "training.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def _take_tensors(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

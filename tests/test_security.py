@@ -1,0 +1,260 @@
+"""Nothing that is read is run, be it a checkpoint or a config of a stranger; and ranks listen to each other only."""
+
+import hashlib
+import io
+import json
+import pickle
+import pickletools
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tests.conftest import settings
+from tests.test_checks import TARGETS
+from transformer_lab.compose import evaluate_run, load_run, train
+from transformer_lab.runs import contents
+
+ROOT = Path(__file__).parent.parent
+WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
+         "max_steps=4", "validate_every_steps=2", "checkpoint.every_steps=2", "data=text",
+         "schedule=constant"]  # fmt: skip
+# What Hydra and PyTorch take as leave to run what they read.
+LEAVE = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "HYDRA_INSTANTIATE_ALLOW_ALL": "1",
+         "HYDRA_INSTANTIATE_ALLOWLIST": "os.system,builtins.exec,subprocess.Popen"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def words(place):
+    return [*WORDS, f"data.path={place}/corpus", f"cache_dir={place}/cache"]
+
+
+@pytest.fixture(scope="module")
+def sound(words, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound") / "run"
+    train(**settings(*words, f"run_dir={folder}"))
+    return folder
+
+
+class Payload:
+    """Runs a program when it is unpickled."""
+
+    def __init__(self, canary, how):
+        self.canary, self.how = canary, how
+
+    def __reduce__(self):
+        import os
+
+        text = f"open({str(self.canary)!r}, 'w').close()"
+        return {
+            "exec": (exec, (text,)),
+            "eval": (eval, (text,)),
+            "system": (os.system, (f"touch {self.canary}",)),
+            "popen": (subprocess.Popen, (["touch", str(self.canary)],)),
+        }[self.how]
+
+
+def legacy(payload):
+    file = io.BytesIO()
+    torch.save({"a": payload}, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+def saved(payload):
+    file = io.BytesIO()
+    torch.save({"a": payload}, file)
+    return file.getvalue()
+
+
+def zipped(payload):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("../../canary", b"x")
+        archive.writestr("archive/data.pkl", pickle.dumps(payload))
+    return file.getvalue()
+
+
+def arrays(payload):
+    file = io.BytesIO()
+    np.save(file, np.array([payload], dtype=object), allow_pickle=True)
+    return file.getvalue()
+
+
+WAYS = {
+    **{f"pickle {n}": lambda payload, n=n: pickle.dumps(payload, n) for n in range(6)},
+    "optimized pickle": lambda payload: pickletools.optimize(pickle.dumps(payload)),
+    "torch.save": saved,
+    "torch.save before 1.6": legacy,
+    "zip": zipped,
+    "numpy": arrays,
+    "safetensors, a pickle behind": lambda payload: len(b"{}").to_bytes(8, "little") + b"{}" + pickle.dumps(payload),
+}  # fmt: skip
+FILES = ["model.safetensors", "training.safetensors", "training.json", "config.yaml", "tokenizer.json", "facts.json",
+         "manifest.json"]  # fmt: skip
+
+
+def sign(checkpoint):
+    """Make the manifest fit, as a forger would."""
+    files = [path for path in sorted(checkpoint.iterdir()) if path.name != "manifest.json"]
+    listed = {path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+              for path in files}  # fmt: skip
+    (checkpoint / "manifest.json").write_text(json.dumps({"format": 1, "files": listed}))
+
+
+def forged(sound, folder, name, content):
+    """A copy of a run with one file of every checkpoint replaced."""
+    shutil.copytree(sound, folder, symlinks=True)
+    for checkpoint in (folder / "checkpoints").glob("step-*"):
+        (checkpoint / name).write_bytes(content)
+        if name != "manifest.json":
+            sign(checkpoint)
+    return folder
+
+
+def read_everywhere(run, words, folder):
+    """Hand a run to everything that reads one; it may be refused, and by a line that a user understands."""
+    entries = [
+        lambda: load_run(str(run), []).task.predict(["a"]),
+        lambda: evaluate_run(load_run(str(run), []), "validation", "cpu"),
+        lambda: contents(str(run), "best"),
+        lambda: train(**settings(*words, f"run_dir={run}", "resume=auto", "max_steps=6")),
+        lambda: train(**settings(*words, f"run_dir={folder}", f"init_from={run}")),
+    ]
+    for entry in entries:
+        try:
+            entry()
+        except ValueError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.battery)])
+def test_no_file_of_a_checkpoint_is_ever_run(sound, words, tmp_path, monkeypatch, every):
+    for name, value in LEAVE.items():
+        monkeypatch.setenv(name, value)
+    canary = tmp_path / "canary"
+    hows = ["exec", "eval", "system", "popen"]
+    cases = [(file, way, hows[number % 4]) for number, (file, way) in enumerate((f, w) for f in FILES for w in WAYS)]
+    for number, (file, way, how) in enumerate(cases[::every]):
+        run = forged(sound, tmp_path / f"run{number}", file, WAYS[way](Payload(canary, how)))
+        read_everywhere(run, words, tmp_path / f"new{number}")
+        assert not canary.exists(), (file, way)
+        shutil.rmtree(run)
+    assert len(cases) == 84
+    pickle.loads(pickle.dumps(Payload(canary, "exec")))  # the payload is one
+    assert canary.exists()
+
+
+def evil_states(canary):
+    """What `training.json` could try: names of code, paths, depth."""
+    run = {"_target_": "os.system", "_args_": [f"touch {canary}"], "command": f"touch {canary}"}
+    yield {"progress": run}
+    yield {"callbacks": {"EarlyStopping": run, "_instantiator": run}}
+    yield {"optimizer": {"state": {"<pairs>": [[0, run]]}, "param_groups": [run]}}
+    yield {"identity": {"config": run, "_instantiator": "os.system"}}
+    yield {"optimizer": {"<tensor>": "../../../etc/passwd"}}
+    yield {"optimizer": {"<pairs>": [[["a"], 1]]}}
+    yield {"progress": {"__class__": "os", "step": "1; touch x"}}
+
+
+def test_numbers_beside_a_model_are_no_code(sound, words, tmp_path):
+    canary = tmp_path / "canary"
+    state = json.loads((sound / "checkpoints" / "last" / "training.json").read_text())
+    contents_of = [json.dumps({**state, **evil}) for evil in evil_states(canary)]
+    contents_of += ["[" * 100_000, "null", "[]", '"a"', json.dumps({}), "NaN"]
+    for number, content in enumerate(contents_of):
+        run = forged(sound, tmp_path / f"run{number}", "training.json", content.encode())
+        read_everywhere(run, words, tmp_path / f"new{number}")
+        assert not canary.exists(), content[:100]
+
+
+def test_a_config_inside_a_strangers_run_is_only_read(sound, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load((sound / "checkpoints" / "last" / "config.yaml").read_text())
+    evil = [{**config, "model": {"_target_": target, "command": "touch pwned"}} for target in TARGETS]
+    path = [{"_target_": target, "args": "touch pwned"} for target in TARGETS]
+    evil += [{**config, "data": {**config["data"], "path": program}} for program in path]
+    program = {"_target_": "subprocess.Popen", "args": "touch pwned"}
+    evil.append({**config, "extensions": ["subprocess", "os"], "task": program})
+    texts = [yaml.safe_dump(one) for one in evil]
+    texts += ["!!python/object/apply:os.system ['touch pwned']", "a: !!python/name:os.system", "- a", "5", "&a [*a]", "{"]
+    assert len(texts) > 60
+    for number, text in enumerate(texts):
+        run = forged(sound, tmp_path / f"run{number}", "config.yaml", text.encode())
+        for entry in (lambda: load_run(str(run), []), lambda: contents(str(run), "best")):  # noqa: B023 - called at once
+            try:
+                entry()
+            except ValueError as error:
+                assert "\n" not in str(error)
+        shutil.rmtree(run)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_from_elsewhere_lead_nowhere_else(sound, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("../../outside", "/tmp/outside", "a/../../b"):
+        train(**settings(*words, f"name={name}", "max_steps=1"))
+    with pytest.raises(ValueError, match="no name for a folder"):
+        train(**settings(*words, "name=.."))
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    config = yaml.safe_load((sound / "checkpoints" / "last" / "config.yaml").read_text())
+    text = yaml.safe_dump({**config, "cache_dir": str(tmp_path / "outside"), "run_dir": str(tmp_path / "outside")})
+    run = forged(sound, tmp_path / "run", "config.yaml", text.encode())
+    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), f"run={run}", "split=validation"]
+    assert subprocess.run(command, capture_output=True, cwd=tmp_path).returncode == 0
+    listed = json.loads((run / "checkpoints" / "last" / "manifest.json").read_text())
+    listed["files"]["../../../config.yaml"] = {"bytes": 1, "sha256": ""}
+    (run / "checkpoints" / "last" / "manifest.json").write_text(json.dumps(listed))
+    with pytest.raises(ValueError, match="cannot be shown"):
+        contents(str(run), "last")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "run"]
+
+
+FORBIDDEN = re.compile(r"\b(pickle|cPickle|dill|cloudpickle|shelve|marshal)\b|torch\.load\b|\beval\(|\bexec\("
+                       r"|yaml\.(load|unsafe_load|full_load)\b|shell=True|extractall|os\.system|os\.popen|allow_pickle")
+
+
+def test_nothing_in_the_source_could_run_what_it_reads():
+    for file in [*(ROOT / "transformer_lab").rglob("*.py"), *(ROOT / "scripts").glob("*.py"), ROOT / "train.py"]:
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            found = FORBIDDEN.search(line.replace(".eval()", "").partition("# ")[0])
+            assert not found, f"{file}:{number}: {line}"
+
+
+def listening(pids):
+    """The addresses, in hexadecimal, that these processes listen at."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                inodes.add(link.readlink().name)
+            except OSError:
+                continue
+    tables = [Path(f"/proc/net/{table}").read_text() for table in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no /proc to look at")
+def test_ranks_listen_to_each_other_only(words, tmp_path):
+    more = ["hardware=ddp", "hardware.accelerator=cpu", "max_steps=1000000", "validate_every_steps=1000000"]
+    command = [sys.executable, str(ROOT / "train.py"), *words, *more, f"run_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "run" / "checkpoints" / "last").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    addresses = listening([process.pid, *children])
+    process.terminate()
+    assert process.wait(60) == 143
+    loopback = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+    assert addresses and addresses <= loopback
+    assert socket.gethostbyname("localhost").startswith("127.")
