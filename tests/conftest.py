@@ -4,6 +4,7 @@ import email
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from transformer_lab.build import build_task, task_class
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.data.tokenizers import SPECIALS, Bytes
 
+torch.set_num_threads(1)  # of each of pytest's processes, which there are as many of as cores
+os.environ["OMP_NUM_THREADS"] = "1"  # and of the programs that they start
 CONFIGS = Path(__file__).parent.parent / "configs"
 POSITIONS = sorted(path.stem for path in (CONFIGS / "position").glob("*.yaml"))
 SMALL = ["model.dim=32", "model.num_layers=2", "task.context=64"]
