@@ -10,28 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import curves
-from transformer_lab.training.checkpoints import damage
+from tests.conftest import curves, settings
+from transformer_lab.compose import evaluate_run, load_run, train
+from transformer_lab.training.checkpoints import damage, read_training
 
 ROOT = Path(__file__).parent.parent
 # With 60 tokens each, the last step of an epoch leaves one of three ranks with nothing; with 3 batches, so does
 # the validation.
 WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "hardware=ddp", "hardware.accelerator=cpu",
-         "hardware.micro_batch_tokens=100", "log_every_steps=1", "validate_every_steps=10", "max_steps=20",
+         "hardware.micro_batch_tokens=100", "log_every_steps=1", "validate_every_steps=10", "max_steps=30",
          "checkpoint.every_steps=10", "schedule=constant"]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def command(place, tmp_path_factory):
-    lines = (place / "lines.tsv").read_text().splitlines()[:60]
-    table = tmp_path_factory.mktemp("ranks") / "lines.tsv"
-    table.write_text("\n".join(lines) + "\n")
-
-    def words(folder, devices, *more, task):
-        return [sys.executable, str(ROOT / "train.py"), *task, f"data.path={table}", *WORDS, *more,
-                f"cache_dir={place / 'cache'}", f"run_dir={folder}", f"hardware.devices={devices}"]  # fmt: skip
-
-    return words
 
 
 TASKS = {
@@ -42,35 +30,62 @@ TASKS = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def words(place, tmp_path_factory):
+    """What follows `train.py` for one of the tasks, on sixty lines."""
+    table = tmp_path_factory.mktemp("ranks") / "lines.tsv"
+    table.write_text("\n".join((place / "lines.tsv").read_text().splitlines()[:60]) + "\n")
+
+    def words(folder, task, *more):
+        return [*TASKS[task], f"data.path={table}", *WORDS, f"cache_dir={place / 'cache'}", f"run_dir={folder}", *more]
+
+    return words
+
+
+def command(words):
+    return [sys.executable, str(ROOT / "train.py"), *words]
+
+
+def answer(words):
+    return subprocess.run(command(words), capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("task", ["translation", pytest.param("mlm_nsp", marks=pytest.mark.battery)])
-def test_ranks_train_what_one_process_trains_also_when_resumed_on_another_number(command, tmp_path, task):
-    done = [subprocess.run(command(tmp_path / f"{devices}", devices, task=TASKS[task]), capture_output=True, text=True)
-            for devices in (1, 3)]  # fmt: skip
-    assert all(run.returncode == 0 for run in done), done
-    more = [subprocess.run(command(tmp_path / f"{before}", devices, "max_steps=30", "resume=auto", task=TASKS[task]),
-                           capture_output=True, text=True) for before, devices in ((1, 2), (3, 1))]  # fmt: skip
-    assert all(run.returncode == 0 for run in more), more
-    assert "3 × CPU" in done[1].stdout and "Going on after step 20" in more[0].stdout
-    one, three = curves(tmp_path / "1"), curves(tmp_path / "3")
+def test_three_ranks_train_and_score_what_one_process_does_also_when_it_goes_on(words, tmp_path, task):
+    train(**settings(*words(tmp_path / "one", task, "hardware.devices=1", "max_steps=20")))
+    train(**settings(*words(tmp_path / "one", task, "hardware.devices=1", "resume=auto")))
+    done = answer(words(tmp_path / "three", task, "hardware.devices=3", "max_steps=20"))
+    assert done.returncode == 0 and "3 × CPU" in done.stdout, done.stderr
+    scored = json.loads((tmp_path / "three" / "metrics.json").read_text())
+    for split in ("validation", "test"):  # the same weights, scored by one process
+        again = evaluate_run(load_run(str(tmp_path / "three"), []), split, "cpu")
+        assert scored[split] == pytest.approx(again, rel=1e-6)
+    train(**settings(*words(tmp_path / "three", task, "hardware.devices=1", "resume=auto")))
+    one, three = curves(tmp_path / "one"), curves(tmp_path / "three")
     assert one["train/loss"][0][1] == pytest.approx(three["train/loss"][0][1], rel=1e-6)
     for name in one:
         assert [step for step, _ in one[name]] == [step for step, _ in three[name]]
         values, others = ([value for _, value in curve] for curve in (one[name], three[name]))
         assert values == pytest.approx(others, rel=2e-3, abs=1e-4)
-    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("1", "3"))
-    assert first["tokens"] == second["tokens"] and first["test"] == pytest.approx(second["test"], rel=2e-3, abs=1e-4)
-    subprocess.run(command(tmp_path / "1", 3, "max_steps=30", "resume=auto", task=TASKS[task]), capture_output=True)
-    again = json.loads((tmp_path / "1" / "metrics.json").read_text())  # the same weights, scored by three
-    assert again["test"] == pytest.approx(first["test"], rel=1e-6)
+    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "three"))
+    assert first["tokens"] == second["tokens"]
 
 
-def test_a_mistake_is_told_once_and_before_data_are_read(command, tmp_path):
-    done = subprocess.run(command(tmp_path / "run", 2, "task.context=2000000", task=TASKS["mlm_nsp"]),
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "task.context" in done.stderr
+def test_the_gradient_of_a_step_is_the_same_on_two_ranks(words, tmp_path):
+    more = ["max_steps=1", "optimizer=adamw", "gradient_clip=null"]
+    train(**settings(*words(tmp_path / "one", "translation", "hardware.devices=1", *more)))
+    assert answer(words(tmp_path / "two", "translation", "hardware.devices=2", *more)).returncode == 0
+    states = (read_training(tmp_path / name / "checkpoints" / "last")["optimizer"] for name in ("one", "two"))
+    one, two = (state["state"] for state in states)
+    for parameter, state in one.items():  # a tenth of the gradient, as the optimizer's mean begins at zero
+        gradient, other = state["exp_avg"], two[parameter]["exp_avg"]
+        assert (gradient - other).norm() <= 1e-6 * gradient.norm() + 1e-12
+
+
+def test_a_mistake_is_told_once(words, tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
-    done = subprocess.run(command(tmp_path / "used", 2, task=TASKS["mlm_nsp"]), capture_output=True, text=True)
+    done = answer(words(tmp_path / "used", "mlm_nsp", "hardware.devices=2"))
     assert done.returncode == 2 and done.stderr.startswith("error: run_dir: ") and len(done.stderr.splitlines()) == 1
 
 
@@ -79,10 +94,11 @@ def children(process):
     return [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-@pytest.mark.parametrize("how", ["killed", "SIGTERM", "Ctrl-C"])
-def test_one_dead_rank_ends_all_and_a_signal_ends_all_together(command, tmp_path, how):
-    words = command(tmp_path / "run", 2, "max_steps=1000000", "validate_every_steps=1000000", task=TASKS["mlm_nsp"])
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.mark.parametrize("how", ["killed", "SIGTERM", pytest.param("Ctrl-C", marks=pytest.mark.battery)])
+def test_one_dead_rank_ends_all_and_a_signal_ends_all_together(words, tmp_path, how):
+    more = ["hardware.devices=2", "max_steps=1000000", "validate_every_steps=1000000"]
+    whole = command(words(tmp_path / "run", "mlm_nsp", *more))
+    process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while not (tmp_path / "run" / "checkpoints" / "last").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)

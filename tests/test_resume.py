@@ -82,7 +82,6 @@ def same(one, other):
     assert metrics[0]["validation"] == metrics[1]["validation"] and metrics[0]["test"] == metrics[1]["test"]
 
 
-@pytest.mark.parametrize("command", ["language_modeling", "mlm_nsp"], indirect=True)
 def test_a_killed_run_is_the_same_run(command, undisturbed, tmp_path):
     folder, _ = undisturbed
     process = subprocess.Popen(command(tmp_path / "run"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

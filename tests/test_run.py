@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import settings
+from transformer_lab.compose import train
 from transformer_lab.training.checkpoints import damage, read_weights
 
 ROOT = Path(__file__).parent.parent
@@ -132,12 +134,12 @@ def test_show_tells_what_a_checkpoint_holds_and_whether_it_is_whole(run, tmp_pat
 SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256"]
 
 
-def test_callbacks_of_lightning_and_early_stopping(corpus_folder, tmp_path):
+def test_callbacks_of_lightning_and_early_stopping(corpus_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     stop = ["callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "callbacks.stop.monitor=val/loss",
             "callbacks.stop.patience=1", "callbacks.stop.min_delta=100"]  # fmt: skip
     words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=5", "run_dir=run", *stop]
-    done = call("train.py", *words, "max_steps=60", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    train(**settings(*words, "max_steps=60"))
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 10
     assert call("scripts/predict.py", "run=run", "prompt=a", cwd=tmp_path).returncode == 0
 
@@ -167,7 +169,7 @@ def test_an_interrupted_run_says_how_to_go_on(corpus_folder, tmp_path):
     assert refused.returncode == 2 and "another run" in refused.stderr
 
 
-def test_an_epoch_holds_every_token_once(corpus_folder, tmp_path):
+def test_an_epoch_holds_every_token_once(corpus_folder, tmp_path, monkeypatch):
     words = [
         "data=text",
         f"data.path={corpus_folder}",
@@ -176,24 +178,24 @@ def test_an_epoch_holds_every_token_once(corpus_folder, tmp_path):
         "max_steps=null",
         "max_epochs=2",
     ]
-    done = call("train.py", *words, "validate_every_steps=7", "schedule=constant", "run_dir=run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    train(**settings(*words, "validate_every_steps=7", "schedule=constant", "run_dir=run"))
     (store,) = (tmp_path / "outputs" / "cache").glob("store-*")
     tokens = (store / "train.tokens.values").stat().st_size // 2  # 16 bits each
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["tokens"] == 2 * tokens
 
 
-def test_going_on_from_before_damaged_checkpoints_keeps_the_good_ones(corpus_folder, tmp_path):
+def test_going_on_from_before_damaged_checkpoints_keeps_the_good_ones(corpus_folder, tmp_path, monkeypatch):
     words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=10", "schedule=constant"]
     words += ["run_dir=run", "resume=auto"]
-    call("train.py", *words, "max_steps=20", "checkpoint.every_steps=5", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    train(**settings(*words, "max_steps=20", "checkpoint.every_steps=5"))
     checkpoints = tmp_path / "run" / "checkpoints"
     (checkpoints / "step-00000015").mkdir(exist_ok=True)  # one more, newer than the good one it goes on from
     good, hurt = checkpoints / "step-00000010", checkpoints / "step-00000020"
     hurt.rename(good)  # what step 20 left is now the newest whole one …
     hurt.mkdir()  # … and step 20 is damaged
-    done = call("train.py", *words, "max_steps=25", "checkpoint.every_steps=5", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    train(**settings(*words, "max_steps=25", "checkpoint.every_steps=5"))
     assert "damaged and passed over" in (tmp_path / "run" / "log.txt").read_text()
     assert damage(checkpoints / "last") is None and damage(checkpoints / "best") is None
 

@@ -32,7 +32,7 @@ from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
 from transformer_lab.training.evaluation import Totals, evaluate
-from transformer_lab.training.faults import Halted, lost_contact, worker_died
+from transformer_lab.training.faults import Halted, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Budget, Progress
@@ -176,8 +176,6 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
     try:
         trainer.fit(module, datamodule=loaders)
     except RuntimeError as error:
-        if lost_contact(error):
-            raise Halted("hardware.devices: another rank is gone, so this one cannot go on") from error
         if not worker_died(error):
             raise
         raise Halted("hardware.workers: a loader process was killed, by the system if memory ran out; fewer of them, "

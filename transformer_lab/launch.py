@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from transformer_lab.checks import fail, full_error
-from transformer_lab.training.faults import Halted
+from transformer_lab.training.faults import Halted, lost_contact
 from transformer_lab.training.ranks import MEETING
 
 GRACE = 10.0  # seconds for the other ranks to leave on their own, and again after SIGTERM
@@ -34,7 +34,12 @@ def launch(values: dict[str, Any]) -> None:
 def _train(values: dict[str, Any]) -> None:
     from transformer_lab.compose import train  # its imports take seconds
 
-    train(**values)
+    try:
+        train(**values)
+    except RuntimeError as error:
+        if not lost_contact(error):
+            raise
+        raise Halted("hardware.devices: another rank is gone, so this one cannot go on") from error
 
 
 def _code(error: BaseException) -> int:
@@ -60,10 +65,12 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
         try:
             while not ranks.join(grace_period=GRACE):
                 pass
-        except multiprocessing.ProcessExitedException as error:
+        except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException) as error:
             if not errors.empty():  # what came first is the cause, the others have only noticed
                 line, code = errors.get()
                 fail([line], code)
+            if isinstance(error, multiprocessing.ProcessRaisedException):
+                raise
             if error.exit_code < 0:
                 fail([f"hardware.devices: rank {error.error_index} was ended by {error.signal_name}"], 1)
             raise SystemExit(error.exit_code) from None

@@ -1,7 +1,13 @@
 """Checkpoints: what was saved is what is read, and what is damaged is noticed."""
 
+import os
 import random
 import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,3 +108,45 @@ def test_an_optimizer_goes_through_files_bit_by_bit(tmp_path, make):
         for key, value in state.items():
             assert torch.equal(back["state"][parameter][key], value) if value is not None else True
     optimizer.load_state_dict(back)
+
+
+def forever(folder):
+    """Save one step after the other, as fast as possible."""
+    weights = {"a": torch.randn(300, 200)}
+    progress = SimpleNamespace(step=0, best=None, state_dict=lambda: {"step": progress.step})
+    module = SimpleNamespace(collect=lambda: None, progress=progress, logger=None,
+                             budget=SimpleNamespace(total_steps=None),
+                             optimizer=SimpleNamespace(state_dict=lambda: {"momentum": weights["a"]}),
+                             task=SimpleNamespace(state_dict=lambda: weights))  # fmt: skip
+    saver = checkpoints.Checkpoints(folder=folder, files=FILES, identity={}, every_steps=1, keep=2)
+    for progress.step in range(1, 10**6):
+        saver.save(SimpleNamespace(is_global_zero=True, callbacks=[]), module)
+
+
+@pytest.mark.parametrize("place", ["/dev/shm", None])
+def test_a_kill_in_the_middle_of_a_save_leaves_what_was_saved_before(place):
+    """F1: 50 instants on each of two file systems."""
+    if place and not Path(place).is_dir():
+        pytest.skip(f"no {place} here")
+    draw = random.Random(0)
+    for _ in range(50):
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            saved = Path(folder) / "checkpoints"
+            child = os.fork()
+            if not child:
+                try:
+                    forever(saved)
+                finally:
+                    os._exit(1)
+            while not (saved / "last").exists():
+                time.sleep(0.001)
+            time.sleep(draw.uniform(0, 0.03))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            checkpoints.clean(saved)
+            found = checkpoints.steps(saved)
+            # What `last` leads to is whole, the newest may be one further; nothing else lies about.
+            assert all(checkpoints.damage(path) is None for path in found), [checkpoints.damage(path) for path in found]
+            assert len(found) >= min(2, checkpoints.step_of(found[0]))
+            assert (saved / "last").resolve() in found
+            assert {path.name for path in saved.iterdir()} <= {"last", *(path.name for path in found)}

@@ -6,6 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from tests.conftest import (
     CELLS,
@@ -52,6 +55,22 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(cell, groups):
     if cell == "mlm" and groups == 8:
         assert min(part.targets["mlm"] for part in parts) == 0  # one micro-batch holds no target at all
     for one, other in zip(gradient(task, [whole]), gradient(task, parts), strict=True):
+        assert (one - other).norm() <= 1e-6 * one.norm() + 1e-12
+
+
+@hypothesis_settings(deadline=None, max_examples=20)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=2, max_size=8),
+    cuts=st.lists(st.integers(1, 7), max_size=3),
+    weight=st.floats(0.1, 10),
+)
+def test_each_target_counts_the_same_wherever_a_step_is_cut(lengths, cuts, weight):
+    task = small_task("task=classification", f"task.class_weights.a={weight}").double()
+    packing = task.packing(corpus_for(task, lengths))
+    pieces = packing.pieces(np.arange(packing.num_units))
+    parts = [task.collate(packing.corpus, some, 0) for some in np.split(pieces, sorted(set(cuts))) if len(some)]
+    whole = gradient(task, [task.collate(packing.corpus, pieces, 0)])
+    for one, other in zip(whole, gradient(task, parts), strict=True):
         assert (one - other).norm() <= 1e-6 * one.norm() + 1e-12
 
 

@@ -109,7 +109,7 @@ class Checkpoints(Callback):
         whole = 0
         for folder in steps(self.folder):
             if (folder.name > newest or whole >= self.keep) and folder.resolve() != best:
-                shutil.rmtree(folder)
+                _delete(folder)
             whole += folder.name in self.verified
 
     def set_back(self, module: Any) -> None:
@@ -148,7 +148,8 @@ def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, An
     plain = {**files, "training.json": json.dumps(_take_tensors(training, "", tensors), indent=1)}
     try:
         size = _write(beside, weights, tensors, plain)
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was set back behind this step
+        if folder.exists():  # of a run that was set back behind this step
+            _delete(folder)
         beside.rename(folder)
         _flush(folder.parent)
     except (OSError, SafetensorError) as error:
@@ -158,6 +159,14 @@ def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, An
         raise NotSaved(f"checkpoint: {folder} cannot be saved: {getattr(error, 'strerror', None) or error}; it needs "
                        f"{needed:,} bytes, {shutil.disk_usage(there).free:,} are free") from error  # fmt: skip
     return size
+
+
+def _delete(folder: Path) -> None:
+    """All at once, as far as anybody can tell who is interrupted in it."""
+    aside = folder.with_name(f".{folder.name}.deleted.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    shutil.rmtree(aside)
 
 
 def _write(folder: Path, weights: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor],
