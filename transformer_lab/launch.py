@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from transformer_lab.checks import fail, full_error
-from transformer_lab.training.faults import Halted, lost_contact
+from transformer_lab.training.faults import Halted, LostContact, lost_contact
 from transformer_lab.training.ranks import MEETING
 
 GRACE = 10.0  # seconds for the other ranks to leave on their own, and again after SIGTERM
@@ -39,7 +39,7 @@ def _train(values: dict[str, Any]) -> None:
     except RuntimeError as error:
         if not lost_contact(error):
             raise
-        raise Halted("hardware.devices: another rank is gone, so this one cannot go on") from error
+        raise LostContact("hardware.devices: another rank is gone, so this one cannot go on") from error
 
 
 def _code(error: BaseException) -> int:
@@ -51,7 +51,7 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
     """Start a process for each rank, and end with all of them as soon as one ends badly."""
     from torch import multiprocessing
 
-    errors: SimpleQueue[tuple[str, int]] = multiprocessing.get_context("spawn").SimpleQueue()
+    errors: SimpleQueue[tuple[bool, str, int]] = multiprocessing.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as private:
         given = (devices, f"file://{private}/ranks", values, errors)
         ranks = multiprocessing.start_processes(_rank, given, nprocs=devices, join=False)
@@ -66,8 +66,11 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
             while not ranks.join(grace_period=GRACE):
                 pass
         except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException) as error:
-            if not errors.empty():  # what came first is the cause, the others have only noticed
-                line, code = errors.get()
+            told = []
+            while not errors.empty():
+                told.append(errors.get())
+            if told:  # the cause is what one rank has to say, the others have only noticed
+                _, line, code = min(told)
                 fail([line], code)
             if isinstance(error, multiprocessing.ProcessRaisedException):
                 raise
@@ -80,7 +83,7 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
 
 
 def _rank(
-    index: int, devices: int, meeting: str, values: dict[str, Any], errors: "SimpleQueue[tuple[str, int]]"
+    index: int, devices: int, meeting: str, values: dict[str, Any], errors: "SimpleQueue[tuple[bool, str, int]]"
 ) -> None:
     os.setpgrp()  # Ctrl-C reaches the parent alone, which hands it on once
     os.environ |= {MEETING: meeting, "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(devices),
@@ -92,7 +95,7 @@ def _rank(
     except (ValueError, Halted) as error:
         if full_error():
             raise
-        errors.put((str(error), _code(error)))
+        errors.put((isinstance(error, LostContact), str(error), _code(error)))
         raise SystemExit(_code(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -11,6 +11,10 @@ class NotSaved(Halted):
     """A checkpoint could not be written."""
 
 
+class LostContact(Halted):
+    """Another rank is gone; why, only that one could tell."""
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error says that the device, or the machine, has no room left. (PyTorch has no type for the latter.)"""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
