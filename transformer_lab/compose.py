@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
 from transformer_lab.training.evaluation import Totals, evaluate
-from transformer_lab.training.faults import Halted, worker_died
+from transformer_lab.training.faults import Halted, out_of_memory, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Budget, Progress
@@ -94,10 +94,12 @@ def train(
     Raises ValueError, in one line that names the key, for what only data and folders can tell.
     """
     config = dict(locals())
-    run_log = RunLog(first=ranks.rank() == 0)
+    first = ranks.rank() == 0  # the one that writes and speaks
+    run_log = RunLog(first=first)
     machine: Hardware = build(hardware)
-    with ranks.joined(machine.device):
-        folder = ranks.agree(run_folder(run_dir, name, resume) if ranks.rank() == 0 else Path())
+    with ExitStack() as held:
+        held.enter_context(ranks.joined(machine.device))
+        folder = ranks.agree(run_folder(run_dir, name, resume) if first else Path())
         refuse_unwritable(run_dir=folder, cache_dir=Path(cache_dir))
 
         progress = Progress()
@@ -119,40 +121,37 @@ def train(
         freeze(learner, freeze_layers)
         module = build_training(config, learner, loaders, budget, progress)
         saver = build_saver(config, folder, words, facts, store)
-        with lock(folder) if ranks.rank() == 0 else nullcontext():
-            resumed = None
-            if resume:
-                if ranks.rank() == 0:
-                    checkpoints.clean(saver.folder)
-                ranks.wait()
-                resumed = restore(saver, module, watchers.values(), resume)
-            if ranks.rank() == 0:
-                open_run(folder, saver.files, run_log)
-            kernel = kernel_name(config, learner, machine)
-            run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel))
-            if resumed:
-                log.info("Going on after step %s", progress.step)
-                if resumed["identity"]["config"]["schedule"] == schedule:
-                    warn_of_another_end(config, module, resumed["total_steps"])
-            if machine.compile:
-                learner.model.compile()
-            if progress.validation_due or not budget.out_of_steps(progress):
-                # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
-                logger = TensorBoardLogger(
-                    folder, name="", version="tensorboard", purge_step=progress.step + 1 if resume else None
-                )
-                samples = Samples(batches=loaders.passes["validation"])
-                shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
-                fit(build_trainer(machine, logger, [*shown, *watchers.values(), saver, Signals()]), module, loaders)
 
+        if first:
+            held.enter_context(lock(folder))
+            checkpoints.clean(saver.folder)
+        ranks.wait()
+        resumed = restore(saver, module, watchers.values(), resume) if resume else None
+        if first:
+            open_run(folder, saver.files, run_log)
+        kernel = kernel_name(config, learner, machine)
+        run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel))
+        if resumed:
+            log.info("Going on after step %s", progress.step)
+            warn_of_another_end(config, module, resumed)
+        if machine.compile:
+            learner.model.compile()
+        if progress.validation_due or not budget.out_of_steps(progress):
+            # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
+            purge_step = progress.step + 1 if resume else None
+            logger = TensorBoardLogger(folder, name="", version="tensorboard", purge_step=purge_step)
+            samples = Samples(batches=loaders.passes["validation"])
+            shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
+            fit(build_trainer(machine, logger, [*shown, *watchers.values(), saver, Signals()]), module, loaders)
             ranks.wait()  # for the last checkpoint
-            learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
-            tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
-            if ranks.rank() != 0:
-                return {}
-            metrics = conclude(folder, progress, tested, learner.scored_by())
-            run_log.say(words_after(metrics, folder, learner.prompt))
-            return metrics
+
+        learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
+        tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
+        if not first:
+            return {}
+        metrics = conclude(folder, progress, tested, learner.scored_by())
+        run_log.say(words_after(metrics, folder, learner.prompt))
+        return metrics
 
 
 def check_monitored(watchers: dict[str, Any], task: Task, loaders: DataModule) -> None:
@@ -176,6 +175,9 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
     try:
         trainer.fit(module, datamodule=loaders)
     except RuntimeError as error:
+        if out_of_memory(error):
+            raise Halted("hardware: out of memory outside of a step's forward and backward pass; a smaller model, or a "
+                         "smaller hardware.micro_batch_tokens for validation, may fit") from error  # fmt: skip
         if not worker_died(error):
             raise
         raise Halted("hardware.workers: a loader process was killed, by the system if memory ran out; fewer of them, "
@@ -277,9 +279,10 @@ def build_training(config: Section, task: Task, loaders: DataModule, budget: Bud
     )
 
 
-def warn_of_another_end(config: Section, module: Training, before: int | None) -> None:
+def warn_of_another_end(config: Section, module: Training, resumed: dict[str, Any]) -> None:
     """Say where a run that now ends elsewhere has had other learning rates than if it had been so from the start."""
-    if before == module.budget.total_steps:
+    before, schedule = resumed["total_steps"], resumed["identity"]["config"]["schedule"]
+    if before in (None, module.budget.total_steps) or schedule != config["schedule"]:  # that is said elsewhere
         return
     planned = build(config["schedule"], total_steps=before)
     other = sum(planned(step) != module.schedule(step) for step in range(module.progress.step))

@@ -84,7 +84,7 @@ class Training(LightningModule):
         self.updating = False
         if progress.step % self.log_every_steps == 0:
             self._log_point(norm)
-        if progress.skipped_in_a_row == MOST_SKIPPED:
+        if progress.skipped_in_a_row >= MOST_SKIPPED:
             raise Halted(self._why_nothing_is_learned(step))
 
     def _backward(self, step: Step, targets: dict[str, float]) -> dict[str, Tensor]:
@@ -174,8 +174,9 @@ class Training(LightningModule):
             if len(named) == MOST_NAMED:
                 break
         of = f"; of step {step.number + 1}, examples with such a loss are: {' / '.join(named)}" if named else ""
-        return (f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row, the weights are those of step "
-                f"{step.number + 1 - MOST_SKIPPED}: a smaller optimizer.lr may help{of}")  # fmt: skip
+        in_a_row = self.progress.skipped_in_a_row
+        return (f"loss or gradient was not finite in {in_a_row} steps in a row, the weights are those of step "
+                f"{step.number + 1 - in_a_row}: a smaller optimizer.lr may help{of}")  # fmt: skip
 
     def _log_point(self, norm: Tensor) -> None:
         self.collect()
