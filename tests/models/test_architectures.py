@@ -46,6 +46,19 @@ def test_an_encoder_sees_both_ways_but_never_another_sequence(position, extra):
     assert not any(part.any() for place, part in enumerate(parts) if place != 2)
 
 
+@pytest.mark.parametrize("position", [name for name in POSITIONS if name not in ("learned", "sinusoidal", "none")])
+@pytest.mark.parametrize("task", [ENCODER, []], ids=["encoder", "decoder"])
+def test_a_relative_scheme_sees_distances_and_not_places(position, task):
+    task = small_task(*task, f"position={position}")
+    tokens, layout = random_tokens(SOURCES), Layout.of(SOURCES)
+    further = Layout(layout.offsets, layout.longest, layout.positions + 9)
+    one, other = task.model(tokens, layout), task.model(tokens, further)
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    stretched = Layout(layout.offsets, layout.longest, layout.positions * 2)
+    if position.startswith("rotary"):  # the fastest kernel counts places itself for a bias
+        assert (task.model(tokens, stretched) - one).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("residual", RESIDUALS)
 @pytest.mark.parametrize("position", POSITIONS)
 def test_a_pair_sees_its_source_and_its_own_past_alone(position, residual):

@@ -94,7 +94,8 @@ def test_flex_agrees_with_the_reference(position, variant):
 @pytest.mark.parametrize("causal", [True, False])
 @hypothesis_settings(deadline=None, max_examples=40)
 @given(
-    lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=8),
+    lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=8)
+    | st.lists(st.tuples(st.integers(38, 42), st.integers(38, 42)), min_size=2, max_size=5),  # regrouped together
     window=st.none() | st.integers(1, 12),
     heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
 )
