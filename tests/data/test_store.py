@@ -79,9 +79,12 @@ def test_it_is_built_again_only_for_other_data_tokenizer_or_options(corpus_folde
     assert len(folders(Text(path=str(corpus_folder)), bpe)) == 3
 
 
-@pytest.mark.parametrize("planted", [0, 1, 7, 40])
-def test_what_splits_share_is_found_and_nothing_else(planted, words, tmp_path):
-    train = [f"Text number {n}, of the training split." for n in range(500)]
+HUGE = [pytest.param(100_000, planted, marks=pytest.mark.battery) for planted in (0, 1, 100, 1000)]
+
+
+@pytest.mark.parametrize(("size", "planted"), [(500, 0), (500, 1), (500, 7), (500, 40), *HUGE])
+def test_what_splits_share_is_found_and_nothing_else(size, planted, words, tmp_path):
+    train = [f"Text number {n}, of the training split." for n in range(size)]
     own = [f"Another text, {n}." for n in range(100)]
     shouted = [text.upper().replace(" ", "  ") for text in train[planted : planted + 3]]
     examples = [("train", text) for text in train] + [("test", text) for text in own + train[:planted] + shouted]
