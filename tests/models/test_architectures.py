@@ -221,3 +221,11 @@ def test_a_wider_beam_finds_what_scores_no_worse_and_a_text_alone_what_it_finds_
                 scores.append(Beam(size, penalty).score(log_p(task, own, text, ends), len(text) + ends))
             better, worse = better + (scores[1] > scores[0] + 1e-4), worse + (scores[1] < scores[0] - 1e-4)
     assert better > 5 * worse  # a beam may lose the greedy text on the way, but seldom does
+
+
+def test_a_length_penalty_divides_as_in_its_paper_and_so_favours_longer_texts():
+    """log p / ((5 + length) / 6) ** penalty (Wu et al., 2016, arXiv:1609.08144, equation 14)."""
+    assert Beam(length_penalty=0.0).score(-3.0, 13) == -3.0
+    assert Beam(length_penalty=1.0).score(-6.0, 13) == pytest.approx(-6.0 / 3)
+    for penalty in (0.6, 1.0, 2.0):
+        assert Beam(length_penalty=penalty).score(-4.0, 20) > Beam(length_penalty=penalty).score(-4.0, 10)
