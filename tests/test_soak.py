@@ -29,7 +29,8 @@ def test_faults_without_end_change_nothing(place, tmp_path):
     def start(folder):
         command = [sys.executable, str(ROOT / "train.py"), *WORDS, f"data.path={place}/corpus", "resume=auto",
                    f"cache_dir={place}/cache", f"run_dir={folder}"]  # fmt: skip
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                start_new_session=True)  # fmt: skip
 
     whole = tmp_path / "whole"
     said, _ = (undisturbed := start(whole)).communicate()
@@ -45,8 +46,14 @@ def test_faults_without_end_change_nothing(place, tmp_path):
                 said, _ = process.communicate(timeout=draw.uniform(4, 25))
             except subprocess.TimeoutExpired:
                 inflict(fault, process, run, draw)
-                said, _ = process.communicate(timeout=60)
                 happened[fault] += 1
+                try:
+                    said, _ = process.communicate(timeout=60)
+                except subprocess.TimeoutExpired:
+                    left = subprocess.run(["ps", "-s", str(process.pid), "-o", "pid,ppid,stat,wchan:20,args"],
+                                          capture_output=True, text=True).stdout  # fmt: skip
+                    os.killpg(process.pid, signal.SIGKILL)
+                    pytest.fail(f"60 s after {fault} (returncode {process.returncode}) there is still\n{left}")
             assert "Traceback" not in said or process.returncode < 0, said
         assert fingerprint(run) == fingerprint(whole) and curves(run) == curves(whole), happened
         happened["finished"] += 1

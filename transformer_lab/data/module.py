@@ -1,6 +1,8 @@
 """The loaders that Lightning asks for."""
 
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -72,4 +74,11 @@ class DataModule(LightningDataModule):
     def _loader(self, dataset: Steps | Share, **more: Any) -> DataLoader[Any]:
         # Items are whole steps already, so nothing is left to collate (batch_size=None).
         return DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory,
-                          persistent_workers=self.workers > 0, **more)  # fmt: skip
+                          persistent_workers=self.workers > 0, worker_init_fn=partial(_leave_orphaned, os.getpid()),
+                          **more)  # fmt: skip
+
+
+def _leave_orphaned(parent: int, worker: int) -> None:
+    """PyTorch's workers end with their parent, but for one that is dead before they begin to look: that is seen here."""
+    if os.getppid() != parent:
+        os._exit(1)
