@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from tests.conftest import corpus_for, small_task
 from transformer_lab.data.masking import Masking
 
 VOCABULARY, SPECIALS, MASK = 1000, 5, 3
@@ -84,3 +86,13 @@ def test_another_key_hides_others_and_the_same_key_the_same():
     first, again, other = masked(), masked(), masked(key=1)
     assert (first[3] == again[3]).all() and (first[2] == again[2]).all()
     assert abs(np.isin(first[3], other[3]).mean() - 0.15) < 0.01
+
+
+def test_another_epoch_hides_other_tokens_of_the_same_pairs_and_a_pass_always_the_same():
+    task = small_task("task=mlm_nsp")
+    packing = task.packing(corpus_for(task, [60] * 20))
+    pieces = packing.pieces(np.arange(packing.num_units))
+    first, again, other = (task.collate(packing.corpus, pieces, key) for key in (1, 1, 2))
+    assert torch.equal(first.tokens, again.tokens) and torch.equal(first.places, again.places)
+    both = set(first.places.tolist()) & set(other.places.tolist())
+    assert len(both) < 0.3 * len(first.places)  # 15 % by chance

@@ -9,6 +9,7 @@ from transformer_lab.build import build_task
 from transformer_lab.data.steps import Pass
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.data.tokenizers import WordPiece
+from transformer_lab.layout import Layout
 
 TEXT = "Return the value of the parameter, or the values of several parameters. " * 20
 
@@ -49,6 +50,25 @@ def test_words_are_parted_and_joined_as_the_tokenizer_does():
         assert "##" not in written
         ids = words.encode("return the" + written)
         assert words.decode(ids) == "return the" + written
+
+
+@torch.no_grad()
+def test_strided_evaluation_scores_the_end_of_each_window_with_what_is_before_it():
+    """Against one window at a time, made by hand: 40 tokens of text, windows of 16, each 5 further."""
+    task = small_task("task.context=16", "task.stride=5")
+    tokens = np.random.default_rng(0).integers(5, VOCABULARY, 40).astype(np.uint16)
+    packing = task.evaluation_packing(Corpus({"tokens": Ragged(tokens, np.array([0, 40]))}, ("tokens",), 40))
+    batch = task.collate(packing.corpus, packing.pieces(np.arange(packing.num_units)), 0)
+    expected, scored = 0.0, 0
+    while scored < 40:
+        end = min(40, max(16, scored + 5))
+        begin = max(0, end - 16)
+        before = [0 if place == 0 else int(tokens[place - 1]) for place in range(begin, end)]
+        log_p = task.head(task.model(torch.tensor(before), Layout.of([end - begin]))).log_softmax(-1)
+        expected -= sum(float(log_p[place - begin, int(tokens[place])]) for place in range(scored, end))
+        scored = end
+    assert batch.targets == {"tokens": 40}
+    assert float(task(batch).losses["tokens"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_tied_embeddings_share_one_matrix():

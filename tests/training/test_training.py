@@ -22,6 +22,8 @@ from tests.conftest import (
     small_task,  # fmt: skip
 )
 from transformer_lab.build import build, build_task, task_class
+from transformer_lab.compose import train
+from transformer_lab.training.checkpoints import read_training
 
 KERNELS = ["reference", "sdpa"]
 LENGTHS = [40, 3, 17, 1, 33, 8, 25, 2]
@@ -72,6 +74,34 @@ def test_each_target_counts_the_same_wherever_a_step_is_cut(lengths, cuts, weigh
     whole = gradient(task, [task.collate(packing.corpus, pieces, 0)])
     for one, other in zip(whole, gradient(task, parts), strict=True):
         assert (one - other).norm() <= 1e-6 * one.norm() + 1e-12
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["task=translation", "data=parallel", "data.source=text", "data.target=back", "task.context=60",
+      "tokens_per_step=480"],
+     ["task=classification", "data=labeled", "task.class_weights=balanced", "task.context=60", "tokens_per_step=480"],
+     ["task=mlm_nsp", "data=text", "task.context=32", "tokens_per_step=256"]],
+    ids=["translation", "classification", "mlm_nsp"],
+)  # fmt: skip
+def test_a_run_makes_the_same_first_gradient_of_any_micro_batches_and_clips_it(place, tmp_path, words):
+    """As AdamW's first moment shows it, which is a tenth of the gradient then."""
+    small = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "optimizer=adamw", "max_steps=1",
+             "allow_overlap=true", f"data.path={place}/lines.tsv"]  # fmt: skip
+
+    def moments(tokens, clip="null"):
+        folder = tmp_path / f"{tokens}-{clip}"
+        train(**settings(*words, *small, f"hardware.micro_batch_tokens={tokens}", f"run_dir={folder}",
+                         f"gradient_clip={clip}", f"cache_dir={place}/cache"))  # fmt: skip
+        state = read_training(folder / "checkpoints" / "last")["optimizer"]["state"]
+        return [state[number]["exp_avg"] for number in sorted(state)]
+
+    whole = moments(10**6)
+    for tokens in (1, 130):
+        for one, other in zip(whole, moments(tokens), strict=True):
+            assert (one - other).norm() <= 1e-6 * one.norm() + 1e-9
+    norm = torch.stack([moment.norm() for moment in moments(10**6, clip=0.01)]).norm()
+    assert float(norm) == pytest.approx(0.001, rel=1e-3)
 
 
 @pytest.mark.parametrize("position", POSITIONS)

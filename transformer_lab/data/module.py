@@ -79,6 +79,6 @@ class DataModule(LightningDataModule):
 
 
 def _leave_orphaned(parent: int, worker: int) -> None:
-    """PyTorch's workers end with their parent, but for one that is dead before they begin to look: that is seen here."""
+    """PyTorch's workers end with their parent, but not if it is dead before they begin to look: that is seen here."""
     if os.getppid() != parent:
         os._exit(1)
