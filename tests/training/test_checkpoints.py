@@ -110,17 +110,24 @@ def test_an_optimizer_goes_through_files_bit_by_bit(tmp_path, make):
     optimizer.load_state_dict(back)
 
 
-def forever(folder):
-    """Save one step after the other, as fast as possible."""
+def save_steps(folder, last, best=None):
+    """Save one step after the other, as fast as possible; the best is of step `best`."""
     weights = {"a": torch.randn(300, 200)}
-    progress = SimpleNamespace(step=0, best=None, state_dict=lambda: {"step": progress.step})
+    progress = SimpleNamespace(step=0, best=best and SimpleNamespace(step=best), state_dict=lambda: {})
     module = SimpleNamespace(collect=lambda: None, progress=progress, logger=None,
                              budget=SimpleNamespace(total_steps=None),
                              optimizer=SimpleNamespace(state_dict=lambda: {"momentum": weights["a"]}),
                              task=SimpleNamespace(state_dict=lambda: weights))  # fmt: skip
     saver = checkpoints.Checkpoints(folder=folder, files=FILES, identity={}, every_steps=1, keep=2)
-    for progress.step in range(1, 10**6):
+    for progress.step in range(1, last + 1):
         saver.save(SimpleNamespace(is_global_zero=True, callbacks=[]), module)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    save_steps(tmp_path, 7, best=3)
+    assert [checkpoints.step_of(path) for path in checkpoints.steps(tmp_path)] == [7, 6, 3]
+    assert (tmp_path / "best").resolve().name == "step-00000003" and (tmp_path / "last").resolve().name[-1] == "7"
+    assert checkpoints.damage(tmp_path / "best") is None
 
 
 @pytest.mark.parametrize("place", ["/dev/shm", None])
@@ -135,7 +142,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_what_was_saved_before(place):
             child = os.fork()
             if not child:
                 try:
-                    forever(saved)
+                    save_steps(saved, 10**6)
                 finally:
                     os._exit(1)
             while not (saved / "last").exists():
