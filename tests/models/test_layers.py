@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from transformer_lab.models.blocks import PostNorm, PreNorm, SandwichNorm
 from transformer_lab.models.heads import token_loss
 from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.feed_forward import GELU, GeGLU, ReLU, SquaredReLU, SwiGLU
@@ -101,3 +102,20 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share):
     rows, columns = (y == 0).float().mean(1), (y == 0).float().mean(0)
     assert rows.std() < 0.03 and columns.std() < 0.05  # no pattern
     assert torch.equal(dropout.eval()(x), x)
+
+
+@pytest.mark.parametrize("kind", [PreNorm, PostNorm, SandwichNorm])
+def test_a_residual_normalises_where_its_name_says(kind):
+    """Before the layer: what it adds does not grow with its input. Behind the sum: the whole does not."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(16, 16, bias=False)
+    residual = kind(dim=16, layer=layer, norm=LayerNorm, dropout=0.0)
+    x = torch.randn(5, 16)
+    if kind is PostNorm:
+        torch.testing.assert_close(residual(10 * x), residual(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(residual(x), residual.norm(x + layer(x)))
+    else:
+        torch.testing.assert_close(residual(10 * x) - 10 * x, residual(x) - x, atol=1e-4, rtol=1e-4)
+        assert (residual(x) - x).abs().max() > 0.1
+    if kind is SandwichNorm:
+        torch.testing.assert_close((residual(x) - x).var(1, correction=0), torch.ones(5), atol=1e-3, rtol=0)
