@@ -295,7 +295,8 @@ def test_twenty_signals(command, tmp_path):
             said, _ = process.communicate(timeout=60)
             if process.returncode == 0:
                 break  # it was done before
-            assert process.returncode == 128 + number and "Traceback" not in said, said
+            # Once its metrics are written, a run is done and SIGTERM ends Python as it always does.
+            assert process.returncode in (128 + number, -number) and "Traceback" not in said, said
             if f"{number.name}: saving after this step" in said:  # else it was in the test after training
                 assert f"resume=auto the run goes on after step {step_of(other)}" in " ".join(said.split())
                 sent += 1

@@ -80,7 +80,7 @@ DAMAGED = [
     ("a.jsonl", b"[" * 99_999, "a.jsonl:1: not readable as JSON"),
     ("a.jsonl", b'{"text": "a", "label": "1"}\n{"text": 3, "label": "1"}\n', "a.jsonl:2 holds 3"),
     ("a.json", b'[{"text": "a", "label": "1"},\n\n {"text": }]', "a.json:3: not readable as JSON"),
-    ("a.jsonl.gz", gzip.compress(b'{"text": "a", "label": "1"}\n' * 99)[:-9], "a.jsonl.gz: cannot be read"),
+    ("a.jsonl.gz", gzip.compress(b'{"text": "a", "label": "1"}\n' * 99, mtime=0)[:-9], "a.jsonl.gz: cannot be read"),
     ("a.csv.gz", b"text,label\na,1\n", "a.csv.gz: cannot be read"),
     ("a.parquet", b"PAR1 and no more", "a.parquet: not readable as parquet"),
     *((f"a{end}", b"", "data.path") for end in (".csv", ".tsv", ".jsonl", ".json", ".parquet")),
