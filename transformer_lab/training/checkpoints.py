@@ -85,11 +85,12 @@ class Checkpoints(Callback):
             "callbacks": {c.state_key: c.state_dict() for c in trainer.callbacks if c.state_dict()},
         }
         name = _name(progress.step)
-        self.verified.add(name)
         if not trainer.is_global_zero:
+            self.verified.add(name)
             return
         began = time.perf_counter()
         size = write(self.folder / name, module.task.state_dict(), {**state, "identity": self.identity}, self.files)
+        self.verified.add(name)
         _point(self.folder / "last", name)
         if progress.best and progress.best.step == progress.step:
             _point(self.folder / "best", name)
