@@ -218,8 +218,10 @@ def test_names_from_elsewhere_lead_nowhere_else(sound, words, tmp_path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "run"]
 
 
-FORBIDDEN = re.compile(r"\b(pickle|cPickle|dill|cloudpickle|shelve|marshal)\b|torch\.load\b|\beval\(|\bexec\("
-                       r"|yaml\.(load|unsafe_load|full_load)\b|shell=True|extractall|os\.system|os\.popen|allow_pickle")
+FORBIDDEN = re.compile(
+    r"\b(pickle|cPickle|dill|cloudpickle|shelve|marshal)\b|torch\.load\b|\beval\(|\bexec\("
+    r"|yaml\.(load|unsafe_load|full_load)\b|shell=True|extractall|os\.system|os\.popen|allow_pickle"
+)
 
 
 def test_nothing_in_the_source_could_run_what_it_reads():
