@@ -24,7 +24,7 @@ def main(
     cache_dir: where prepared data lie
     extensions: packages of your own that the run was trained with
     """
-    from transformer_lab.compose import evaluate_file, evaluate_run, load_run
+    from transformer_lab.finished import evaluate_file, evaluate_run, load_run
 
     loaded = load_run(run, extensions)
     loaded.config["cache_dir"] = cache_dir  # a stranger's run does not choose where something is written

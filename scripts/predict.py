@@ -39,7 +39,7 @@ def main(
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise ValueError(f"output: there is no folder {Path(output).parent}")
     lines = [prompt] if prompt is not None else _lines(input)
-    from transformer_lab.compose import load_run
+    from transformer_lab.finished import load_run
 
     task = load_run(run, extensions).task
     _check(options, task)

@@ -16,7 +16,7 @@ def main(*, run: str, checkpoint: Literal["best", "last"] = "best", depth: int =
     from rich.console import Console
     from rich.table import Table
 
-    from transformer_lab.runs import contents
+    from transformer_lab.contents import contents
 
     if depth < 1:
         raise ValueError(f"depth: {depth} is too small; at least 1")

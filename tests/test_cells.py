@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from transformer_lab.compose import evaluate_file, evaluate_run, load_run
+from transformer_lab.finished import evaluate_file, evaluate_run, load_run
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["tokenizer.vocab_size=400", "model.dim=32", "model.num_layers=2", "tokens_per_step=1024", "max_steps=20",

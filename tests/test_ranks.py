@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import curves, settings
-from transformer_lab.compose import evaluate_run, load_run, train
+from transformer_lab.compose import train
+from transformer_lab.finished import evaluate_run, load_run
 from transformer_lab.training.checkpoints import damage, read_training
 
 ROOT = Path(__file__).parent.parent

@@ -21,8 +21,9 @@ import yaml
 
 from tests.conftest import settings
 from tests.test_checks import TARGETS
-from transformer_lab.compose import evaluate_run, load_run, train
-from transformer_lab.runs import contents
+from transformer_lab.compose import train
+from transformer_lab.contents import contents
+from transformer_lab.finished import evaluate_run, load_run
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",

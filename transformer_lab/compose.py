@@ -1,10 +1,9 @@
-"""A run from its config to its metrics, in an order you can read aloud; and a finished run back to its task."""
+"""A run from its config to its metrics, in an order you can read aloud."""
 
 import json
 import logging
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,20 +13,17 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from transformer_lab import checks
-from transformer_lab.build import Section, build, build_task, kernel_name, task_class
-from transformer_lab.data.examples import Document, LabeledText, Pair, Split
+from transformer_lab.build import Section, build, build_task, kernel_name
+from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule, Stretch
 from transformer_lab.data.plan import Plan
 from transformer_lab.data.sources.base import Source
-from transformer_lab.data.sources.labeled import Labeled
-from transformer_lab.data.sources.parallel import Parallel
-from transformer_lab.data.sources.text import Text
 from transformer_lab.data.steps import Pass, Steps
-from transformer_lab.data.store import Corpus, Store, build_beside, fingerprint, prepare
-from transformer_lab.data.tokenizers import File, Recipe, Tokenizer
+from transformer_lab.data.store import Corpus, Store
+from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.preparation import prepare_facts, prepare_store, prepare_tokenizer
 from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
 from transformer_lab.runs import best_checkpoint, conclude, lock, open_run, refuse_unwritable, restore, run_folder
-from transformer_lab.signatures import live
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
@@ -47,9 +43,6 @@ log = logging.getLogger(__name__)
 FREE = {"run_dir", "resume", "name", "max_steps", "max_epochs", "max_tokens", "max_minutes", "hardware", "attention",
         "log_every_steps", "checkpoint", "cache_dir", "extensions", "callbacks", "data", "tokenizer", "preview",
         "allow_overlap"}  # fmt: skip
-# What reads a file of examples of each kind.
-FILES: dict[type, type[Source]] = {Document: Text, LabeledText: Labeled, Pair: Parallel}
-MOST_SHARED = 0.01  # share of a split that may stand in another one by accident
 
 
 def train(
@@ -184,57 +177,6 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
                      "or 0, need less") from error  # fmt: skip
 
 
-def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
-    """The tokenizer of this source: loaded from the cache, or trained on the training split and kept there.
-
-    A run that starts from another one's weights has that one's tokenizer: its tokens are what the weights know.
-    """
-    recipe: Recipe = build(config["tokenizer"])
-    if config["init_from"]:
-        folder = best_checkpoint(config["init_from"], "init_from")
-        known = Tokenizer.load(folder / "tokenizer.json")
-        if isinstance(recipe, File) and recipe.train([], specials=task_class(config).specials).hash != known.hash:
-            raise ValueError(f"tokenizer.path: not the tokenizer that the weights of init_from={config['init_from']} "
-                             "were trained with; leave it out, and theirs is taken")  # fmt: skip
-        log.info("Tokenizer: that of %s", config["init_from"])
-        return known
-    specials = task_class(config).specials
-    facts = {"tokenizer": recipe.signature(), "source": source.signature(), "specials": specials}
-    folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(facts)}"
-    if not folder.exists():
-        texts = (text for split, example in source.read() if split == "train" for text in example.texts)
-        words = recipe.train(texts, specials=specials)
-        build_beside(folder, lambda beside: words.save(beside / "tokenizer.json"))
-    return Tokenizer.load(folder / "tokenizer.json")
-
-
-def prepare_facts(config: Section, source: Source) -> dict[str, Any]:
-    """What the task has to know of the training split before its model can be built; kept in the cache."""
-    kind = task_class(config)
-    if kind.learn.__func__ is Task.learn.__func__:  # type: ignore[attr-defined]
-        return {}
-    known = {"task": config["task"]["_target_"], "source": source.signature()}
-    folder = Path(config["cache_dir"]) / f"facts-{fingerprint(known)}"
-    if not folder.exists():
-        learnt = kind.learn(example for split, example in source.read() if split == "train")
-        build_beside(folder, lambda beside: _write_json(beside / "facts.json", learnt))
-    return json.loads((folder / "facts.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-
-
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def prepare_store(config: Section, source: Source, tokenizer: Tokenizer, task: Task) -> Store:
-    """The tokenized data; raises ValueError where splits share more than can be an accident."""
-    store = prepare(source, tokenizer, task.encoding, cache_dir=Path(config["cache_dir"]))
-    for overlap in store.overlaps:
-        if overlap.share > MOST_SHARED and not config["allow_overlap"]:
-            raise ValueError(f"data: {overlap}, which is more than an accident; allow_overlap=true takes it as it is")
-        log.warning("%s", overlap)
-    return store
-
-
 def build_loaders(
     config: Section, task: Task, store: Store, machine: Hardware, progress: Progress
 ) -> tuple[DataModule, Budget]:
@@ -328,60 +270,3 @@ def build_trainer(machine: Hardware, logger: TensorBoardLogger, callbacks: list[
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A finished run with its best weights: `task` is ready to predict, `text` the hash of what it was trained on."""
-
-    task: Task
-    config: Section
-    text: str
-
-
-def load_run(run: str, extensions: list[str]) -> LoadedRun:
-    """The run in this folder, on this machine's CPU.
-
-    The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
-    """
-    folder = best_checkpoint(run)
-    with checkpoints.as_saved(folder):
-        config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-    # Of the machine that trained it, nothing matters here; and callbacks are never built again.
-    config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
-    if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
-        raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
-    with checkpoints.as_saved(folder):
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        task = build_task(config, Tokenizer.load(folder / "tokenizer.json"), facts)
-        task.load_state_dict(checkpoints.read_weights(folder))
-        return LoadedRun(task.eval(), config, checkpoints.read_identity(folder)["text"])
-
-
-def evaluate_run(run: LoadedRun, split: Split, accelerator: str) -> dict[str, float]:
-    """The metrics of a loaded run on a split of its data."""
-    store = prepare_store(run.config, build(run.config["data"]), run.task.tokenizer, run.task)
-    if store.text_hash != run.text:
-        log.warning("The data are no longer those of the run: this split may hold text that it was trained on")
-    if split not in store.splits:
-        raise ValueError(f"split: the run's data have no {split} split; one of {', '.join(store.splits)}")
-    return _evaluate(run, store.splits[split], accelerator)
-
-
-def evaluate_file(run: LoadedRun, file: str, accelerator: str) -> dict[str, float]:
-    """The metrics of a loaded run on all of a file, read as the run's own data are where they come from files."""
-    own = run.config["data"]
-    reader = FILES[run.task.example_type]
-    section: Section = {"_target_": f"{reader.__module__}.{reader.__name__}"}
-    section |= {key: own[key] for key in live(reader).parameters if key in own}
-    section |= {"path": file, "validation_path": None, "test_path": None, "validation": 0.0, "test": 0.0}
-    store = prepare(build(section), run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
-    return _evaluate(run, store.splits["train"], accelerator)
-
-
-def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> dict[str, float]:
-    task, hardware = run.task, run.config["hardware"]
-    machine: Hardware = build(hardware | {"accelerator": accelerator, "precision": "auto", "compile": False})
-    packing = task.evaluation_packing(corpus)
-    return evaluate(task, Pass(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens),
-                    machine)  # fmt: skip

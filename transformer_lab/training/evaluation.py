@@ -1,6 +1,7 @@
 """A pass over a split: outcomes added up, then turned into the metrics of the task."""
 
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,23 +21,22 @@ class Totals:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, batch: Batch, outcome: Outcome) -> None:
-        self.targets.update(batch.targets)  # type: ignore[arg-type]  # class weights make fractions of targets
-        for name, loss in outcome.losses.items():
-            self.losses[name] = self.losses.get(name, 0.0) + loss.double()
-        for name, value in outcome.sums.items():
-            self.sums[name] = self.sums[name] + value.double() if name in self.sums else value.double()
+        losses = {name: loss.double() for name, loss in outcome.losses.items()}
+        self._count(batch.targets, losses, {name: value.double() for name, value in outcome.sums.items()})
+
+    def _count(self, targets: dict[str, Any], losses: dict[str, Any], sums: dict[str, Tensor]) -> None:
+        self.targets.update(targets)
+        for mine, others in ((self.losses, losses), (self.sums, sums)):
+            for name, value in others.items():
+                mine[name] = mine[name] + value if name in mine else value
 
     def _add_up(self) -> "Totals":
         """Over all ranks, by rank; on the CPU."""
         losses = {name: float(loss) for name, loss in self.losses.items()}
-        own = losses, self.targets, {name: value.cpu() for name, value in self.sums.items()}
+        sums = {name: value.cpu() for name, value in self.sums.items()}
         total = Totals()
-        for each, targets, sums in ranks.gathered(own):
-            total.targets.update(targets)
-            for name, loss in each.items():
-                total.losses[name] = total.losses.get(name, 0.0) + loss
-            for name, value in sums.items():
-                total.sums[name] = total.sums[name] + value if name in total.sums else value
+        for counted in ranks.gathered((self.targets, losses, sums)):
+            total._count(*counted)
         return total
 
     def mean(self) -> tuple[dict[str, float], dict[str, Tensor]]:

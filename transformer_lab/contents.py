@@ -1,0 +1,42 @@
+"""What a run's folder holds, fit to be shown; nothing of it is built."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformer_lab.training import checkpoints
+
+
+@dataclass(frozen=True)
+class Contents:
+    checkpoints: list[tuple[int, str, int, str]]  # step, "whole" or what is wrong, bytes, what leads there
+    facts: dict[str, dict[str, Any]]
+    parameters: dict[str, tuple[int, str]]  # how many numbers, of which type
+    config: str
+
+
+def contents(run: str, link: str) -> Contents:
+    """Of a run, and of the checkpoint that `link` (best or last) leads to.
+
+    Raises ValueError where there is none, or where it is damaged.
+    """
+    folder = Path(run) / "checkpoints"
+    found = checkpoints.steps(folder)
+    if not found:
+        raise ValueError(f"run: {run} is not the folder of a run, or it holds no checkpoint yet")
+    marks = {path: ", ".join(n for n in ("last", "best") if (folder / n).resolve() == path.resolve()) for path in found}
+    wrong = {path: checkpoints.damage(path) for path in found}
+    listed = [(checkpoints.step_of(path), wrong[path] or "whole", sum(f.stat().st_size for f in path.iterdir()),
+               marks[path]) for path in reversed(found)]  # fmt: skip
+    chosen = next((path for path in found if link in marks[path].split(", ")), None)
+    if chosen is None or wrong[chosen]:
+        why = wrong[chosen] if chosen else "it is missing"
+        states = "; ".join(f"step {step}: {state}" for step, state, *_ in listed)
+        raise ValueError(f"checkpoint: {link} of {run} cannot be shown: {why} ({states})")
+    with checkpoints.as_saved(chosen):
+        progress = checkpoints.read_progress(chosen)
+        best = progress["best"] or {"step": None, "metrics": {}}
+        facts = {f"{link} checkpoint": {"step": progress["step"], "tokens": f"{progress['tokens']:,}",
+                                        "seconds": round(progress["seconds"], 1), "skipped_steps": progress["skipped"]},
+                 f"best validation, step {best['step']}": dict(best["metrics"])}  # fmt: skip
+        return Contents(listed, facts, checkpoints.sizes(chosen), (chosen / "config.yaml").read_text(encoding="utf-8"))

@@ -1,0 +1,87 @@
+"""A finished run: loaded with its best weights, to predict or to be evaluated."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from transformer_lab import checks
+from transformer_lab.build import Section, build, build_task
+from transformer_lab.data.examples import Document, LabeledText, Pair, Split
+from transformer_lab.data.sources.base import Source
+from transformer_lab.data.sources.labeled import Labeled
+from transformer_lab.data.sources.parallel import Parallel
+from transformer_lab.data.sources.text import Text
+from transformer_lab.data.steps import Pass
+from transformer_lab.data.store import Corpus, prepare
+from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.preparation import prepare_store
+from transformer_lab.runs import best_checkpoint
+from transformer_lab.signatures import live
+from transformer_lab.tasks.base import Task
+from transformer_lab.training import checkpoints
+from transformer_lab.training.evaluation import evaluate
+from transformer_lab.training.hardware import Hardware
+
+log = logging.getLogger(__name__)
+# What reads a file of examples of each kind.
+FILES: dict[type, type[Source]] = {Document: Text, LabeledText: Labeled, Pair: Parallel}
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run with its best weights: `task` is ready to predict, `text` the hash of what it was trained on."""
+
+    task: Task
+    config: Section
+    text: str
+
+
+def load_run(run: str, extensions: list[str]) -> LoadedRun:
+    """The run in this folder, on this machine's CPU.
+
+    The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
+    """
+    folder = best_checkpoint(run)
+    with checkpoints.as_saved(folder):
+        config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    # Of the machine that trained it, nothing matters here; and callbacks are never built again.
+    config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
+    if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
+        raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
+    with checkpoints.as_saved(folder):
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        task = build_task(config, Tokenizer.load(folder / "tokenizer.json"), facts)
+        task.load_state_dict(checkpoints.read_weights(folder))
+        return LoadedRun(task.eval(), config, checkpoints.read_identity(folder)["text"])
+
+
+def evaluate_run(run: LoadedRun, split: Split, accelerator: str) -> dict[str, float]:
+    """The metrics of a loaded run on a split of its data."""
+    store = prepare_store(run.config, build(run.config["data"]), run.task.tokenizer, run.task)
+    if store.text_hash != run.text:
+        log.warning("The data are no longer those of the run: this split may hold text that it was trained on")
+    if split not in store.splits:
+        raise ValueError(f"split: the run's data have no {split} split; one of {', '.join(store.splits)}")
+    return _evaluate(run, store.splits[split], accelerator)
+
+
+def evaluate_file(run: LoadedRun, file: str, accelerator: str) -> dict[str, float]:
+    """The metrics of a loaded run on all of a file, read as the run's own data are where they come from files."""
+    own = run.config["data"]
+    reader = FILES[run.task.example_type]
+    section: Section = {"_target_": f"{reader.__module__}.{reader.__name__}"}
+    section |= {key: own[key] for key in live(reader).parameters if key in own}
+    section |= {"path": file, "validation_path": None, "test_path": None, "validation": 0.0, "test": 0.0}
+    store = prepare(build(section), run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
+    return _evaluate(run, store.splits["train"], accelerator)
+
+
+def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> dict[str, float]:
+    task, hardware = run.task, run.config["hardware"]
+    machine: Hardware = build(hardware | {"accelerator": accelerator, "precision": "auto", "compile": False})
+    packing = task.evaluation_packing(corpus)
+    return evaluate(task, Pass(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens),
+                    machine)  # fmt: skip

@@ -1,0 +1,67 @@
+"""What a run needs of its data before a model can learn: tokenizer, facts and store, all kept in the cache."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from transformer_lab.build import Section, build, task_class
+from transformer_lab.data.sources.base import Source
+from transformer_lab.data.store import Store, build_beside, fingerprint, prepare
+from transformer_lab.data.tokenizers import File, Recipe, Tokenizer
+from transformer_lab.runs import best_checkpoint
+from transformer_lab.tasks.base import Task
+
+log = logging.getLogger(__name__)
+MOST_SHARED = 0.01  # share of a split that may stand in another one by accident
+
+
+def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
+    """The tokenizer of this source: loaded from the cache, or trained on the training split and kept there.
+
+    A run that starts from another one's weights has that one's tokenizer: its tokens are what the weights know.
+    """
+    recipe: Recipe = build(config["tokenizer"])
+    if config["init_from"]:
+        folder = best_checkpoint(config["init_from"], "init_from")
+        known = Tokenizer.load(folder / "tokenizer.json")
+        if isinstance(recipe, File) and recipe.train([], specials=task_class(config).specials).hash != known.hash:
+            raise ValueError(f"tokenizer.path: not the tokenizer that the weights of init_from={config['init_from']} "
+                             "were trained with; leave it out, and theirs is taken")  # fmt: skip
+        log.info("Tokenizer: that of %s", config["init_from"])
+        return known
+    specials = task_class(config).specials
+    facts = {"tokenizer": recipe.signature(), "source": source.signature(), "specials": specials}
+    folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(facts)}"
+    if not folder.exists():
+        texts = (text for split, example in source.read() if split == "train" for text in example.texts)
+        words = recipe.train(texts, specials=specials)
+        build_beside(folder, lambda beside: words.save(beside / "tokenizer.json"))
+    return Tokenizer.load(folder / "tokenizer.json")
+
+
+def prepare_facts(config: Section, source: Source) -> dict[str, Any]:
+    """What the task has to know of the training split before its model can be built; kept in the cache."""
+    kind = task_class(config)
+    if kind.learn.__func__ is Task.learn.__func__:  # type: ignore[attr-defined]
+        return {}
+    known = {"task": config["task"]["_target_"], "source": source.signature()}
+    folder = Path(config["cache_dir"]) / f"facts-{fingerprint(known)}"
+    if not folder.exists():
+        learnt = kind.learn(example for split, example in source.read() if split == "train")
+        build_beside(folder, lambda beside: _write_json(beside / "facts.json", learnt))
+    return json.loads((folder / "facts.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def _write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def prepare_store(config: Section, source: Source, tokenizer: Tokenizer, task: Task) -> Store:
+    """The tokenized data; raises ValueError where splits share more than can be an accident."""
+    store = prepare(source, tokenizer, task.encoding, cache_dir=Path(config["cache_dir"]))
+    for overlap in store.overlaps:
+        if overlap.share > MOST_SHARED and not config["allow_overlap"]:
+            raise ValueError(f"data: {overlap}, which is more than an accident; allow_overlap=true takes it as it is")
+        log.warning("%s", overlap)
+    return store
