@@ -1,0 +1,55 @@
+"""The loaders: every step has the same examples whatever the ranks and workers, also when a run goes on with others."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from transformer_lab.data.module import DataModule, Stretch
+from transformer_lab.data.packing import Blocks
+from transformer_lab.data.plan import Plan
+from transformer_lab.data.steps import Batch, Steps
+from transformer_lab.data.store import Corpus, Ragged
+
+CORPUS = Corpus({"tokens": Ragged(np.arange(1000, dtype=np.uint16), np.array([0, 1000]))}, ("tokens",), 1000)
+PACKING = Blocks(CORPUS, 16)
+PLAN = Plan(num_units=PACKING.num_units, units_per_step=7, seed=0, data="d")
+MACHINES = list(itertools.product((1, 2, 3, 4), (0, 1, 4)))  # ranks, and loader workers of each
+
+
+@dataclass(frozen=True, eq=False)
+class Starts(Batch):
+    begins: list
+
+
+def take(corpus, pieces, key):
+    return Starts(int(pieces[:, 1].sum()), {"tokens": len(pieces)}, pieces[:, 0].tolist())
+
+
+def read(machine, first, last):
+    """What all ranks together read in each of these steps."""
+    world_size, workers = machine
+    found = {number: [] for number in range(first, last)}
+    for rank in range(world_size):
+        steps = Steps(packing=PACKING, plan=PLAN, collate=take, micro_batch_tokens=32, rank=rank, world_size=world_size)
+        stretch = Stretch(now=lambda: first, due=lambda: False, every=10**9, last=last)
+        module = DataModule(steps=steps, stretch=stretch, passes={}, corpora={}, workers=workers, pin_memory=False)
+        for step, number in zip(module.train_dataloader(), found, strict=True):
+            assert step.number == number
+            found[number] += [begin for batch in step.micro_batches for begin in batch.begins]
+    return [sorted(begins) for begins in found.values()]
+
+
+EPOCH = [sorted(PACKING.pieces(PLAN.step(number))[:, 0].tolist()) for number in range(PLAN.steps_per_epoch)]
+
+
+@pytest.mark.parametrize(
+    "machine", [(1, 4), (3, 1), *(pytest.param(one, marks=pytest.mark.battery) for one in MACHINES)]
+)
+def test_an_epoch_is_the_same_on_every_number_of_ranks_and_workers_also_gone_on_with_by_others(machine):
+    """R5."""
+    assert read(machine, 0, len(EPOCH)) == EPOCH
+    assert sorted(itertools.chain(*EPOCH)) == list(range(0, 1000, 16))
+    for left_at, other in zip((1, 4), ((2, 0), (4, 1)), strict=True):
+        assert read(machine, 0, left_at) + read(other, left_at, len(EPOCH)) == EPOCH
