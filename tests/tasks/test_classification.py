@@ -45,6 +45,18 @@ def test_scores_of_several_labels_are_the_librarys():
     assert found["accuracy"] == pytest.approx(((logits > 0) == (classes > 0)).double().mean().item(), abs=1e-9)
 
 
+def test_precision_and_recall_of_each_class_are_the_librarys():
+    draw = torch.Generator().manual_seed(0)
+    logits, classes = torch.randn(200, 3, generator=draw), torch.randint(3, (200,), generator=draw)
+    logits[:, 0] += 1  # named too often: its precision and its recall differ
+    lines = report.table(report.confusion(logits, classes), "abc", several=False).splitlines()[2:]
+    precision = library.multiclass_precision(logits, classes, 3, average=None)
+    recall = library.multiclass_recall(logits, classes, 3, average=None)
+    for number, line in enumerate(lines):
+        texts = int((classes == number).sum())
+        assert line.startswith(f"| {'abc'[number]} | {texts} | {precision[number]:.3f} | {recall[number]:.3f} |")
+
+
 def test_a_class_nobody_names_and_nobody_is_does_not_count():
     counts = torch.tensor([[3.0, 1.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
     assert report.single_label(counts)["macro_f1"] == pytest.approx((6 / 7 + 8 / 9) / 2)
