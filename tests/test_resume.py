@@ -177,6 +177,17 @@ def test_five_resumes_within_one_stretch_and_two_at_one_step(go, leave, tmp_path
     same(whole, tmp_path / "run")
 
 
+def test_a_resumed_run_stops_early_where_the_undisturbed_one_does(go, leave, monkeypatch):
+    stop = ["callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "callbacks.stop.monitor=val/loss",
+            "callbacks.stop.patience=2", "callbacks.stop.min_delta=100", "validate_every_steps=5"]  # fmt: skip
+    whole = go(*stop, name="whole")
+    assert step_of(whole) == 15  # of three validations, the last two were no better
+    leave(12)  # with one of them behind it
+    left(go, *stop)
+    monkeypatch.undo()
+    same(whole, go(*stop, "resume=auto"))
+
+
 GRID = list(itertools.product((0.0, 0.1), (0, 2), (100000, 130), (22, 30, 60)))
 
 
