@@ -224,3 +224,15 @@ def test_a_killed_loader_worker_ends_the_run_and_nothing_is_lost(place, tmp_path
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and "error: hardware.workers: a loader process was killed" in said, said
     assert "Traceback" not in said and damage(tmp_path / "run" / "checkpoints" / "last") is None
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "reset"), FileNotFoundError(2, "no socket")])
+def test_a_connection_that_breaks_with_a_loader_worker_says_the_same(go, monkeypatch, error):
+    """As when it is killed in the middle of handing over a step."""
+
+    def broken(*_args, **_more):
+        raise error
+
+    monkeypatch.setattr("multiprocessing.resource_sharer._ResourceSharer.get_connection", broken)
+    with pytest.raises(Halted, match=r"hardware\.workers: a loader process was killed"):
+        go("hardware.workers=1")

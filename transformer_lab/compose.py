@@ -167,7 +167,7 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
     """Train to the end of the budget; raises Halted for what stops it in the middle and can be told in one line."""
     try:
         trainer.fit(module, datamodule=loaders)
-    except RuntimeError as error:
+    except (RuntimeError, EOFError, OSError) as error:
         if out_of_memory(error):
             raise Halted("hardware: out of memory outside of a step's forward and backward pass; a smaller model, or a "
                          "smaller hardware.micro_batch_tokens for validation, may fit") from error  # fmt: skip

@@ -1,5 +1,7 @@
 """What ends a run before its time, each told in one line."""
 
+import traceback
+
 import torch
 
 
@@ -15,14 +17,17 @@ class LostContact(Halted):
     """Another rank is gone; why, only that one could tell."""
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device, or the machine, has no room left. (PyTorch has no type for the latter.)"""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def worker_died(error: RuntimeError) -> bool:
-    """Whether an error is PyTorch's word for a loader process that is gone. (It has no type for it.)"""
-    return str(error).startswith("DataLoader worker")
+def worker_died(error: BaseException) -> bool:
+    """Whether an error says that a loader process is gone: PyTorch's own word (it has no type for it), or a connection
+    that broke while something was fetched from that process."""
+    if isinstance(error, EOFError | OSError):
+        return any(frame.name == "_try_get_data" for frame in traceback.extract_tb(error.__traceback__))
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
 def lost_contact(error: RuntimeError) -> bool:
