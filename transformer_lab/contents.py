@@ -32,7 +32,8 @@ def contents(run: str, link: str) -> Contents:
     if chosen is None or wrong[chosen]:
         why = wrong[chosen] if chosen else "it is missing"
         states = "; ".join(f"step {step}: {state}" for step, state, *_ in listed)
-        raise ValueError(f"checkpoint: {link} of {run} cannot be shown: {why} ({states})")
+        hint = "; checkpoint=last shows the newest" if link == "best" and not wrong[found[-1]] else ""
+        raise ValueError(f"checkpoint: {link} of {run} cannot be shown: {why} ({states}){hint}")
     with checkpoints.as_saved(chosen):
         progress = checkpoints.read_progress(chosen)
         best = progress["best"] or {"step": None, "metrics": {}}

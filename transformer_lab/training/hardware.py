@@ -59,4 +59,5 @@ class Hardware:
     def description(self) -> str:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name()
-        return f"CPU, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
