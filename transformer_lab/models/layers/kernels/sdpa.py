@@ -21,12 +21,63 @@ SIMILAR = 0.9
 
 
 @dataclass(frozen=True)
-class Group:
-    """Sequences of similar length, as indices into the packed batch; padding points at the sequence's start."""
+class Side:
+    """The queries of all groups, or their keys: where they lie in the packed batch, and where that lies in them."""
 
-    queries: Tensor  # (B, Q)
-    keys: Tensor  # (B, K)
-    keep: Tensor | None  # (B, 1, 1, K), False where a key is padding; None where there is none
+    index: Tensor  # (P,) of each place of the groups, end to end, the token; padding repeats its sequence's first
+    order: Tensor  # (N,) of each token the place
+    padding: Tensor  # the places that are padding
+    sizes: list[int]  # places of each group
+    lengths: list[int]  # of the sequences of each group, padding included
+
+    def spread(self, x: Tensor) -> list[Tensor]:
+        """(N, H, K) as groups of (B, T, H, K)."""
+        places: Tensor = _Spread.apply(x, self.index, self.order)  # type: ignore[no-untyped-call]
+        parts = places.split(self.sizes)
+        return [part.unflatten(0, (-1, length)) for part, length in zip(parts, self.lengths, strict=True)]
+
+    def collect(self, groups: list[Tensor]) -> Tensor:
+        """Groups of (B, T, H, K) as (N, H, K)."""
+        places = torch.cat([group.flatten(0, 1) for group in groups])
+        return _Collect.apply(places, self.index, self.order, self.padding)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Spread(torch.autograd.Function):
+    """Packed rows to places. Nothing learns from padding: its gradient is zero, as nobody looks at a padded key and
+    what a padded query finds is dropped. So this is a copy of rows either way, not a sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, order: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (order,) = ctx.saved_tensors
+        return grads[0].index_select(0, order), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """Places back to packed rows; what stands on padding is dropped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, order: Tensor, padding: Tensor) -> Tensor:
+        ctx.save_for_backward(index, padding)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        index, padding = ctx.saved_tensors
+        return grads[0].index_select(0, index).index_fill_(0, padding, 0), None, None, None
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A batch cut into groups of sequences of similar length."""
+
+    queries: Side
+    keys: Side
+    keep: list[Tensor | None]  # of each group (B, 1, 1, K), False where a key is padding; None where none is
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
@@ -36,13 +87,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, ca
         size = queries.num_sequences
         q, k, v = (x.unflatten(0, (size, -1)) for x in (q, k, v))  # (B, T, H, K)
         return _attend_group(q, k, v, keep=None, **rules).flatten(0, 1)
-    groups, order = _regroup(queries, keys)
-    outputs = []
-    for group in groups:
-        keep = None if causal else group.keep
-        mixed = _attend_group(q[group.queries], k[group.keys], v[group.keys], keep=keep, **rules)
-        outputs.append(mixed.flatten(0, 1))  # (B * Q, H, K)
-    return torch.cat(outputs)[order]
+    groups = _regroup(queries, keys)
+    parts = zip(groups.queries.spread(q), groups.keys.spread(k), groups.keys.spread(v), groups.keep, strict=True)
+    return groups.queries.collect(
+        [_attend_group(q, k, v, keep=None if causal else keep, **rules) for q, k, v, keep in parts]
+    )
 
 
 def _attend_group(q: Tensor, k: Tensor, v: Tensor, *, keep: Tensor | None, causal: bool, window: int | None,
@@ -67,29 +116,36 @@ def _attend_group(q: Tensor, k: Tensor, v: Tensor, *, keep: Tensor | None, causa
     return mixed.transpose(1, 2)
 
 
-def _regroup(queries: Layout, keys: Layout) -> tuple[list[Group], Tensor]:
-    """The groups of a batch, and where each packed token lies in their concatenated outputs: (N,)."""
+def _regroup(queries: Layout, keys: Layout) -> Groups:
     name = ("groups", id(keys))  # with itself, and with a decoder's memory; kept alive, so the number stays its own
     if name not in queries.scratch:
         queries.scratch[name] = keys, _similar_lengths(queries, keys)
     return queries.scratch[name][1]  # type: ignore[no-any-return]
 
 
-def _similar_lengths(queries: Layout, keys: Layout) -> tuple[list[Group], Tensor]:
+def _similar_lengths(queries: Layout, keys: Layout) -> Groups:
     device = queries.offsets.device
     query_offsets, key_offsets = queries.offsets.cpu().long(), keys.offsets.cpu().long()
-    query_lengths, key_lengths = query_offsets.diff(), key_offsets.diff()
-    groups, order, written = [], torch.empty(int(query_offsets[-1]), dtype=torch.int64), 0
     everyone = torch.arange(queries.num_sequences)
-    for rows in _similar(everyone, query_lengths):
-        for members in _similar(rows, key_lengths):
-            query_index, query_real = _padded(query_offsets[members], query_lengths[members])
-            key_index, key_real = _padded(key_offsets[members], key_lengths[members])
-            order[query_index[query_real]] = written + query_real.flatten().nonzero().squeeze(1)
-            written += query_index.numel()
-            keep = None if key_real.all() else key_real[:, None, None, :].to(device)
-            groups.append(Group(query_index.to(device), key_index.to(device), keep))
-    return groups, order.to(device)
+    groups = [
+        members for rows in _similar(everyone, query_offsets.diff()) for members in _similar(rows, key_offsets.diff())
+    ]
+    query_side, _ = _side(groups, query_offsets, device)
+    key_side, real = _side(groups, key_offsets, device)
+    keep = [None if each.all() else each[:, None, None, :].to(device) for each in real]
+    return Groups(query_side, key_side, keep)
+
+
+def _side(groups: list[Tensor], offsets: Tensor, device: torch.device) -> tuple[Side, list[Tensor]]:
+    """One side of the groups, and of each group which places are real: (B, T)."""
+    indices, real = zip(*(_padded(offsets[rows], offsets.diff()[rows]) for rows in groups), strict=True)
+    index, is_real = (torch.cat([part.flatten() for part in parts]) for parts in (indices, real))
+    order = torch.empty(int(offsets[-1]), dtype=torch.int64)
+    places = is_real.nonzero().squeeze(1)
+    order[index[places]] = places
+    padding = (~is_real).nonzero().squeeze(1)
+    sizes, lengths = [part.numel() for part in indices], [part.shape[1] for part in indices]
+    return Side(index.to(device), order.to(device), padding.to(device), sizes, lengths), list(real)
 
 
 def _similar(rows: Tensor, lengths: Tensor) -> list[Tensor]:
