@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.dropout import Dropout
 
-# Logits held at a time: 4M floats are 16 MB, which stays near the caches of a CPU and is nothing to a GPU.
-LOGITS_AT_ONCE = 1 << 22
+# Logits held at a time: 8M floats are 32 MB. With fewer, the gradient of a large vocabulary is read and written often.
+LOGITS_AT_ONCE = 1 << 23
 
 
 def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None,
@@ -37,23 +37,28 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 smoothing: float) -> Tensor:  # fmt: skip
         learns = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
         hidden_grad = torch.empty_like(hidden) if learns else None
-        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if learns else None
+        added = weight.dtype != torch.float32 or len(hidden) == 0
+        fresh = torch.zeros_like if added else torch.empty_like  # else the first chunk overwrites it
+        weight_grad = fresh(weight, dtype=torch.float32) if learns else None
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if learns and bias is not None else None
         loss = hidden.new_zeros((), dtype=torch.float32)
         spread = smoothing / len(weight)  # wanted of every token of the vocabulary
-        size = max(1, LOGITS_AT_ONCE // len(weight))
-        for begin in range(0, len(hidden), size):
+        chunks = -(-len(hidden) * len(weight) // LOGITS_AT_ONCE)
+        size = -(-len(hidden) // max(1, chunks))  # equal ones
+        room = hidden.new_empty(size, len(weight), dtype=torch.float32)  # of all chunks: fresh memory is slow
+        for begin in range(0, len(hidden), size or 1):
             rows = slice(begin, begin + size)
             states, wanted = hidden[rows], targets[rows, None]
             with torch.autocast(hidden.device.type, enabled=False):
-                logits = (states @ weight.T).float()
-                log_p = F.log_softmax(logits if bias is None else logits + bias, dim=-1)  # (C, V)
-                loss -= (1 - smoothing) * log_p.gather(1, wanted).sum()
-                if smoothing:
-                    loss -= spread * log_p.sum()
+                logits = _logits(states, weight, bias, out=room[: len(states)])  # (C, V)
+                right, top = logits.gather(1, wanted), logits.amax(1, keepdim=True)
+                every = logits.sum(1, keepdim=True) if smoothing else 0.0
+                p = torch.softmax(logits, dim=-1, out=logits)
+                # The greatest p is exp(0) / sum of exp(logits - top), so it has the logarithm of that sum exactly.
+                normalizer = top - p.amax(1, keepdim=True).log_()
+                loss += (normalizer - (1 - smoothing) * right - spread * every).sum()
                 if hidden_grad is not None and weight_grad is not None:
                     # The gradient of the logits is p minus what was wanted.
-                    p = log_p.exp_()
                     if smoothing:
                         p -= spread
                     p.scatter_add_(1, wanted, p.new_full((), smoothing - 1.0).expand(wanted.shape))
@@ -61,19 +66,34 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                         bias_grad += p.sum(0)
                     p = p.to(hidden.dtype)
                     torch.mm(p, weight, out=hidden_grad[rows])
-                    if weight.dtype == torch.float32:
-                        weight_grad.addmm_(p.T, states)
-                    else:
+                    if weight.dtype != torch.float32:
                         weight_grad += p.T @ states
+                    elif begin == 0:
+                        torch.mm(p.T, states, out=weight_grad)
+                    else:
+                        weight_grad.addmm_(p.T, states)
         if hidden_grad is not None and weight_grad is not None:
             ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype), bias_grad)  # type: ignore[arg-type]
         return loss
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors  # type: ignore[attr-defined]
-        bias_grad = None if bias_grad is None else bias_grad * grads[0]
-        return hidden_grad * grads[0], weight_grad * grads[0], None, bias_grad, None
+        # In place, as the matrix is large; going back twice is then an error of PyTorch's.
+        hidden_grad, weight_grad, bias_grad = (
+            None if found is None else found.mul_(grads[0])
+            for found in ctx.saved_tensors  # type: ignore[attr-defined]
+        )
+        return hidden_grad, weight_grad, None, bias_grad, None
+
+
+def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    if weight.dtype != torch.float32:
+        out.copy_(states @ weight.T)
+    elif bias is not None:
+        return torch.addmm(bias, states, weight.T, out=out)
+    else:
+        return torch.mm(states, weight.T, out=out)
+    return out if bias is None else out.add_(bias)
 
 
 class TokenHead(nn.Module):
