@@ -46,7 +46,8 @@ class Hashes:
     def add(self, example: Example) -> None:
         for text in example.texts:
             self.exact.update(text.encode() + b"\0")
-            self.folded.update("".join(f"{word} " for word in text.casefold().split()).encode() + b"\0")
+            words = text.casefold().split()
+            self.folded.update(" ".join([*words, ""]).encode() + b"\0")
         if not example.more:
             self.file.write(self.exact.digest() + self.folded.digest())
             self._begin()

@@ -117,8 +117,8 @@ class Packs:
             build_beside(folder, lambda beside: self._write(beside, pieces))
         counts = np.fromfile(folder / "counts", dtype=np.int64)
         self.num_tokens, self.num_shortened, width = (int(count) for count in counts)
-        self._pieces = np.memmap(folder / "pieces", dtype=np.int64, mode="r").reshape(-1, width)
-        self.offsets = np.memmap(folder / "offsets", dtype=np.int64, mode="r")  # per pack where its pieces begin
+        rows, self.offsets = (np.asarray(np.memmap(folder / name, dtype=np.int64, mode="r")) for name in FILES)
+        self._pieces = rows.reshape(-1, width)  # those of a pack lie between two offsets
         used = self.num_tokens / (self.num_units * capacity)
         log.info("Packed %s pieces into %s packs of %s tokens; %.2f%% of their room is unused",
                  f"{len(self._pieces):,}", f"{self.num_units:,}", capacity, 100 * (1 - used))  # fmt: skip

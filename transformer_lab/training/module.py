@@ -117,7 +117,10 @@ class Training(LightningModule):
 
     def _attempt(self, step: Step, targets: dict[str, float]) -> dict[str, Tensor]:
         # Spread out, so that the seed of one step is not that of another run's next step.
-        torch.manual_seed((self.seed * 1_000_003 + step.number) * 4_099 + ranks.rank())
+        seed = (self.seed * 1_000_003 + step.number) * 4_099 + ranks.rank()
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed asks for every kind of device: half a millisecond
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         losses: dict[str, Tensor] = {}
         for batch in step.micro_batches:
             outcome: Outcome = self.task(batch)
