@@ -1,0 +1,240 @@
+"""How a model is trained: by our run, by a plain loop, or by Hugging Face's Trainer; each with the same optimizer."""
+
+import io
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from torch import Tensor, nn
+
+from benchmarks.measure import Pace, wait
+from transformer_lab.build import Section, build, build_task
+from transformer_lab.compose import build_loaders, build_trainer, build_training
+from transformer_lab.data.store import Corpus, Store
+from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.models.heads import TokenHead
+from transformer_lab.models.layers.attention import Attention
+from transformer_lab.training.callbacks import ProgressBar
+from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.progress import Progress
+
+LR = 1e-3
+
+
+class Ours:
+    """A run of this project as `train.py` makes it, without checkpoints; `name` says with which choices."""
+
+    def __init__(self, name: str, config: Section, tokenizer: Tokenizer, corpus: Corpus, facts: Section,
+                 differs: str = "") -> None:  # fmt: skip
+        self.name, self.differs = name, differs
+        torch.manual_seed(0)
+        self.hardware: Hardware = build(config["hardware"])
+        self.task = build_task(config, tokenizer, facts)
+        if self.hardware.compile:
+            self.task.model.compile()
+        store = Store({"train": corpus, "validation": corpus}, "benchmark", [])
+        progress = Progress()
+        self.loaders, budget = build_loaders(config, self.task, store, self.hardware, progress)
+        self.module = build_training(config, self.task, self.loaders, budget, progress)
+        self.folder = tempfile.TemporaryDirectory()  # goes with this object
+
+    def operations(self) -> float:
+        """Floating-point operations of a training step for each of its tokens: products of matrices and attention's.
+
+        Forward once and backward twice (Kaplan et al., 2020, arXiv:2001.08361, section 2.1).
+        """
+        done = [0.0]
+
+        def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if isinstance(module, nn.Linear):
+                done[0] += 2 * module.weight.numel() * (output.numel() / module.out_features)
+
+        def look(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            queries, memory = inputs[1], inputs[3] if len(inputs) > 3 else None
+            keys = queries if memory is None else memory.layout
+            pairs = float((queries.lengths.double() * keys.lengths.double()).sum())
+            done[0] += 4 * module.out.in_features * pairs / (2 if module.causal else 1)  # type: ignore[union-attr]
+
+        hooks = [module.register_forward_hook(look if isinstance(module, Attention) else count)  # type: ignore[arg-type]
+                 for module in self.task.modules() if isinstance(module, Attention | nn.Linear)]  # fmt: skip
+        step = self.loaders.steps[0].to(self.hardware.device)
+        with (
+            torch.no_grad(),
+            torch.autocast(self.hardware.device.type, self.hardware.dtype, enabled=self.hardware.bf16),
+        ):
+            self.task.to(self.hardware.device)
+            for batch in step.micro_batches:
+                self.task(batch)
+        for hook in hooks:
+            hook.remove()
+        head = getattr(self.task, "head", None)
+        if isinstance(head, TokenHead):  # its products are in its loss
+            done[0] += 2 * head.matrix.numel() * next(iter(step.targets.values()))
+        return 3 * done[0] / step.tokens
+
+    def run(self, steps: int) -> Pace:
+        clock = Clock(steps, self.hardware.device)
+        logger = TensorBoardLogger(self.folder.name, name="", version="")
+        trainer = build_trainer(self.hardware, logger, [ProgressBar(console=Console(file=io.StringIO())), clock])
+        trainer.limit_val_batches = 0
+        self.module.train()
+        trainer.fit(self.module, datamodule=self.loaders)
+        return clock.pace
+
+
+class Clock(Callback):
+    """Stops after some steps; times all of them but the first, which stands for the start."""
+
+    def __init__(self, steps: int, device: torch.device) -> None:
+        self.steps, self.device = steps, device
+        self.done, self.tokens = 0, 0
+        self.pace: Pace
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.done += 1
+        if self.done == 1:
+            wait(self.device)
+            self.started = time.perf_counter()
+            return
+        self.tokens += batch.tokens
+        if self.done == self.steps + 1:
+            wait(self.device)
+            self.pace = Pace(self.tokens, time.perf_counter() - self.started, self.steps)
+            trainer.should_stop = True
+
+
+class OurLoop:
+    """The same model and steps as `Ours`, in a loop without Lightning: what the framework adds is the difference."""
+
+    def __init__(self, ours: Ours) -> None:
+        self.name, self.differs = f"{ours.name}, in a plain loop", "no Lightning, no logging, no check for NaN"
+        self.task, self.steps = ours.task, ours.loaders.steps
+        self.device = ours.hardware.device
+        self.optimizer = ours.module.optimizer
+        self.clip = ours.module.gradient_clip
+        self.next = 0
+
+    def run(self, steps: int) -> Pace:
+        self.task.train()
+        wait(self.device)
+        tokens, started = 0, time.perf_counter()
+        for _ in range(steps):
+            step = self.steps[self.next].to(self.device, non_blocking=True)
+            self.next += 1
+            targets = step.targets
+            for batch in step.micro_batches:
+                torch.stack([loss / targets[name] for name, loss in self.task(batch).losses.items()]).sum().backward()
+            torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            tokens += step.tokens
+        wait(self.device)
+        return Pace(tokens, time.perf_counter() - started, steps)
+
+
+Batches = Callable[[], Iterable[tuple[dict[str, Tensor], int]]]  # the model's arguments, and useful tokens
+
+
+class Loop:
+    """A peer's model in the loop that its users write: forward, backward, clipping, fused AdamW."""
+
+    def __init__(self, name: str, model: nn.Module, loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
+                 batches: Batches, device: torch.device, dtype: torch.dtype, differs: str = "") -> None:  # fmt: skip
+        self.name, self.differs = name, differs
+        self.model, self.loss, self.batches, self.device, self.dtype = (
+            model.to(device).train(),
+            loss,
+            batches,
+            device,
+            dtype,
+        )
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+        )
+        self.source: Iterator[tuple[dict[str, Tensor], int]] = iter(batches())
+
+    def run(self, steps: int) -> Pace:
+        tokens = 0
+        wait(self.device)
+        started = time.perf_counter()
+        for _ in range(steps):
+            batch, useful = next(self.source, None) or self._again()
+            batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                loss = self.loss(self.model, batch)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            tokens += useful
+        wait(self.device)
+        return Pace(tokens, time.perf_counter() - started, steps)
+
+    def _again(self) -> tuple[dict[str, Tensor], int]:
+        self.source = iter(self.batches())
+        return next(self.source)
+
+
+class HFTrainer:
+    """A model of Hugging Face's library in its Trainer, with the Trainer's defaults but for what is said here."""
+
+    def __init__(self, name: str, model: nn.Module, rows: list[dict[str, Any]],
+                 collate: Callable[..., dict[str, Tensor]], batch_size: int, device: torch.device, dtype: torch.dtype,
+                 useful: Callable[[dict[str, Tensor]], int], differs: str = "", **arguments: Any) -> None:  # fmt: skip
+        from transformers import TrainingArguments, logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        self.name, self.differs, self.model, self.rows, self.batch_size = name, differs, model, rows, batch_size
+        self.device, self.useful, self.tokens = device, useful, 0
+        self.folder = tempfile.TemporaryDirectory()
+        self.collate = collate
+
+        def arguments_for(steps: int) -> TrainingArguments:
+            return TrainingArguments(
+                self.folder.name, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=LR,
+                adam_beta2=0.95, use_cpu=device.type == "cpu", bf16=dtype == torch.bfloat16, report_to="none",
+                disable_tqdm=True, save_strategy="no", logging_steps=10, lr_scheduler_type="constant",
+                dataloader_pin_memory=device.type == "cuda", **arguments,
+            )  # fmt: skip
+
+        self.arguments_for = arguments_for
+
+    def _collated(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        batch = self.collate(rows)
+        self.tokens += self.useful(batch)
+        return batch
+
+    def run(self, steps: int) -> Pace:
+        from transformers import Trainer, TrainerCallback
+
+        outer = self
+
+        class Clock(TrainerCallback):
+            done = 0
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+                self.done += 1
+                if self.done == 1:
+                    wait(outer.device)
+                    # The loader is a batch ahead: as much at the start as at the end.
+                    outer.tokens, self.started = 0, time.perf_counter()
+                if self.done == steps + 1:
+                    wait(outer.device)
+                    self.pace = Pace(outer.tokens, time.perf_counter() - self.started, steps)
+                    control.should_training_stop = True
+
+        clock = Clock()
+        # Two more steps than are timed: the loader looks a batch ahead, and shall not come to its end.
+        trainer = Trainer(self.model, self.arguments_for(steps + 3), train_dataset=self.rows,
+                          data_collator=self._collated, callbacks=[clock])  # fmt: skip
+        from transformers.trainer_callback import PrinterCallback
+
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return clock.pace

@@ -1,0 +1,106 @@
+"""Contenders side by side: alternating rounds in one process, medians and ratios, and what the machine could do."""
+
+import contextlib
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+SECONDS = 3.0  # of a contender in a round, where nothing else is said
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a contender did in a round: useful tokens (padding is none) or other items, in how many seconds."""
+
+    items: float
+    seconds: float
+    steps: int = 1
+
+    @property
+    def rate(self) -> float:
+        return self.items / self.seconds
+
+
+class Contender(Protocol):
+    name: str
+    differs: str  # from the first contender of its row, in the maths or in what is done
+
+    def run(self, steps: int) -> Pace: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """`ratio` is how many times as fast the first contender of the row is, in the same round: median, least, most."""
+
+    name: str
+    differs: str
+    rate: float
+    milliseconds: float  # of a step
+    ratio: tuple[float, float, float]
+
+
+def alternate(contenders: Sequence[Contender], *, rounds: int, steps: int, say: Callable[[str], None],
+              between: Callable[[], None]) -> list[Result]:  # fmt: skip
+    """One contender after the other, round by round, each round in another order; `between` comes once in each.
+
+    With 0 steps, each contender takes as many as last three seconds.
+    """
+    chosen = {}
+    for contender in contenders:
+        say(f"warming up: {contender.name}")
+        pace = contender.run(1)
+        pace = contender.run(1)
+        chosen[contender.name] = steps or min(500, max(2, round(SECONDS * pace.steps / pace.seconds)))
+    paces: dict[str, list[Pace]] = {contender.name: [] for contender in contenders}
+    for number in range(rounds):
+        between()
+        shift = number % len(contenders)
+        for contender in [*contenders[shift:], *contenders[:shift]]:
+            say(f"round {number + 1} of {rounds}: {contender.name}")
+            paces[contender.name].append(contender.run(chosen[contender.name]))
+    first = paces[contenders[0].name]
+    results = []
+    for contender in contenders:
+        own = paces[contender.name]
+        ratios = [mine.rate / theirs.rate for mine, theirs in zip(first, own, strict=True)]
+        rate = statistics.median(pace.rate for pace in own)
+        milliseconds = 1e3 * statistics.median(pace.seconds / pace.steps for pace in own)
+        spread = statistics.median(ratios), min(ratios), max(ratios)
+        results.append(Result(contender.name, contender.differs, rate, milliseconds, spread))
+    return results
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Floating-point operations a second in products of the size of a feed-forward layer: the machine's best."""
+    rows, columns = (16_384, 8192) if device.type == "cuda" else (4096, 1024)
+    a = torch.randn(rows, columns, device=device, dtype=dtype)
+    b = torch.randn(columns, columns, device=device, dtype=dtype)
+    best, until = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        wait(device)
+        started = time.perf_counter()
+        a @ b
+        wait(device)
+        best = max(best, 2 * rows * columns * columns / (time.perf_counter() - started))
+    return best
+
+
+def wait(device: torch.device) -> None:
+    """… until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def machine(device: torch.device) -> str:
+    """The processor and how many threads are used, or the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {torch.get_num_threads()} threads"

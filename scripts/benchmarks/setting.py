@@ -1,0 +1,73 @@
+"""What the rows of the table share: a config as a user composes it, and corpora of random tokens of given lengths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from transformer_lab.build import Section, build
+from transformer_lab.data.store import Ragged
+from transformer_lab.data.tokenizers import SPECIALS, Tokenizer
+from transformer_lab.training.hardware import Hardware
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FIRST = len(SPECIALS)  # the first token that stands for text
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all contenders of a benchmark are measured with."""
+
+    hardware: str
+    precision: str
+    dropout: float
+    size: str  # "small", or that of a published model
+
+    @property
+    def words(self) -> tuple[str, str]:
+        return f"hardware={self.hardware}", f"hardware.precision={self.precision}"
+
+    @property
+    def machine(self) -> Hardware:
+        built: Hardware = build(config(*self.words)["hardware"])
+        return built
+
+    @property
+    def device(self) -> torch.device:
+        return self.machine.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.machine.dtype
+
+
+def config(*words: str) -> Section:
+    """The config that these words on the command line make."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        words = tuple(w if (CONFIGS / w.partition("=")[0]).is_dir() else f"++{w}" for w in words)
+        made: Any = OmegaConf.to_container(compose("train", list(words)), resolve=True)
+        return {"overfit": False, **made}
+
+
+# As train.py has it, but for the optimizer: the peers' AdamW, at one rate from the first step to the last.
+COMMON = ("schedule=constant", "schedule.warmup_steps=0", "max_steps=1000000000", "validate_every_steps=1000000000")
+ADAMW = ("optimizer=adamw", "optimizer.lr=1e-3", "optimizer.weight_decay=0")
+
+
+def vocabulary(size: int) -> Tokenizer:
+    """A tokenizer of so many tokens; nothing is ever tokenized with it."""
+    words = {word: number for number, word in enumerate([*SPECIALS, *(f"word{n}" for n in range(size - FIRST))])}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words))
+    inner.add_special_tokens(list(SPECIALS))
+    return Tokenizer(inner)
+
+
+def rows(lengths: np.ndarray, vocab_size: int, seed: int = 0) -> Ragged:
+    """Random tokens, as many for each row as `lengths` says."""
+    values = np.random.default_rng(seed).integers(FIRST, vocab_size, int(lengths.sum()), dtype=np.uint16)
+    return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))

@@ -1,0 +1,209 @@
+"""The benchmark as a whole: which contenders are there, their rounds, and the table on the terminal and in files."""
+
+import importlib
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import warnings
+from dataclasses import asdict
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import loading, scaling, starting, storing
+from benchmarks.loops import Ours
+from benchmarks.measure import Contender, alternate, machine, matrix_rate
+from benchmarks.setting import Setting
+
+LIBRARIES = ("torch", "lightning", "transformers", "litgpt", "x-transformers", "ctranslate2", "tokenizers", "numpy")
+CORPORA = ((1_000_000, 1000), (10_000_000, 10_000), (100_000_000, 100_000), (1_000_000_000, 1_000_000))  # bytes, rows
+console = Console()
+
+
+def measure(*, works: list[str], peers: str, size: str, hardware: str, precision: str, rounds: int, steps: int,
+            memory: bool, scale: bool, output: str) -> None:  # fmt: skip
+    warnings.filterwarnings("ignore")
+    found: list[dict[str, Any]] = []
+    for name in works:
+        work = importlib.import_module(f"benchmarks.{name}")
+        for dropout in work.DROPOUTS:
+            setting = Setting(hardware, precision, dropout, size if size in getattr(work, "SIZES", {}) else "small")
+            found.append(row(work, name, setting, peers, rounds, steps, memory))
+            console.print(as_table(found[-1]))
+    more = {name: facts for name, facts in ((name, FACTS[name]()) for name in works if name in FACTS)}
+    if scale:
+        more["scaling"] = scaled()
+    for name, facts in more.items():
+        console.print(f"{name}: {facts}", highlight=False, soft_wrap=True)
+    write(Path(output), Setting(hardware, precision, 0.0, size), found, more)
+
+
+def row(
+    work: ModuleType, name: str, setting: Setting, peers: str, rounds: int, steps: int, memory: bool
+) -> dict[str, Any]:
+    """One table: the contenders of a work, in alternating rounds."""
+    title = work.TITLE + (f", dropout {setting.dropout}" if len(work.DROPOUTS) > 1 else "")
+    there, skipped = contenders(work, setting, peers)
+    rates: list[float] = []
+    with console.status(title) as status:
+
+        def say(words: str) -> None:
+            status.update(f"{title}: {words}")
+
+        results = alternate(there, rounds=rounds, steps=steps, say=say,
+                            between=lambda: rates.append(matrix_rate(setting.device, setting.dtype)))  # fmt: skip
+        lines = [asdict(result) for result in results]
+        for contender, line in zip(there, lines, strict=True):
+            if isinstance(contender, Ours):
+                line["of_matrix_rate"] = contender.operations() * line["rate"] / statistics.median(rates)
+        if memory and hasattr(work, "SIZES"):
+            for line in lines:
+                say(f"memory: {line['name']}")
+                line["megabytes"] = peak(name, setting, line["name"])
+    return {
+        "title": title,
+        "unit": work.UNIT,
+        "matrix_rate": statistics.median(rates),
+        "skipped": skipped,
+        "lines": lines,
+    }
+
+
+def contenders(work: ModuleType, setting: Setting, peers: str) -> tuple[list[Contender], dict[str, str]]:
+    """Those that can be built, and why others cannot."""
+    built: list[Contender] = []
+    skipped = {}
+    for name, make in work.contenders(setting):
+        ours = name.startswith("transformer_lab")
+        if not ours and peers != "all" and not any(word and word in name for word in peers.split(",")):
+            continue
+        try:
+            built.append(make())
+        except ImportError as error:
+            skipped[name] = str(error)
+            console.print(f"skipped: {name} ({error})", highlight=False)
+    return built, skipped
+
+
+def peak(work: str, setting: Setting, name: str) -> float:
+    """Megabytes that a contender alone needs beyond the imports, at the most."""
+    words = [sys.executable, "-m", "benchmarks.table", work, *map(str, asdict(setting).values()), name]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    return float(done.stdout.split()[-1]) if done.returncode == 0 else float("nan")
+
+
+def peak_here(work: str, hardware: str, precision: str, dropout: str, size: str, name: str) -> None:
+    setting = Setting(hardware, precision, float(dropout), size)
+    makers = dict(importlib.import_module(f"benchmarks.{work}").contenders(setting))
+    first = next(iter(makers.values()))
+    if name.endswith("in a plain loop"):
+        first()  # whose model it is
+    contender = makers[name]()
+    cuda = setting.device.type == "cuda"
+    before = 0.0 if cuda else resident()
+    contender.run(3)
+    print((torch.cuda.max_memory_allocated() / 2**20) if cuda else
+          resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)  # fmt: skip
+
+
+def resident() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def scaled() -> list[dict[str, Any]]:
+    """Cost by the size of the corpus, of blocks of a stream and of whole documents."""
+    lines = []
+    for packing in ("stream", "documents"):
+        for text_bytes, examples in CORPORA:
+            microseconds, most, own = scaling.measure(text_bytes, examples, packing)
+            lines.append({"packing": packing, "bytes": text_bytes, "examples": examples, "microseconds": microseconds,
+                          "megabytes": most, "megabytes_own": own})  # fmt: skip
+            console.print(lines[-1])
+    return lines
+
+
+# What a row says beside its table.
+FACTS = {
+    "loading": lambda: {"milliseconds to step k of epoch e of 10 million examples": round(loading.seek(), 3)},
+    "starting": lambda: {"seconds by the clock to the first step": round(starting.wall(), 2)},
+    "storing": lambda: {f"megabytes at the most for {size / 1e6:.0f} MB of text": round(storing.memory(size)[0])
+                        for size in (10_000_000, 100_000_000)},
+}  # fmt: skip
+
+
+def as_table(found: dict[str, Any]) -> Table:
+    table = Table(title=found["title"], title_justify="left")
+    for heading in headings(found):
+        table.add_column(heading, justify="left" if heading in ("", "what differs") else "right")
+    for line in found["lines"]:
+        table.add_row(*cells(found, line))
+    return table
+
+
+def headings(found: dict[str, Any]) -> list[str]:
+    more = ["of the matrix rate", "MB"] if any("megabytes" in line for line in found["lines"]) else []
+    return ["", f"{found['unit']}/s", "ms a step", "we are … times as fast", *more, "what differs"]
+
+
+def cells(found: dict[str, Any], line: dict[str, Any]) -> list[str]:
+    median, least, most = line["ratio"]
+    share = f"{line['of_matrix_rate']:.0%}" if "of_matrix_rate" in line else ""
+    more = [share, f"{line['megabytes']:,.0f}"] if "megabytes" in line else []
+    ratio = f"{median:.2f} ({least:.2f} to {most:.2f})"
+    return [line["name"], f"{line['rate']:,.0f}", f"{line['milliseconds']:,.1f}", ratio, *more, line["differs"]]
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write(folder: Path, setting: Setting, found: list[dict[str, Any]], more: dict[str, Any]) -> None:
+    """The table as JSON and as Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"date": date.today().isoformat(), "machine": machine(setting.device), "precision": str(setting.dtype),
+             "versions": versions()}  # fmt: skip
+    name = f"{about['date']}-{'gpu' if setting.device.type == 'cuda' else 'cpu'}-{setting.size}"
+    (folder / f"{name}.json").write_text(
+        json.dumps({**about, "rows": found, **more}, indent=1) + "\n", encoding="utf-8"
+    )
+    said = ", ".join(f"{library} {number}" for library, number in about["versions"].items())
+    lines = [f"# {about['date']}, {about['machine']}", "", f"{about['precision']}; {said}.", ""]
+    for each in found:
+        lines += [f"## {each['title']}", "", f"Matrix rate {each['matrix_rate'] / 1e9:,.0f} GFLOP/s.", ""]
+        lines += [f"| {' | '.join(headings(each))} |", f"|{' --- |' * len(headings(each))}"]
+        lines += [f"| {' | '.join(cells(each, line))} |" for line in each["lines"]]
+        lines += ["", *(f"Not there: {peer} ({why})." for peer, why in each["skipped"].items()), ""]
+    for title, facts in more.items():
+        lines += [f"## {title}", "", *rows_of(facts), ""]
+    (folder / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
+    console.print(f"written: {folder / name}.md and .json", highlight=False)
+
+
+def rows_of(facts: Any) -> list[str]:
+    if isinstance(facts, dict):
+        return [f"- {name}: {value}" for name, value in facts.items()]
+    keys = list(facts[0])
+    return [f"| {' | '.join(keys)} |", f"|{' --- |' * len(keys)}", *(
+        f"| {' | '.join(f'{value:,.2f}' if isinstance(value, float) else f'{value}' for value in line.values())} |"
+        for line in facts
+    )]  # fmt: skip
+
+
+if __name__ == "__main__":
+    peak_here(*sys.argv[1:])
