@@ -112,7 +112,8 @@ def test_sdpa_agrees_with_the_reference_on_any_layout(causal, lengths, window, h
         _with_gradients(kernel.attend, q, k, v, weight=torch.rand(q.shape, generator=draw.manual_seed(0)), **rules)
         for kernel in (sdpa, reference)
     )
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[1:], expected[1:], atol=1e-5, rtol=1e-5)  # sums, some of them large
 
 
 def _with_gradients(attend, *inputs, weight, **rules):
