@@ -17,7 +17,7 @@ TITLE = "classification"
 UNIT = "tokens"
 # layers, width, heads, longest text, texts of a step, vocabulary
 SIZES = {"small": (4, 256, 4, 256, 32, 30_522), "bert": (12, 768, 12, 512, 64, 30_522)}
-DROPOUTS = (0.0, 0.1)
+CASES = ("dropout 0", "dropout 0.1")
 EXAMPLES, CLASSES = 4000, 4
 
 

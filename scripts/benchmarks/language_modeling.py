@@ -22,7 +22,7 @@ SIZES = {
     "gpt2": (12, 768, 12, 1024, 32, 50_304),
     "1b": (24, 2048, 16, 2048, 8, 50_304),
 }
-DROPOUTS = (0.0,)
+CASES = ("",)
 
 
 def ours(setting: Setting, name: str, *words: str, differs: str = "") -> Ours:

@@ -21,7 +21,7 @@ from transformer_lab.tasks.language_modeling import Collate
 
 TITLE = "loader"
 UNIT = "rows"
-DROPOUTS = (0.0,)
+CASES = ("",)
 ROWS, LENGTH, BATCH, VOCAB = 200_000, 50, 64, 8192
 
 

@@ -29,6 +29,7 @@ class Pace:
 class Contender(Protocol):
     name: str
     differs: str  # from the first contender of its row, in the maths or in what is done
+    # cycle: how many steps it takes at least, where its batches change their size from one to the next in an order
 
     def run(self, steps: int) -> Pace: ...
 
@@ -55,7 +56,8 @@ def alternate(contenders: Sequence[Contender], *, rounds: int, steps: int, say: 
         say(f"warming up: {contender.name}")
         pace = contender.run(1)
         pace = contender.run(1)
-        chosen[contender.name] = steps or min(500, max(2, round(SECONDS * pace.steps / pace.seconds)))
+        enough = min(500, max(2, round(SECONDS * pace.steps / pace.seconds)))
+        chosen[contender.name] = steps or max(enough, getattr(contender, "cycle", 0))
     paces: dict[str, list[Pace]] = {contender.name: [] for contender in contenders}
     for number in range(rounds):
         between()

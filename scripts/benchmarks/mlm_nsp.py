@@ -19,7 +19,7 @@ TITLE = "BERT pre-training (MLM and NSP)"
 UNIT = "tokens"
 # layers, width, heads, longest text, texts of a step, vocabulary
 SIZES = {"small": (4, 256, 4, 128, 32, 30_522), "bert": (12, 768, 12, 512, 64, 30_522)}
-DROPOUTS = (0.0, 0.1)
+CASES = ("dropout 0", "dropout 0.1")
 EXAMPLES = 4000
 
 

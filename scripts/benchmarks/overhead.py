@@ -14,7 +14,7 @@ from transformer_lab.data.store import Corpus
 TITLE = "overhead of a step"
 UNIT = "tokens"
 SIZES = {"small": (2, 32, 2, 32, 4, 512)}
-DROPOUTS = (0.0,)
+CASES = ("",)
 
 
 def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]]:

@@ -25,8 +25,12 @@ class Setting:
 
     hardware: str
     precision: str
-    dropout: float
+    case: str  # one of the work's CASES
     size: str  # "small", or that of a published model
+
+    @property
+    def dropout(self) -> float:
+        return float(self.case.removeprefix("dropout ")) if self.case.startswith("dropout ") else 0.0
 
     @property
     def words(self) -> tuple[str, str]:

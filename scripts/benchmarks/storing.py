@@ -18,7 +18,7 @@ from transformer_lab.tasks.language_modeling import DocumentEncoding
 
 TITLE = "tokenizing and storing"
 UNIT = "bytes"
-DROPOUTS = (0.0,)
+CASES = ("",)
 BYTES = 10_000_000  # of text in a round
 
 

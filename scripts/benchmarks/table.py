@@ -35,8 +35,8 @@ def measure(*, works: list[str], peers: str, size: str, hardware: str, precision
     found: list[dict[str, Any]] = []
     for name in works:
         work = importlib.import_module(f"benchmarks.{name}")
-        for dropout in work.DROPOUTS:
-            setting = Setting(hardware, precision, dropout, size if size in getattr(work, "SIZES", {}) else "small")
+        for case in work.CASES:
+            setting = Setting(hardware, precision, case, size if size in getattr(work, "SIZES", {}) else "small")
             found.append(row(work, name, setting, peers, rounds, steps, memory))
             console.print(as_table(found[-1]))
     more = {name: facts for name, facts in ((name, FACTS[name]()) for name in works if name in FACTS)}
@@ -44,14 +44,14 @@ def measure(*, works: list[str], peers: str, size: str, hardware: str, precision
         more["scaling"] = scaled()
     for name, facts in more.items():
         console.print(f"{name}: {facts}", highlight=False, soft_wrap=True)
-    write(Path(output), Setting(hardware, precision, 0.0, size), found, more)
+    write(Path(output), Setting(hardware, precision, "", size), found, more)
 
 
 def row(
     work: ModuleType, name: str, setting: Setting, peers: str, rounds: int, steps: int, memory: bool
 ) -> dict[str, Any]:
     """One table: the contenders of a work, in alternating rounds."""
-    title = work.TITLE + (f", dropout {setting.dropout}" if len(work.DROPOUTS) > 1 else "")
+    title = ", ".join(filter(None, (work.TITLE, setting.case)))
     there, skipped = contenders(work, setting, peers)
     rates: list[float] = []
     with console.status(title) as status:
@@ -101,8 +101,8 @@ def peak(work: str, setting: Setting, name: str) -> float:
     return float(done.stdout.split()[-1]) if done.returncode == 0 else float("nan")
 
 
-def peak_here(work: str, hardware: str, precision: str, dropout: str, size: str, name: str) -> None:
-    setting = Setting(hardware, precision, float(dropout), size)
+def peak_here(work: str, hardware: str, precision: str, case: str, size: str, name: str) -> None:
+    setting = Setting(hardware, precision, case, size)
     makers = dict(importlib.import_module(f"benchmarks.{work}").contenders(setting))
     first = next(iter(makers.values()))
     if name.endswith("in a plain loop"):

@@ -17,7 +17,7 @@ TITLE = "translation"
 UNIT = "tokens"
 # layers of either side, width, heads, longest text, pairs of a step, vocabulary
 SIZES = {"small": (3, 256, 4, 64, 64, 8192), "base": (6, 512, 8, 128, 256, 37_000)}
-DROPOUTS = (0.0, 0.1)
+CASES = ("dropout 0", "dropout 0.1")
 EXAMPLES = 6000
 
 
@@ -84,17 +84,6 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
             made = collate(examples[begin : begin + batch])
             yield made, useful(made)
 
-    def marian() -> nn.Module:
-        from transformers import MarianConfig, MarianMTModel
-
-        return MarianMTModel(MarianConfig(
-            encoder_layers=layers, decoder_layers=layers, d_model=dim, encoder_attention_heads=heads,
-            decoder_attention_heads=heads, encoder_ffn_dim=4 * dim, decoder_ffn_dim=4 * dim, vocab_size=vocab_size,
-            max_position_embeddings=longest, dropout=dropout, attention_dropout=0.0, activation_dropout=0.0,
-            activation_function="relu", scale_embedding=True, pad_token_id=0, eos_token_id=0, bos_token_id=0,
-            decoder_start_token_id=0, forced_eos_token_id=0, use_cache=False,
-        ))  # fmt: skip
-
     def smoothed(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), label_smoothing=0.1)
 
@@ -106,11 +95,14 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         return smoothed(logits, given["labels"])
 
     def trainer() -> Contender:
-        return HFTrainer("transformers Marian, Trainer", marian(), examples, collate, batch, device, dtype, useful,
-                         "label smoothing by the Trainer", label_smoothing_factor=0.1,
+        return HFTrainer("transformers Marian, Trainer", marian(setting), examples, collate, batch, device, dtype,
+                         useful, "label smoothing by the Trainer", label_smoothing_factor=0.1,
                          remove_unused_columns=False)  # fmt: skip
 
-    yield "transformers Marian", lambda: Loop("transformers Marian", marian(), marian_loss, batches, device, dtype)
+    yield (
+        "transformers Marian",
+        lambda: Loop("transformers Marian", marian(setting), marian_loss, batches, device, dtype),
+    )
     yield "transformers Marian, Trainer", trainer
 
     def torch_model() -> Contender:
@@ -118,6 +110,20 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         return Loop("torch.nn.Transformer", model, torch_loss, batches, device, dtype, "learned positions")
 
     yield "torch.nn.Transformer", torch_model
+
+
+def marian(setting: Setting) -> Any:
+    """Hugging Face's; the last token of its vocabulary is padding."""
+    from transformers import MarianConfig, MarianMTModel
+
+    layers, dim, heads, longest, _, vocab_size = SIZES[setting.size]
+    return MarianMTModel(MarianConfig(
+        encoder_layers=layers, decoder_layers=layers, d_model=dim, encoder_attention_heads=heads,
+        decoder_attention_heads=heads, encoder_ffn_dim=4 * dim, decoder_ffn_dim=4 * dim, vocab_size=vocab_size,
+        max_position_embeddings=longest, dropout=setting.dropout, attention_dropout=0.0, activation_dropout=0.0,
+        activation_function="relu", scale_embedding=True, pad_token_id=vocab_size - 1, eos_token_id=0, bos_token_id=0,
+        decoder_start_token_id=0, forced_eos_token_id=0,
+    ))  # fmt: skip
 
 
 class PlainTorch(nn.Module):

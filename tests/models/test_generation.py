@@ -12,7 +12,7 @@ VARIANTS = {"plain": [], "window": ["model.window=3"], "grouped": ["model.num_kv
 
 
 def written(task, prompts, most, sampling):
-    cache = task.model.new_cache(len(prompts), max(map(len, prompts)) + most)
+    cache = task.model.new_cache(len(prompts))
     limits = [most] * len(prompts)
     return generate(task.model, task.head, prompts, cache, limits=limits, stop=0, sampling=sampling)
 
@@ -23,7 +23,7 @@ def written(task, prompts, most, sampling):
 def test_cached_steps_equal_the_full_forward_also_after_reordering(position, variant):
     task = small_task(f"position={position}", *VARIANTS[variant])
     sequences = [list(prompt) for prompt in PROMPTS]
-    cache = task.model.new_cache(len(sequences), 24)
+    cache = task.model.new_cache(len(sequences))
     layout = Layout.of([len(s) for s in sequences])
     tokens = torch.tensor([token for sequence in sequences for token in sequence])
     for step in range(6):

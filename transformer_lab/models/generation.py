@@ -132,12 +132,13 @@ def beam_search(read: Read, logits: Callable[[Tensor], Tensor], prompts: Sequenc
     while running:
         last = layout.offsets[1:].long() - 1
         log_p = logits(read(tokens, layout, cache)[last]).float().log_softmax(-1)  # (B * K, V)
-        together = (scores[:, :, None] + log_p.unflatten(0, scores.shape)).flatten(1)  # (B, K * V)
         # Of twice as many candidates at most half end here, so that enough go on.
+        most = min(2 * beam.size, log_p.shape[-1])
+        own, own_tokens = log_p.topk(most)  # of each beam (B * K, 2 K): only these can be among the best of all
+        together = (scores[:, :, None] + own.unflatten(0, scores.shape)).flatten(1)
         best, places = together.topk(min(2 * beam.size, together.shape[1]))
-        found = zip(
-            best.tolist(), (places // log_p.shape[-1]).tolist(), (places % log_p.shape[-1]).tolist(), strict=True
-        )
+        chosen = own_tokens.view(together.shape).gather(1, places)
+        found = zip(best.tolist(), (places // most).tolist(), chosen.tolist(), strict=True)
         rows: list[int] = []  # of the cache, that go on
         going, kept, kept_scores = [], [], []
         for place, (sequence, candidates) in enumerate(zip(running, found, strict=True)):

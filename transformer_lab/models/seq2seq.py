@@ -52,5 +52,5 @@ class Seq2Seq(nn.Module):
     def forward(self, source: Tensor, source_layout: Layout, target: Tensor, target_layout: Layout) -> Tensor:
         return self.decode(target, target_layout, self.encode(source, source_layout))
 
-    def new_cache(self, rows: int, capacity: int) -> Cache:
-        return self.decoder.new_cache(rows, capacity)
+    def new_cache(self, rows: int) -> Cache:
+        return self.decoder.new_cache(rows)

@@ -109,10 +109,10 @@ class Stack(nn.Module):
             cache.lengths = cache.lengths + layout.lengths
         return self.norm(x)
 
-    def new_cache(self, rows: int, capacity: int) -> Cache:
-        """An empty cache for `rows` sequences of at most `capacity` tokens."""
+    def new_cache(self, rows: int) -> Cache:
+        """An empty cache for `rows` sequences."""
         like = next(self.blocks.parameters())
-        layers = [LayerCache(rows=rows, capacity=capacity, like=like, **self.cache_shape) for _ in self.blocks]
+        layers = [LayerCache(rows=rows, like=like, **self.cache_shape) for _ in self.blocks]
         return Cache(layers, [CrossCache() for _ in self.blocks] if self.cross else [])
 
 

@@ -185,7 +185,7 @@ class LanguageModeling(Task):
     def _continue(self, lines: list[str], max_new_tokens: int, sampling: Sampling) -> list[str]:
         room = self.context - max_new_tokens
         encoded = [[self.end, *tokens][-room:] for tokens in self.tokenizer.encode_batch(lines)]
-        cache = self.model.new_cache(len(encoded), max(map(len, encoded)) + max_new_tokens)
+        cache = self.model.new_cache(len(encoded))
         # `forward` itself: a compiled model would be compiled anew for nearly every length.
         written = generate(self.model.forward, self.head, encoded, cache, limits=[max_new_tokens] * len(encoded),
                            stop=self.end, sampling=sampling)  # fmt: skip

@@ -19,7 +19,7 @@ from transformer_lab.data.store import Corpus, Ragged, Token
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
 from transformer_lab.models.decoder import Decoder
-from transformer_lab.models.generation import Beam, beam_search
+from transformer_lab.models.generation import Beam, Sampling, beam_search, generate
 from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.seq2seq import Seq2Seq
 from transformer_lab.tasks import translation_scores as scores
@@ -173,19 +173,23 @@ class Translation(Task):
         limits = [min(self.context, 2 * len(source) + 10) for source in sources]
         if self.joined:
             prompts = [[*source, self.between] for source in sources]
-            cache = self.model.new_cache(len(prompts), max(map(len, prompts)) + max(limits))
+            cache = self.model.new_cache(len(prompts))
             read = self.model.forward
         else:
             layout = Layout.of([len(source) for source in sources]).to(self.model.embedding.weight.device)
             tokens = torch.tensor([token for source in sources for token in source], device=layout.offsets.device)
             memory = self.model.encode(tokens, layout)
             prompts = [[self.end]] * len(sources)
-            cache = self.model.new_cache(len(prompts), 1 + max(limits))
+            cache = self.model.new_cache(len(prompts))
 
             def read(tokens: Tensor, layout: Layout, cache: Any) -> Tensor:
                 return self.model.decode(tokens, layout, None if cache.layers[0].filled else memory, cache)
 
-        written = beam_search(read, self.head, prompts, cache, limits=limits, stop=self.end, beam=self.beam)
+        more: dict[str, Any] = {"limits": limits, "stop": self.end}
+        if self.beam.size == 1:
+            written = generate(read, self.head, prompts, cache, sampling=Sampling(temperature=0), **more)
+        else:
+            written = beam_search(read, self.head, prompts, cache, beam=self.beam, **more)
         return [self.tokenizer.decode(text) for text in written]
 
     def translate(self, lines: Sequence[str]) -> list[str]:

@@ -1,27 +1,36 @@
 """Keys and values that a decoder need not compute again, so that the next token costs one step.
 
-**B** sequences, **R** rows (several may share a sequence's memory: the beams of a search), **T** capacity,
+**B** sequences, **R** rows (several may share a sequence's memory: the beams of a search), **T** room for tokens,
 **G** key/value heads, **K** head width.
 """
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.kernels.reference import Bias, visible
 
+ROOM = 16  # tokens that a cache has room for at first
+
 
 class LayerCache:
-    """What one layer's self-attention has read: a row for each sequence, filled from the left up to `filled`."""
+    """What one layer's self-attention has read: a row for each sequence, filled from the left up to `filled`.
 
-    def __init__(self, *, rows: int, capacity: int, num_heads: int, head_dim: int, like: Tensor) -> None:
-        self.keys = like.new_zeros(rows, num_heads, capacity, head_dim)  # (R, G, T, K)
+    Its room grows with what is in it, as beams are copied with all of their room whenever they change places.
+    """
+
+    def __init__(self, *, rows: int, num_heads: int, head_dim: int, like: Tensor) -> None:
+        self.keys = like.new_zeros(rows, num_heads, ROOM, head_dim)  # (R, G, T, K)
         self.values = torch.zeros_like(self.keys)
         self.filled = 0
 
     def write(self, k: Tensor, v: Tensor, layout: Layout) -> None:
         """Add the keys and values of new tokens, (N, G, K), at their rows and places."""
+        room = self.keys.shape[2]
+        if self.filled + layout.longest > room:
+            more = max(room // 2, self.filled + layout.longest - room)
+            self.keys, self.values = (pad(x, (0, 0, 0, more)) for x in (self.keys, self.values))
         self.keys[layout.sequence, :, layout.positions] = k
         self.values[layout.sequence, :, layout.positions] = v
         self.filled += layout.longest
@@ -39,7 +48,7 @@ class LayerCache:
         return mixed.squeeze(2)
 
     def select(self, rows: Tensor) -> None:
-        self.keys, self.values = self.keys[rows], self.values[rows]
+        self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
 
 
 class CrossCache:
@@ -64,7 +73,7 @@ class CrossCache:
         return mixed.transpose(1, 2).flatten(0, 1)
 
     def select(self, sequences: Tensor) -> None:
-        self.keys, self.values, self.keep = self.keys[sequences], self.values[sequences], self.keep[sequences]
+        self.keys, self.values, self.keep = (x.index_select(0, sequences) for x in (self.keys, self.values, self.keep))
 
 
 class Cache:
@@ -86,6 +95,8 @@ class Cache:
 
         Of a sequence go all of its `beams` rows or none, so that each block of so many rows shares its memory.
         """
+        if len(rows) == len(self.lengths) and (rows == torch.arange(len(rows), device=rows.device)).all():
+            return
         for layer in self.layers:
             layer.select(rows)
         for cross in self.cross:

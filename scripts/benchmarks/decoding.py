@@ -1,0 +1,152 @@
+"""Translating 64 sentences with a model of random weights, which says when to end: as long as its reference.
+
+With equal lengths everybody takes the same number of steps; with real ones, sentences that have ended may leave.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import translation
+from benchmarks.measure import Contender, Pace, wait
+from benchmarks.setting import Setting, rows
+from transformer_lab.layout import Layout
+from transformer_lab.models.generation import Beam, Sampling, beam_search, generate
+
+TITLE = "decoding"
+UNIT = "tokens"
+SIZES = translation.SIZES
+CASES = ("greedy, equal lengths", "greedy, real lengths", "beam 5, equal lengths", "beam 5, real lengths")
+SENTENCES = 64
+
+
+class OurSearch:
+    name, differs = "transformer_lab", ""
+
+    def __init__(self, setting: Setting, sources: list[list[int]], limits: list[int], beams: int) -> None:
+        self.task: Any = translation.ours(setting, "", *translation.MARIAN).task.to(setting.device).eval()
+        torch.nn.init.normal_(self.task.model.embedding.weight, std=0.02)
+        self.sources, self.limits, self.beams, self.device = sources, limits, beams, setting.device
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        found: Tensor = self.task.head(hidden)
+        found[:, self.task.end] = -float("inf")
+        return found
+
+    @torch.inference_mode()
+    def run(self, steps: int) -> Pace:
+        wait(self.device)
+        started = time.perf_counter()
+        for _ in range(steps):
+            layout = Layout.of([len(source) for source in self.sources]).to(self.device)
+            tokens = torch.tensor([token for source in self.sources for token in source], device=self.device)
+            memory = self.task.model.encode(tokens, layout)
+            cache = self.task.model.new_cache(len(self.sources))
+
+            def read(new: Tensor, layout: Layout, cache: Any, memory: Any = memory) -> Tensor:
+                seen = cache.layers[0].filled
+                found: Tensor = self.task.model.decode(new, layout, None if seen else memory, cache)
+                return found
+
+            prompts = [[self.task.end]] * len(self.sources)
+            more: dict[str, Any] = {"limits": self.limits, "stop": self.task.end}
+            if self.beams == 1:
+                written = generate(read, self.logits, prompts, cache, sampling=Sampling(temperature=0), **more)
+            else:
+                written = beam_search(read, self.logits, prompts, cache, beam=Beam(self.beams), **more)
+            assert [len(text) for text in written] == self.limits
+        wait(self.device)
+        return Pace(steps * sum(self.limits), time.perf_counter() - started, steps)
+
+
+class Marian:
+    """Hugging Face's generate(), with a processor of logits that ends each sentence in time."""
+
+    name, differs = "transformers Marian, generate", ""
+
+    def __init__(self, setting: Setting, sources: list[list[int]], limits: list[int], beams: int) -> None:
+        from transformers import LogitsProcessor, LogitsProcessorList
+
+        self.model = translation.marian(setting).to(setting.device).eval()
+        self.device, self.limits, self.beams = setting.device, limits, beams
+        longest = max(map(len, sources))
+        padding = self.model.config.pad_token_id
+        self.ids = torch.tensor(
+            [source + [padding] * (longest - len(source)) for source in sources], device=self.device
+        )
+        self.end = torch.tensor(limits, device=self.device).repeat_interleave(beams)
+        end = self.model.config.eos_token_id
+
+        class Ends(LogitsProcessor):
+            def __call__(processor, input_ids: Tensor, scores: Tensor) -> Tensor:
+                now = input_ids.shape[1] > self.end
+                scores[:, end] = torch.where(now, 1e9, -float("inf")).to(scores.dtype)
+                return scores
+
+        self.processors = LogitsProcessorList([Ends()])
+
+    @torch.inference_mode()
+    def run(self, steps: int) -> Pace:
+        wait(self.device)
+        started = time.perf_counter()
+        for _ in range(steps):
+            self.model.generate(
+                input_ids=self.ids, attention_mask=(self.ids != self.model.config.pad_token_id).long(),
+                num_beams=self.beams, do_sample=False, max_new_tokens=max(self.limits) + 1, use_cache=True,
+                logits_processor=self.processors,
+            )  # fmt: skip
+        wait(self.device)
+        return Pace(steps * sum(self.limits), time.perf_counter() - started, steps)
+
+
+class CTranslate2:
+    """The same shape of model in C++; it can be told the length of a whole batch only."""
+
+    name, differs = "CTranslate2 fp32", "C++"
+
+    def __init__(self, setting: Setting, sources: list[list[int]], limits: list[int], beams: int) -> None:
+        import ctranslate2
+        from ctranslate2.converters.transformers import MarianMTLoader
+
+        model = translation.marian(setting)
+        spec = MarianMTLoader().get_model_spec(model)
+        words = [f"word{number}" for number in range(model.config.vocab_size - 1)]
+        spec.register_source_vocabulary(words)
+        spec.register_target_vocabulary(words)
+        spec.config.eos_token = spec.config.unk_token = spec.config.decoder_start_token = words[0]
+        spec.validate()
+        self.folder = tempfile.TemporaryDirectory()
+        spec.save(self.folder.name)
+        device = "cuda" if setting.device.type == "cuda" else "cpu"
+        self.translator = ctranslate2.Translator(self.folder.name, device=device, compute_type="float32",
+                                                 intra_threads=torch.get_num_threads())  # fmt: skip
+        self.sources = [[words[token] for token in source] for source in sources]
+        self.limits, self.beams = limits, beams
+
+    def run(self, steps: int) -> Pace:
+        started = time.perf_counter()
+        length = max(self.limits)
+        for _ in range(steps):
+            found = self.translator.translate_batch(self.sources, beam_size=self.beams, min_decoding_length=length,
+                                                    max_decoding_length=length)  # fmt: skip
+            assert {len(one.hypotheses[0]) for one in found} == {length}
+        return Pace(steps * sum(self.limits), time.perf_counter() - started, steps)
+
+
+def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]]:
+    equal, beams = "equal" in setting.case, 5 if "beam" in setting.case else 1
+    longest, vocab_size = SIZES[setting.size][3], SIZES[setting.size][5]
+    sides = translation.lengths(longest)
+    size = [np.full(SENTENCES, 15)] * 2 if equal else [side[:SENTENCES] for side in sides]
+    text = rows(size[0] - 1, vocab_size - 1)
+    sources = [[*text[number].tolist(), 0] for number in range(SENTENCES)]
+    limits = size[1].tolist()
+    yield OurSearch.name, lambda: OurSearch(setting, sources, limits, beams)
+    yield Marian.name, lambda: Marian(setting, sources, limits, beams)
+    if equal:
+        yield CTranslate2.name, lambda: CTranslate2(setting, sources, limits, beams)
