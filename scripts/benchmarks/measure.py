@@ -106,3 +106,12 @@ def machine(device: torch.device) -> str:
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     return f"{name}, {torch.get_num_threads()} threads"
+
+
+def resident(which: str) -> float:
+    """Megabytes of this process in memory: now (VmRSS), at the most (VmHWM), or not from files (RssAnon).
+
+    (The system's own count of the most, ru_maxrss, includes what the process was a copy of when it started.)
+    """
+    with open("/proc/self/status", encoding="utf-8") as lines:
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))

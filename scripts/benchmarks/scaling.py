@@ -1,6 +1,5 @@
 """Cost by the size of the corpus: seconds a token, and the memory of a run, from a megabyte to a gigabyte."""
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.loops import Ours
+from benchmarks.measure import resident
 from benchmarks.setting import ADAMW, COMMON, config, vocabulary
 from transformer_lab.data.store import Corpus, Ragged
 
@@ -46,9 +46,7 @@ def main(text_bytes: int, examples: int, packing: str) -> None:
         run = Ours("transformer_lab", made, vocabulary(VOCAB), data, {})
         run.run(5)
         paces = sorted((run.run(30) for _ in range(5)), key=lambda pace: pace.rate)
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(1e6 / paces[2].rate, peak, int(status["RssAnon"].split()[0]) / 1024)
+        print(1e6 / paces[2].rate, resident("VmHWM"), resident("RssAnon"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Tokenizing and storing a corpus, against the `tokenizers` library alone on the same text; and the memory it takes."""
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -9,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Contender, Pace
+from benchmarks.measure import Contender, Pace, resident
 from benchmarks.setting import Setting
 from transformer_lab.data.sources.text import Text
 from transformer_lab.data.store import CHARACTERS_AT_ONCE, prepare
@@ -98,4 +97,4 @@ def memory(size: int) -> tuple[float, float]:
 if __name__ == "__main__":
     file = Path(sys.argv[1]) / "text.txt"
     pace = OurStore(file, trained(file)).run(1)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, pace.seconds)
+    print(resident("VmHWM"), pace.seconds)

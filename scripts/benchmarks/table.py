@@ -3,7 +3,6 @@
 import importlib
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from rich.table import Table
 
 from benchmarks import loading, scaling, starting, storing
 from benchmarks.loops import Ours
-from benchmarks.measure import Contender, alternate, machine, matrix_rate
+from benchmarks.measure import Contender, alternate, machine, matrix_rate, resident
 from benchmarks.setting import Setting
 
 LIBRARIES = ("torch", "lightning", "transformers", "litgpt", "x-transformers", "ctranslate2", "tokenizers", "numpy")
@@ -33,18 +32,22 @@ def measure(*, works: list[str], peers: str, size: str, hardware: str, precision
             memory: bool, scale: bool, output: str) -> None:  # fmt: skip
     warnings.filterwarnings("ignore")
     found: list[dict[str, Any]] = []
+    more: dict[str, Any] = {}
     for name in works:
         work = importlib.import_module(f"benchmarks.{name}")
         for case in work.CASES:
             setting = Setting(hardware, precision, case, size if size in getattr(work, "SIZES", {}) else "small")
             found.append(row(work, name, setting, peers, rounds, steps, memory))
             console.print(as_table(found[-1]))
-    more = {name: facts for name, facts in ((name, FACTS[name]()) for name in works if name in FACTS)}
+            file = write(Path(output), setting, size, found, more)  # what an interrupted run has measured stays
+    for name in works:
+        if name in FACTS:
+            more[name] = FACTS[name]()
+            console.print(f"{name}: {more[name]}", highlight=False, soft_wrap=True)
     if scale:
         more["scaling"] = scaled()
-    for name, facts in more.items():
-        console.print(f"{name}: {facts}", highlight=False, soft_wrap=True)
-    write(Path(output), Setting(hardware, precision, "", size), found, more)
+    file = write(Path(output), setting, size, found, more)
+    console.print(f"written: {file}.md and .json", highlight=False)
 
 
 def row(
@@ -109,15 +112,9 @@ def peak_here(work: str, hardware: str, precision: str, case: str, size: str, na
         first()  # whose model it is
     contender = makers[name]()
     cuda = setting.device.type == "cuda"
-    before = 0.0 if cuda else resident()
+    before = 0.0 if cuda else resident("VmRSS")
     contender.run(3)
-    print((torch.cuda.max_memory_allocated() / 2**20) if cuda else
-          resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)  # fmt: skip
-
-
-def resident() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+    print(torch.cuda.max_memory_allocated() / 2**20 if cuda else resident("VmHWM") - before)
 
 
 def scaled() -> list[dict[str, Any]]:
@@ -173,12 +170,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(folder: Path, setting: Setting, found: list[dict[str, Any]], more: dict[str, Any]) -> None:
-    """The table as JSON and as Markdown."""
+def write(folder: Path, setting: Setting, size: str, found: list[dict[str, Any]], more: dict[str, Any]) -> Path:
+    """The table as JSON and as Markdown; returns what their names have in common."""
     folder.mkdir(parents=True, exist_ok=True)
     about = {"date": date.today().isoformat(), "machine": machine(setting.device), "precision": str(setting.dtype),
              "versions": versions()}  # fmt: skip
-    name = f"{about['date']}-{'gpu' if setting.device.type == 'cuda' else 'cpu'}-{setting.size}"
+    name = f"{about['date']}-{'gpu' if setting.device.type == 'cuda' else 'cpu'}-{size}"
     (folder / f"{name}.json").write_text(
         json.dumps({**about, "rows": found, **more}, indent=1) + "\n", encoding="utf-8"
     )
@@ -192,7 +189,7 @@ def write(folder: Path, setting: Setting, found: list[dict[str, Any]], more: dic
     for title, facts in more.items():
         lines += [f"## {title}", "", *rows_of(facts), ""]
     (folder / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
-    console.print(f"written: {folder / name}.md and .json", highlight=False)
+    return folder / name
 
 
 def rows_of(facts: Any) -> list[str]:
