@@ -78,7 +78,8 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
 
 
 def trained(file: Path) -> Tokenizer:
-    text = file.read_text(encoding="utf-8")[:2_000_000]
+    with file.open(encoding="utf-8") as lines:
+        text = lines.read(2_000_000)
     return ByteBPE(vocab_size=8192).train([text], specials=("<eos>",))
 
 
