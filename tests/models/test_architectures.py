@@ -151,7 +151,7 @@ def test_cached_decoding_equals_the_full_forward_also_after_beams_are_reordered(
         return
     task = small_task(*SEQ2SEQ, f"position={position}", *extra)
     source = random_tokens(SOURCES)
-    read, cache = reader(task, source, SOURCES), task.model.new_cache(len(SOURCES), 12)
+    read, cache = reader(task, source, SOURCES), task.model.new_cache(len(SOURCES))
     texts, owner = [[0] for _ in SOURCES], list(range(len(SOURCES)))
     tokens, layout = torch.tensor([0] * len(texts)), Layout.of([1] * len(texts))
     parts = source.split(SOURCES)
@@ -175,7 +175,7 @@ def test_cached_decoding_equals_the_full_forward_also_after_beams_are_reordered(
 
 
 def search(task, source, lengths, beam, most=10):
-    cache = task.model.new_cache(len(lengths), most + 1)
+    cache = task.model.new_cache(len(lengths))
     return beam_search(reader(task, source, lengths), task.head, [[0]] * len(lengths), cache,
                        limits=[most] * len(lengths), stop=0, beam=beam)  # fmt: skip
 
