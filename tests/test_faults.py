@@ -1,6 +1,7 @@
 """What goes wrong in the middle of a run costs at most the step it went wrong in, and is said."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import torch
 
 from tests.conftest import curves, settings
 from transformer_lab.compose import train
+from transformer_lab.report import LogFile
 from transformer_lab.tasks.base import Outcome
 from transformer_lab.tasks.language_modeling import LanguageModeling
 from transformer_lab.training.checkpoints import damage, read_weights
@@ -236,3 +238,15 @@ def test_a_connection_that_breaks_with_a_loader_worker_says_the_same(go, monkeyp
     monkeypatch.setattr("multiprocessing.resource_sharer._ResourceSharer.get_connection", broken)
     with pytest.raises(Halted, match=r"hardware\.workers: a loader process was killed"):
         go("hardware.workers=1")
+
+
+def test_a_dead_loader_worker_is_not_forgotten_where_a_line_is_being_logged(tmp_path):
+    """PyTorch raises wherever the process happens to be."""
+
+    class Dead:
+        def __str__(self):
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    file = LogFile(tmp_path / "log.txt")
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        file.emit(logging.makeLogRecord({"msg": "%s", "args": (Dead(),)}))

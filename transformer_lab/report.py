@@ -1,6 +1,7 @@
 """What a run says: its log, the table before the first step, and the summary after the last."""
 
 import logging
+import sys
 import warnings
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -18,6 +19,24 @@ from transformer_lab.training.progress import Budget
 log = logging.getLogger("transformer_lab")
 
 
+class LetsOut(logging.Handler):
+    """Lets out what PyTorch raises in whatever goes on when it learns that a loader worker is dead: in a line of the
+    log it would be shown with its traceback, and forgotten."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], RuntimeError):
+            raise  # logging calls this where it has caught something
+        super().handleError(record)
+
+
+class LogFile(LetsOut, logging.FileHandler):
+    pass
+
+
+class LogShown(LetsOut, RichHandler):
+    pass
+
+
 class RunLog:
     """The log of one run: shown as it is written, and kept in `log.txt` as soon as there is a folder for it.
 
@@ -27,13 +46,13 @@ class RunLog:
     def __init__(self, *, first: bool) -> None:
         self.console = Console(quiet=not first)
         self._waiting = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
-        shown = RichHandler(console=self.console, show_level=False, show_path=False, log_time_format="%H:%M:%S")
+        shown = LogShown(console=self.console, show_level=False, show_path=False, log_time_format="%H:%M:%S")
         log.handlers = [shown, self._waiting]
         log.setLevel(logging.INFO if first else logging.CRITICAL)
         log.propagate = False
 
     def keep_in(self, folder: Path) -> None:
-        kept = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        kept = LogFile(folder / "log.txt", encoding="utf-8")
         kept.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
         self._waiting.setTarget(kept)
         self._waiting.flush()
