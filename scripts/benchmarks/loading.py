@@ -16,7 +16,7 @@ from transformer_lab.data.module import DataModule, Stretch
 from transformer_lab.data.packing import Packs
 from transformer_lab.data.plan import Plan
 from transformer_lab.data.steps import Steps
-from transformer_lab.data.store import Corpus, Ragged
+from transformer_lab.data.store import Corpus, Ragged, mapped
 from transformer_lab.tasks.language_modeling import Collate
 
 TITLE = "loader"
@@ -85,7 +85,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     folder = tempfile.TemporaryDirectory()
     made = rows(np.full(ROWS, LENGTH), VOCAB)
     made.values.tofile(Path(folder.name) / "values")
-    column = Ragged(np.asarray(np.memmap(Path(folder.name) / "values", dtype=np.uint16, mode="r")), made.offsets)
+    column = Ragged(mapped(Path(folder.name) / "values", "uint16"), made.offsets)
 
     def ours(name: str, workers: int) -> Contender:
         loader = OurLoader(name, column, workers)

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import Tensor, nn
 
-from benchmarks.measure import Pace, wait
+from benchmarks.measure import Contender, Pace, wait
 from transformer_lab.build import Section, build, build_task
 from transformer_lab.compose import build_loaders, build_trainer, build_training
 from transformer_lab.data.store import Corpus, Store
@@ -135,6 +135,22 @@ class OurLoop:
             tokens += step.tokens
         wait(self.device)
         return Pace(tokens, time.perf_counter() - started, steps)
+
+
+def three_ways(
+    make: Callable[..., Ours], words: tuple[str, ...], differs: str
+) -> Iterator[tuple[str, Callable[[], Contender]]]:
+    """`make` with the peers' maths (`words`), that model again without Lightning, and the project's default recipe."""
+    name = "transformer_lab"
+    same: list[Ours] = []
+
+    def first() -> Contender:
+        same.append(make(name, *words))
+        return same[0]
+
+    yield name, first
+    yield f"{name}, in a plain loop", lambda: OurLoop(same[0])
+    yield f"{name}, default recipe", lambda: make(f"{name}, default recipe", differs=differs)
 
 
 Batches = Callable[[], Iterable[tuple[dict[str, Tensor], int]]]  # the model's arguments, and useful tokens

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.loops import Ours
 from benchmarks.measure import resident
 from benchmarks.setting import ADAMW, COMMON, config, vocabulary
-from transformer_lab.data.store import Corpus, Ragged
+from transformer_lab.data.store import Corpus, Ragged, mapped
 
 TITLE = "cost by size of the corpus"
 VOCAB, CONTEXT, BYTES_PER_TOKEN, TOKENS_AT_ONCE = 8192, 256, 4, 10_000_000
@@ -23,9 +23,8 @@ def corpus(folder: Path, tokens: int, examples: int) -> Corpus:
         for begin in range(0, tokens, TOKENS_AT_ONCE):
             file.write(draw.integers(4, VOCAB, min(TOKENS_AT_ONCE, tokens - begin), dtype=np.uint16).tobytes())
     np.linspace(0, tokens, examples + 1).astype(np.int64).tofile(folder / "offsets")
-    values, offsets = (np.memmap(folder / name, dtype=kind, mode="r") for name, kind in
-                       (("values", np.uint16), ("offsets", np.int64)))  # fmt: skip
-    return Corpus({"tokens": Ragged(values, offsets)}, ("tokens",), tokens * BYTES_PER_TOKEN, folder / "train")
+    column = Ragged(mapped(folder / "values", "uint16"), mapped(folder / "offsets", "int64"))
+    return Corpus({"tokens": column}, ("tokens",), tokens * BYTES_PER_TOKEN, folder / "train")
 
 
 def measure(text_bytes: int, examples: int, packing: str) -> tuple[float, float, float]:

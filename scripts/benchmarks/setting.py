@@ -1,6 +1,7 @@
 """What the rows of the table share: a config as a user composes it, and corpora of random tokens of given lengths."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Setting:
     def words(self) -> tuple[str, str]:
         return f"hardware={self.hardware}", f"hardware.precision={self.precision}"
 
-    @property
+    @cached_property
     def machine(self) -> Hardware:
         built: Hardware = build(config(*self.words)["hardware"])
         return built

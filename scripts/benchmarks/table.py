@@ -39,7 +39,7 @@ def measure(*, works: list[str], peers: str, size: str, hardware: str, precision
             setting = Setting(hardware, precision, case, size if size in getattr(work, "SIZES", {}) else "small")
             found.append(row(work, name, setting, peers, rounds, steps, memory))
             console.print(as_table(found[-1]))
-            file = write(Path(output), setting, size, found, more)  # what an interrupted run has measured stays
+            write(Path(output), setting, size, found, more)  # what an interrupted run has measured stays
     for name in works:
         if name in FACTS:
             more[name] = FACTS[name]()

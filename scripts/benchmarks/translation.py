@@ -1,6 +1,7 @@
 """A step of translation on pairs as long as those of Multi30k, 64 at a time."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.loops import HFTrainer, Loop, OurLoop, Ours
+from benchmarks.loops import HFTrainer, Loop, Ours, three_ways
 from benchmarks.measure import Contender
 from benchmarks.setting import ADAMW, COMMON, Setting, config, rows, vocabulary
 from transformer_lab.data.store import Corpus, Ragged
@@ -52,17 +53,9 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     """By name, so that a library that is not there is found out only when it is asked for."""
     layers, dim, heads, longest, batch, vocab_size = SIZES[setting.size]
     device, dtype, dropout = setting.device, setting.dtype, setting.dropout
-    same: list[Ours] = []
-
-    def first() -> Contender:
-        same.append(ours(setting, "transformer_lab", *MARIAN, *ADAMW))
-        return same[0]
-
-    yield "transformer_lab", first
-    yield "transformer_lab, in a plain loop", lambda: OurLoop(same[0])
-    yield "transformer_lab, default recipe", lambda: ours(
-        setting, "transformer_lab, default recipe",
-        differs="rotary positions, pre-norm, RMSNorm, squared ReLU, query/key norm, no biases, Muon",
+    yield from three_ways(
+        partial(ours, setting), (*MARIAN, *ADAMW),
+        "rotary positions, pre-norm, RMSNorm, squared ReLU, query/key norm, no biases, Muon",
     )  # fmt: skip
 
     sides = [rows(side, vocab_size, seed) for seed, side in enumerate(lengths(longest))]

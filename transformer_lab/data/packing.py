@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from transformer_lab.data.store import Corpus, build_beside, fingerprint
+from transformer_lab.data.store import Corpus, build_beside, fingerprint, mapped
 
 log = logging.getLogger(__name__)
 WINDOW = 1 << 16  # examples considered at once when packing: keeps its memory flat
@@ -117,7 +117,7 @@ class Packs:
             build_beside(folder, lambda beside: self._write(beside, pieces))
         counts = np.fromfile(folder / "counts", dtype=np.int64)
         self.num_tokens, self.num_shortened, width = (int(count) for count in counts)
-        rows, self.offsets = (np.asarray(np.memmap(folder / name, dtype=np.int64, mode="r")) for name in FILES)
+        rows, self.offsets = (mapped(folder / name, "int64") for name in FILES)
         self._pieces = rows.reshape(-1, width)  # those of a pack lie between two offsets
         used = self.num_tokens / (self.num_units * capacity)
         log.info("Packed %s pieces into %s packs of %s tokens; %.2f%% of their room is unused",

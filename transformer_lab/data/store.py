@@ -111,7 +111,7 @@ class Store:
         splits = {}
         for split, counts in facts["splits"].items():
             columns = {
-                name: Ragged(*(_mapped(folder / f"{split}.{name}.{part}", kind) for part, kind in
+                name: Ragged(*(mapped(folder / f"{split}.{name}.{part}", kind) for part, kind in
                                (("values", dtype), ("offsets", "int64"))))
                 for name, dtype in facts["columns"].items()
             }  # fmt: skip
@@ -119,7 +119,7 @@ class Store:
         return cls(splits, facts["text_hash"], [Overlap(**found) for found in facts["overlaps"]])
 
 
-def _mapped(file: Path, dtype: str) -> np.ndarray:
+def mapped(file: Path, dtype: str) -> np.ndarray:
     """An array on disk; an empty file cannot be mapped."""
     # As a plain array, which is the same memory: slices of np.memmap itself take ten times as long to make.
     return np.asarray(np.memmap(file, dtype=dtype, mode="r")) if file.stat().st_size else np.zeros(0, dtype)
