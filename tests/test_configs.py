@@ -24,6 +24,7 @@ NEEDED = {
     "model/seq2seq": ["task=translation"],
     "tokenizer/file": ["tokenizer.path=README.md"],
     "experiment/tinyshakespeare": ["data.path=README.md"],
+    "experiment/speedrun_tinyshakespeare": ["data.path=README.md"],
 }
 
 

@@ -31,6 +31,7 @@ from transformer_lab.training.evaluation import Totals, evaluate
 from transformer_lab.training.faults import Halted, out_of_memory, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.module import Training
+from transformer_lab.training.operations import measure
 from transformer_lab.training.progress import Budget, Progress
 from transformer_lab.training.signals import Signals
 from transformer_lab.training.strategy import SummedGradients
@@ -112,7 +113,7 @@ def train(
         if init_from:
             start_from(best_checkpoint(init_from, "init_from"), learner)
         freeze(learner, freeze_layers)
-        module = build_training(config, learner, loaders, budget, progress)
+        module = build_training(config, learner, loaders, budget, progress, machine)
         saver = build_saver(config, folder, words, facts, store)
 
         if first:
@@ -123,10 +124,12 @@ def train(
         if first:
             open_run(folder, saver.files, run_log)
         kernel = kernel_name(config, learner, machine)
-        run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel))
+        run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel, module.speed))
         if resumed:
             log.info("Going on after step %s", progress.step)
             warn_of_another_end(config, module, resumed)
+        if machine.activation_checkpointing:
+            learner.model.recompute()
         if machine.compile:
             learner.model.compile()
         if progress.validation_due or not budget.out_of_steps(progress):
@@ -207,7 +210,9 @@ def build_loaders(
     return loaders, budget
 
 
-def build_training(config: Section, task: Task, loaders: DataModule, budget: Budget, progress: Progress) -> Training:
+def build_training(
+    config: Section, task: Task, loaders: DataModule, budget: Budget, progress: Progress, machine: Hardware
+) -> Training:
     return Training(
         task=task,
         optimizer=build(config["optimizer"], model=task),
@@ -218,6 +223,7 @@ def build_training(config: Section, task: Task, loaders: DataModule, budget: Bud
         gradient_clip=config["gradient_clip"],
         log_every_steps=config["log_every_steps"],
         seed=config["seed"],
+        speed=measure(task, loaders.steps, machine),
     )
 
 

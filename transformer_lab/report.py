@@ -14,6 +14,7 @@ from rich.table import Table
 from transformer_lab.data.module import DataModule
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.operations import Speed
 from transformer_lab.training.progress import Budget
 
 log = logging.getLogger("transformer_lab")
@@ -72,7 +73,9 @@ class RunLog:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def facts_before(task: Task, loaders: DataModule, budget: Budget, machine: Hardware, kernel: str) -> dict[str, str]:
+def facts_before(
+    task: Task, loaders: DataModule, budget: Budget, machine: Hardware, kernel: str, speed: Speed
+) -> dict[str, str]:
     """What a run is about to do."""
     facts = {"parameters": f"{sum(p.numel() for p in task.parameters()):,}",
              "vocabulary": f"{task.model.embedding.num_embeddings:,} tokens"}  # fmt: skip
@@ -91,6 +94,8 @@ def facts_before(task: Task, loaders: DataModule, budget: Budget, machine: Hardw
     facts["device"] = (f"{steps.world_size} × " if steps.world_size > 1 else "") + machine.description
     facts["precision"] = "bf16, weights in fp32" if machine.bf16 else "fp32"
     facts["attention kernel"] = kernel
+    operations, rate = speed.operations_per_token, speed.matrix_rate
+    facts["operations"] = f"{operations / 1e6:,.1f} million a token; {rate / 1e9:,.0f} billion a second at the most"
     return facts
 
 

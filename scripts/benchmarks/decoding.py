@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import translation
-from benchmarks.measure import Contender, Pace, wait
+from benchmarks.measure import Contender, Pace
 from benchmarks.setting import Setting, rows
 from transformer_lab.layout import Layout
 from transformer_lab.models.generation import Beam, Sampling, beam_search, generate
+from transformer_lab.training.operations import wait
 
 TITLE = "decoding"
 UNIT = "tokens"

@@ -12,15 +12,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import Tensor, nn
 
-from benchmarks.measure import Contender, Pace, wait
+from benchmarks.measure import Contender, Pace
 from transformer_lab.build import Section, build, build_task
 from transformer_lab.compose import build_loaders, build_trainer, build_training
 from transformer_lab.data.store import Corpus, Store
 from transformer_lab.data.tokenizers import Tokenizer
-from transformer_lab.models.heads import TokenHead
-from transformer_lab.models.layers.attention import Attention
 from transformer_lab.training.callbacks import ProgressBar
 from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.operations import wait
 from transformer_lab.training.progress import Progress
 
 LR = 1e-3
@@ -40,42 +39,8 @@ class Ours:
         store = Store({"train": corpus, "validation": corpus}, "benchmark", [])
         progress = Progress()
         self.loaders, budget = build_loaders(config, self.task, store, self.hardware, progress)
-        self.module = build_training(config, self.task, self.loaders, budget, progress)
+        self.module = build_training(config, self.task, self.loaders, budget, progress, self.hardware)
         self.folder = tempfile.TemporaryDirectory()  # goes with this object
-
-    def operations(self) -> float:
-        """Floating-point operations of a training step for each of its tokens: products of matrices and attention's.
-
-        Forward once and backward twice (Kaplan et al., 2020, arXiv:2001.08361, section 2.1).
-        """
-        done = [0.0]
-
-        def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if isinstance(module, nn.Linear):
-                done[0] += 2 * module.weight.numel() * (output.numel() / module.out_features)
-
-        def look(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            queries, memory = inputs[1], inputs[3] if len(inputs) > 3 else None
-            keys = queries if memory is None else memory.layout
-            pairs = float((queries.lengths.double() * keys.lengths.double()).sum())
-            done[0] += 4 * module.out.in_features * pairs / (2 if module.causal else 1)  # type: ignore[union-attr]
-
-        hooks = [module.register_forward_hook(look if isinstance(module, Attention) else count)  # type: ignore[arg-type]
-                 for module in self.task.modules() if isinstance(module, Attention | nn.Linear)]  # fmt: skip
-        step = self.loaders.steps[0].to(self.hardware.device)
-        with (
-            torch.no_grad(),
-            torch.autocast(self.hardware.device.type, self.hardware.dtype, enabled=self.hardware.bf16),
-        ):
-            self.task.to(self.hardware.device)
-            for batch in step.micro_batches:
-                self.task(batch)
-        for hook in hooks:
-            hook.remove()
-        head = getattr(self.task, "head", None)
-        if isinstance(head, TokenHead):  # its products are in its loss
-            done[0] += 2 * head.matrix.numel() * next(iter(step.targets.values()))
-        return 3 * done[0] / step.tokens
 
     def run(self, steps: int) -> Pace:
         clock = Clock(steps, self.hardware.device)

@@ -3,7 +3,6 @@
 import contextlib
 import platform
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -75,27 +74,6 @@ def alternate(contenders: Sequence[Contender], *, rounds: int, steps: int, say: 
         spread = statistics.median(ratios), min(ratios), max(ratios)
         results.append(Result(contender.name, contender.differs, rate, milliseconds, spread))
     return results
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Floating-point operations a second in products of the size of a feed-forward layer: the machine's best."""
-    rows, columns = (16_384, 8192) if device.type == "cuda" else (4096, 1024)
-    a = torch.randn(rows, columns, device=device, dtype=dtype)
-    b = torch.randn(columns, columns, device=device, dtype=dtype)
-    best, until = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        wait(device)
-        started = time.perf_counter()
-        a @ b
-        wait(device)
-        best = max(best, 2 * rows * columns * columns / (time.perf_counter() - started))
-    return best
-
-
-def wait(device: torch.device) -> None:
-    """… until the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def machine(device: torch.device) -> str:

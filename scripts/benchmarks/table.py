@@ -20,8 +20,9 @@ from rich.table import Table
 
 from benchmarks import loading, scaling, starting, storing
 from benchmarks.loops import Ours
-from benchmarks.measure import Contender, alternate, machine, matrix_rate, resident
+from benchmarks.measure import Contender, alternate, machine, resident
 from benchmarks.setting import Setting
+from transformer_lab.training.operations import Speed, matrix_rate
 
 LIBRARIES = ("torch", "lightning", "transformers", "litgpt", "x-transformers", "ctranslate2", "tokenizers", "numpy")
 CORPORA = ((1_000_000, 1000), (10_000_000, 10_000), (100_000_000, 100_000), (1_000_000_000, 1_000_000))  # bytes, rows
@@ -62,12 +63,15 @@ def row(
         def say(words: str) -> None:
             status.update(f"{title}: {words}")
 
-        results = alternate(there, rounds=rounds, steps=steps, say=say,
-                            between=lambda: rates.append(matrix_rate(setting.device, setting.dtype)))  # fmt: skip
+        def between() -> None:
+            rates.append(matrix_rate(setting.device, setting.dtype, seconds=1.0))
+
+        results = alternate(there, rounds=rounds, steps=steps, say=say, between=between)
         lines = [asdict(result) for result in results]
         for contender, line in zip(there, lines, strict=True):
             if isinstance(contender, Ours):
-                line["of_matrix_rate"] = contender.operations() * line["rate"] / statistics.median(rates)
+                speed = Speed(contender.module.speed.operations_per_token, statistics.median(rates))
+                line["of_matrix_rate"] = speed.share(line["rate"])
         if memory and hasattr(work, "SIZES"):
             for line in lines:
                 say(f"memory: {line['name']}")

@@ -9,8 +9,8 @@ import pytest
 from transformer_lab.data.module import DataModule, Stretch
 from transformer_lab.data.packing import Blocks
 from transformer_lab.data.plan import Plan
-from transformer_lab.data.steps import Batch, Steps
-from transformer_lab.data.store import Corpus, Ragged
+from transformer_lab.data.steps import LET_GO_EVERY, Batch, Steps
+from transformer_lab.data.store import Corpus, Ragged, mapped
 
 CORPUS = Corpus({"tokens": Ragged(np.arange(1000, dtype=np.uint16), np.array([0, 1000]))}, ("tokens",), 1000)
 PACKING = Blocks(CORPUS, 16)
@@ -53,3 +53,24 @@ def test_an_epoch_is_the_same_on_every_number_of_ranks_and_workers_also_gone_on_
     assert sorted(itertools.chain(*EPOCH)) == list(range(0, 1000, 16))
     for left_at, other in zip((1, 4), ((2, 0), (4, 1)), strict=True):
         assert read(machine, 0, left_at) + read(other, left_at, len(EPOCH)) == EPOCH
+
+
+def from_files():
+    """Megabytes of files in this process' memory."""
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssFile"))
+
+
+def test_a_run_does_not_hold_all_that_it_has_read_of_a_large_corpus(tmp_path):
+    megabytes = 256
+    (tmp_path / "values").write_bytes(bytes(megabytes << 20))
+    values = mapped(tmp_path / "values", "uint16")
+    packing = Blocks(Corpus({"tokens": Ragged(values, np.array([0, len(values)]))}, ("tokens",), 1), 256)
+    plan = Plan(num_units=packing.num_units, units_per_step=7, seed=0, data="d")
+    steps = Steps(packing=packing, plan=plan, collate=take, micro_batch_tokens=10**9)
+    before = from_files()
+    assert values[::1024].sum() == 0
+    assert from_files() - before > 0.9 * megabytes
+    for number in range(LET_GO_EVERY):
+        steps[number]
+    assert from_files() - before < 0.1 * megabytes

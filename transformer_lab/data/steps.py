@@ -12,8 +12,10 @@ from torch.utils.data import Dataset
 
 from transformer_lab.data.packing import Packing
 from transformer_lab.data.plan import Plan
-from transformer_lab.data.store import Corpus
+from transformer_lab.data.store import Corpus, let_go
 from transformer_lab.layout import Layout
+
+LET_GO_EVERY = 8  # steps; what is looked at in between is some ten megabytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,8 @@ class Steps(Dataset[Step]):
         self.rank, self.world_size = rank, world_size
 
     def __getitem__(self, number: int) -> Step:
+        if number % LET_GO_EVERY == 0:
+            let_go()
         units = self.plan.step(number)[self.rank :: self.world_size]
         size = self.units_per_batch
         batches = [self.batch(number, units[begin : begin + size]) for begin in range(0, len(units), size)]

@@ -8,6 +8,7 @@ processes build it at once.
 import hashlib
 import json
 import logging
+import mmap
 import shutil
 import tempfile
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
+from weakref import WeakSet
 
 import numpy as np
 
@@ -26,6 +28,8 @@ from transformer_lab.data.tokenizers import Tokenizer
 log = logging.getLogger(__name__)
 FORMAT = 2  # raise it when the files below change their meaning
 CHARACTERS_AT_ONCE = 1_000_000  # text held in memory while tokenizing
+SMALL = 1 << 24  # bytes of a file that may stay in memory
+_maps: WeakSet[mmap.mmap] = WeakSet()  # of larger ones
 
 
 class Encoding(Protocol):
@@ -120,9 +124,22 @@ class Store:
 
 
 def mapped(file: Path, dtype: str) -> np.ndarray:
-    """An array on disk; an empty file cannot be mapped."""
-    # As a plain array, which is the same memory: slices of np.memmap itself take ten times as long to make.
-    return np.asarray(np.memmap(file, dtype=dtype, mode="r")) if file.stat().st_size else np.zeros(0, dtype)
+    """An array on disk, read where it is looked at; an empty file cannot be mapped."""
+    with file.open("rb") as opened:
+        size = file.stat().st_size
+        if not size:
+            return np.zeros(0, dtype)
+        content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    if size > SMALL:
+        _maps.add(content)
+    return np.frombuffer(content, dtype)
+
+
+def let_go() -> None:
+    """What was looked at in large files counts as memory of this process until it lets go of it: in a long run, the
+    whole corpus. It stays in the system's cache, which gives way when memory is short."""
+    for content in _maps:
+        content.madvise(mmap.MADV_DONTNEED)
 
 
 def prepare(source: Source, tokenizer: Tokenizer, encoding: Encoding, *, cache_dir: Path) -> Store:

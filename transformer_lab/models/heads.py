@@ -28,14 +28,15 @@ def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | N
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, label_smoothing)  # type: ignore[no-any-return]
+    # Asked here: a Function is told that its inputs need gradients also where none are kept.
+    learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
+    return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, label_smoothing, learns)  # type: ignore[no-any-return]
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None,
-                smoothing: float) -> Tensor:  # fmt: skip
-        learns = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
+                smoothing: float, learns: bool) -> Tensor:  # fmt: skip
         hidden_grad = torch.empty_like(hidden) if learns else None
         added = weight.dtype != torch.float32 or len(hidden) == 0
         fresh = torch.zeros_like if added else torch.empty_like  # else the first chunk overwrites it
@@ -83,7 +84,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             None if found is None else found.mul_(grads[0])
             for found in ctx.saved_tensors  # type: ignore[attr-defined]
         )
-        return hidden_grad, weight_grad, None, bias_grad, None
+        return hidden_grad, weight_grad, None, bias_grad, None, None
 
 
 def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:

@@ -52,5 +52,10 @@ class Seq2Seq(nn.Module):
     def forward(self, source: Tensor, source_layout: Layout, target: Tensor, target_layout: Layout) -> Tensor:
         return self.decode(target, target_layout, self.encode(source, source_layout))
 
+    def recompute(self) -> None:
+        """See `Stack.recompute`."""
+        self.encoder.recompute()
+        self.decoder.recompute()
+
     def new_cache(self, rows: int) -> Cache:
         return self.decoder.new_cache(rows)

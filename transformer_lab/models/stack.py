@@ -6,7 +6,9 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from transformer_lab.layout import Layout
 from transformer_lab.models.blocks import Block, Residual
@@ -81,6 +83,7 @@ class Stack(nn.Module):
 
         blocks = [block(index) for index in range(num_layers)]
         self.blocks = nn.ModuleList(blocks)
+        self.recomputes = False
         last = blocks[-1].feed_forward
         self.norm = norm(dim=dim) if last.final_norm else nn.Identity()
         if embedding_norm and last.final_norm:  # what has just been normalised need not be once more
@@ -104,10 +107,18 @@ class Stack(nn.Module):
             position = self.local_position if near else self.position
             layer = cache.layers[index] if cache else None
             other = cache.cross[index] if cache and cache.cross else None
-            x = block(x, layout, position, across, memory, layer, other)
+            if self.recomputes and torch.is_grad_enabled():
+                x = checkpoint(block, x, layout, position, across, memory, use_reentrant=False)
+            else:
+                x = block(x, layout, position, across, memory, layer, other)
         if cache:
             cache.lengths = cache.lengths + layout.lengths
         return self.norm(x)
+
+    def recompute(self) -> None:
+        """From now on keep of each block only what it reads, and compute the rest again in the backward pass: memory
+        for a third more time (activation checkpointing; Chen et al., 2016, arXiv:1604.06174)."""
+        self.recomputes = True
 
     def new_cache(self, rows: int) -> Cache:
         """An empty cache for `rows` sequences."""

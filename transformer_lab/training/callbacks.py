@@ -33,7 +33,8 @@ class ProgressBar(Callback):
         assert self.task is not None
         point, facts = pl_module.point, ""
         if point:
-            facts = f"loss {point['train/loss']:.3f} · {point['train/tokens_per_second']:,.0f} tokens/s"
+            pace = f"{point['train/tokens_per_second']:,.0f} tokens/s · MFU {point['train/mfu']:.0%}"
+            facts = f"loss {point['train/loss']:.3f} · {pace}"
         self.bar.update(self.task, completed=pl_module.progress.step, facts=facts)
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:

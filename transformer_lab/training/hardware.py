@@ -13,6 +13,7 @@ class Hardware:
     """Device, number format and size of a forward pass; none of them changes what is computed beyond rounding.
 
     `devices` are those of this machine, a process for each; under torchrun, its processes count.
+    `activation_checkpointing` computes what a block has worked out again in the backward pass instead of keeping it.
     `precision` is fp32, bf16 (products and activations; weights stay fp32) or auto: bf16 on a GPU that has it.
     """
 
@@ -20,6 +21,7 @@ class Hardware:
     precision: Literal["auto", "fp32", "bf16"]
     compile: bool
     micro_batch_tokens: int
+    activation_checkpointing: bool = False
     workers: int = 0
     devices: int = 1
 

@@ -17,6 +17,7 @@ from transformer_lab.tasks.base import Outcome, Task
 from transformer_lab.training import ranks
 from transformer_lab.training.evaluation import Totals
 from transformer_lab.training.faults import Halted, out_of_memory
+from transformer_lab.training.operations import Speed
 from transformer_lab.training.progress import Best, Budget, Progress, Window
 from transformer_lab.training.schedules import Schedule
 
@@ -34,12 +35,13 @@ class Training(LightningModule):
 
     def __init__(self, *, task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule, budget: Budget,
                  progress: Progress, corpus: Corpus, gradient_clip: float | None, log_every_steps: int,
-                 seed: int) -> None:  # fmt: skip
+                 seed: int, speed: Speed) -> None:  # fmt: skip
         super().__init__()
         self.automatic_optimization = False  # micro-batches, clipping and the schedule are ours to time
         self.task, self.optimizer, self.schedule = task, optimizer, schedule
         self.budget, self.progress, self.corpus = budget, progress, corpus
         self.gradient_clip, self.log_every_steps, self.seed = gradient_clip, log_every_steps, seed
+        self.speed = speed
         self.validated: dict[str, float] = {}  # what the latest validation reported
         self.sums: dict[str, Tensor] = {}  # what it counted
         self.point: dict[str, float] = {}  # the latest point of the training curves
@@ -192,6 +194,7 @@ class Training(LightningModule):
             "train/gradient_norm": norm.item(),
             "train/learning_rate": self.optimizer.param_groups[0]["lr"],
             "train/tokens_per_second": window.tokens / window.seconds,
+            "train/mfu": self.speed.share(window.tokens / window.seconds),
             "train/tokens": float(self.progress.tokens),
             "train/skipped_steps": float(self.progress.skipped),
         }

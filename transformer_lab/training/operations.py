@@ -1,0 +1,96 @@
+"""How much there is to compute, and how fast the device could: both give the share of its speed that a run reaches."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from transformer_lab.data.steps import Batch, Steps
+from transformer_lab.models.layers.attention import Attention
+from transformer_lab.tasks.base import Task
+from transformer_lab.training.hardware import Hardware
+
+SAMPLED = 4096  # tokens that are looked at to count operations
+PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What MFU, the share of a device's matrix rate that a run reaches, is worked out from (Chowdhery et al., 2022,
+    arXiv:2204.02311, appendix B)."""
+
+    operations_per_token: float  # of training
+    matrix_rate: float  # operations a second that all devices do at their best
+
+    def share(self, tokens_per_second: float) -> float:
+        return tokens_per_second * self.operations_per_token / self.matrix_rate
+
+
+def measure(task: Task, steps: Steps, machine: Hardware) -> Speed:
+    """Count on the first tokens of the first step, and multiply matrices for a tenth of a second."""
+    units = steps.plan.step(0)[: max(1, SAMPLED // steps.packing.capacity)]
+    batch = steps.batch(0, units).to(machine.device)
+    task.to(machine.device)
+    with torch.autocast(machine.device.type, machine.dtype, enabled=machine.bf16):
+        operations = operations_per_token(task, batch)
+    return Speed(operations, steps.world_size * matrix_rate(machine.device, machine.dtype))
+
+
+def forward_operations(task: Task, batch: Batch) -> float:
+    """Floating-point operations of a forward pass: products with matrices, and the scores and sums of attention.
+
+    Attention counts what it must look at: no padding, and half of all pairs where a model is causal.
+    """
+    looked = 0.0
+
+    def look(attention: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        nonlocal looked
+        queries, memory = inputs[1], inputs[3] if len(inputs) > 3 else None
+        own, other = queries.lengths.double(), (queries if memory is None else memory.layout).lengths.double()
+        if attention.window is not None:
+            other = other.clamp(max=attention.window if attention.causal else 2 * attention.window - 1)
+            pairs = own * other
+        else:
+            pairs = own * other / (2 if attention.causal else 1)
+        looked += 4 * attention.out.in_features * float(pairs.sum())  # two operations each for its score and its value
+
+    hooks = [module.register_forward_hook(look) for module in task.modules() if isinstance(module, Attention)]
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            task(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    counts = counter.get_flop_counts().get("Global", {})
+    return looked + sum(counts.get(product, 0) for product in PRODUCTS)
+
+
+def operations_per_token(task: Task, batch: Batch) -> float:
+    """… of training, for each token that the model reads: forward once, and backward twice that (Kaplan et al., 2020,
+    arXiv:2001.08361, section 2.1)."""
+    return 3 * forward_operations(task, batch) / batch.num_tokens
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.1) -> float:
+    """Floating-point operations a second in the product of two matrices of the size of a feed-forward layer: what the
+    device does at its best, now."""
+    rows, columns = (16_384, 8192) if device.type == "cuda" else (2048, 1024)
+    a = torch.randn(rows, columns, device=device, dtype=dtype)
+    b = torch.randn(columns, columns, device=device, dtype=dtype)
+    best, until = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        wait(device)
+        started = time.perf_counter()
+        a @ b
+        wait(device)
+        best = max(best, 2 * rows * columns * columns / (time.perf_counter() - started))
+    return best
+
+
+def wait(device: torch.device) -> None:
+    """… until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
