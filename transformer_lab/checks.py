@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from transformer_lab.signatures import Signature, expected, imported, module, named_in, shown, signature
 
 TRAIN = "transformer_lab.compose.train"
+SWEEPER = "transformer_lab.sweeps.sweeper.Sweep"
 
 # What the build hands over at run time, section by section: no key of a config.
 PROVIDED = {
@@ -35,7 +36,16 @@ EXTERNAL = {
     "lightning.pytorch.callbacks": "Callback",
 }
 LIMITS = ("max_steps", "max_epochs", "max_tokens", "max_minutes")
-POSITIVE = {*LIMITS, "tokens_per_step", "gradient_clip", "every_steps", "log_every_steps", "validate_every_steps"}
+POSITIVE = {
+    *LIMITS,
+    "total",
+    "jobs",
+    "tokens_per_step",
+    "gradient_clip",
+    "every_steps",
+    "log_every_steps",
+    "validate_every_steps",
+}
 
 
 def distance(a: str, b: str) -> int:
@@ -74,11 +84,22 @@ def untrained(task: object, model: str, fitting: Iterable[str]) -> str:
     return f"model: {task} trains no {model}; take {names}"
 
 
+class Refused(SystemExit):
+    """The end of a process, or of a trial of a sweep, after some lines that said why."""
+
+    code: int
+
+    def __init__(self, lines: list[str], code: int) -> None:
+        super().__init__(code)
+        self.lines = lines
+
+
 def fail(found: Iterable[str], code: int = 2) -> NoReturn:
     """End the process; 2 is the exit code for what the user has to change."""
-    for line in found:
+    lines = list(found)
+    for line in lines:
         print(f"error: {line}", file=sys.stderr)
-    raise SystemExit(code)
+    raise Refused(lines, code)
 
 
 def full_error() -> bool:
@@ -97,6 +118,13 @@ def problems(
     `typed`: extensions that the user named himself, on the command line. `groups`: for better suggestions.
     """
     return list(dict.fromkeys(Check(config, allowed, typed, groups).run()))
+
+
+def sweeper_problems(section: dict[str, Any]) -> list[str]:
+    """Of `hydra.sweeper`, against what our sweeper takes."""
+    taken = signature(SWEEPER)
+    assert taken is not None
+    return list(Check({}, None, (), ()).section("hydra.sweeper", section, taken))
 
 
 class Check:

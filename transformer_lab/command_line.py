@@ -1,15 +1,15 @@
 """The words after `python train.py`: composed as Hydra will, checked before it does, explained by `--help`."""
 
-import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
-from itertools import islice, product
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.checks import fail, full_error, nearest, problems, unknown
+from transformer_lab.checks import fail, full_error, nearest, problems, sweeper_problems, unknown
 from transformer_lab.help_page import comments, page
 from transformer_lab.signatures import UNKNOWN, shown
 
@@ -37,6 +37,10 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> list[str]:
         fail([one_line(error)])
     if line.found:
         fail(dict.fromkeys(line.found))
+    if line.multirun:
+        from transformer_lab.sweeps.sweeper import register
+
+        register()
     return words
 
 
@@ -64,7 +68,7 @@ class CommandLine:
         self.multirun = self.args.multirun or "hydra.mode=MULTIRUN" in words
         self.primary = self.args.config_name or "train"
         self.found: list[str] = []
-        self.ways: dict[str, list[str]] = {}  # of each key: its word, or the words of its sweep
+        self.words: dict[str, list[str]] = {}  # of each key: its word, and what that means in a sweep
         self.wrong: set[str] = set()  # groups with an option that does not exist
         self.typed: set[str] = set()  # extensions named right here
         self._open(configs.parent / self.args.config_path if self.args.config_path else configs)
@@ -110,7 +114,7 @@ class CommandLine:
                 hint = "add -m to run one after the other, or write a list in [brackets]"
                 self.found.append(f"{key}: several values; {hint}")
             elif not group or all([self._exists(key, x.partition("=")[2]) for x in ways if "=" in x]):
-                self.ways[word.partition("=")[0]] = ways
+                self.words[word.partition("=")[0]] = [word, *ways]
             if key == "extensions":
                 self.typed |= set(re.findall(r"\w+", word.partition("=")[2]))
         return [*self.flags, *words]
@@ -140,26 +144,38 @@ class CommandLine:
 
     def check(self) -> None:
         """Every combination of a sweep; of a large one, every value."""
-        if self.multirun:
-            for key, value in self._swept_in_files():
-                self.ways.setdefault(key, self._ways(f"{key}={value}"))
-        ways = list(self.ways.values())
-        if math.prod(map(len, ways)) > 1 and any(len(self.ways.get(key, [])) == 1 for key in ("run_dir", "++run_dir")):
-            self.found.append("run_dir: the runs of a sweep cannot share a folder; leave it out, and each gets its own")
-        if math.prod(map(len, ways)) <= COMBINATIONS:
-            runs: Iterable[Iterable[str]] = product(*ways)
-        else:  # evenly through each sweep, its ends included
-            shares = [i / (COMBINATIONS - 1) for i in range(COMBINATIONS)]
-            runs = ([some[round(share * (len(some) - 1))] for some in ways] for share in shares)
-        for words in runs:
-            try:
-                self._judge(list(words))
-            except Exception as error:
-                if full_error():
-                    raise
-                self.found.append(self._told(error))
+        for words in self._told(self._trials) if self.multirun else [[word for word, *_ in self.words.values()]]:
+            self._told(partial(self._judge, words))
 
-    def _told(self, error: Exception) -> str:
+    def _trials(self) -> list[list[str]]:
+        """The words of some runs of a sweep, together with every value."""
+        from transformer_lab.sweeps.space import Space
+
+        first = self._compose([ways[0] for _, *ways in self.words.values()])
+        params = self._sweeper(first.hydra.sweeper)
+        words = [word for word, *_ in self.words.values()]
+        space = Space(self.parser, params, words, self.groups)
+        return [[*space.fixed.values(), *some] for some in space.samples(COMBINATIONS)]
+
+    def _sweeper(self, section: Any) -> dict[str, Any]:
+        """What files search; the section's problems are noted."""
+        from omegaconf import OmegaConf
+
+        values: Any = OmegaConf.to_container(section)
+        self.found += sweeper_problems(values)
+        return dict(values.get("params") or {})
+
+    def _told(self, ask: Callable[[], list[list[str]] | None]) -> list[list[str]]:
+        """What is asked for; an error is noted instead."""
+        try:
+            return ask() or []
+        except Exception as error:
+            if full_error():
+                raise
+            self.found.append(self._line(error))
+            return []
+
+    def _line(self, error: Exception) -> str:
         """In one line, with what the library leaves out: which file, and what may have been meant."""
         line = one_line(error)
         if isinstance(error, UnicodeDecodeError):
@@ -178,13 +194,6 @@ class CommandLine:
         from hydra.types import RunMode
 
         return self.loader.load_configuration(self.primary, words, RunMode.RUN)
-
-    def _swept_in_files(self) -> Iterable[tuple[str, str]]:
-        try:
-            config = self._compose([some[0] for some in self.ways.values()])
-        except Exception:  # reported by the check of the first combination
-            return []
-        return (config.hydra.sweeper.get("params") or {}).items()
 
     def _judge(self, words: list[str]) -> None:
         from hydra.core.hydra_config import HydraConfig

@@ -145,7 +145,7 @@ def train(
         tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
         if not first:
             return {}
-        metrics = conclude(folder, progress, tested, learner.scored_by())
+        metrics = conclude(folder, progress, tested, learner)
         run_log.say(words_after(metrics, folder, learner.prompt))
         return metrics
 

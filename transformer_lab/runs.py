@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback
 
 from transformer_lab.report import RunLog
+from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints
 from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Progress
@@ -152,12 +153,12 @@ def open_run(folder: Path, files: dict[str, str], run_log: RunLog) -> None:
         raise _unwritable(folder, error) from error
 
 
-def conclude(
-    folder: Path, progress: Progress, tested: dict[str, float] | None, scored_by: str | None
-) -> dict[str, Any]:
-    """Write `metrics.json`: what the best weights reached, and what it took."""
+def conclude(folder: Path, progress: Progress, tested: dict[str, float] | None, task: Task) -> dict[str, Any]:
+    """Write `metrics.json`: what the best weights reached, by what validations are ranked, and what it took."""
+    best, scored_by = progress.best, task.scored_by()
     metrics = {
-        "validation": progress.best.metrics if progress.best else {},
+        "validation": best.metrics if best else {},
+        **({"rank": task.rank(best.metrics)} if best else {}),
         **({"test": tested} if tested else {}),
         **({"scored_by": scored_by} if scored_by else {}),
         "steps": progress.step,
@@ -165,7 +166,9 @@ def conclude(
         "seconds": round(progress.seconds, 3),
         "tokens_per_second": round(progress.tokens / progress.seconds, 1),
     }
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    written = folder / ".metrics.json"
+    written.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    written.rename(folder / "metrics.json")  # a file of this name is a whole one
     return metrics
 
 

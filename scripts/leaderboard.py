@@ -1,0 +1,23 @@
+"""The trials of a sweep, best first: `python scripts/leaderboard.py sweep=FOLDER`, at any time."""
+
+from pathlib import Path
+
+from transformer_lab.script import answer
+
+
+def main(*, sweep: str) -> None:
+    """Print the trials of a sweep, best first, and write them to leaderboard.csv and leaderboard.md in its folder.
+
+    sweep: the sweep's folder
+    """
+    from rich.console import Console
+
+    from transformer_lab.sweeps.leaderboard import Leaderboard
+
+    found = Leaderboard.read(Path(sweep))
+    Console().print(found.table())
+    found.write(Path(sweep))
+
+
+if __name__ == "__main__":
+    answer(main)

@@ -1,0 +1,152 @@
+"""A sweep ends with the trials that were asked for, each run once, however often it was killed in between."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CONFIGS
+from transformer_lab.command_line import preflight
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = ("data=text", f"data.path={ROOT}/README.md", "tokenizer=characters", "allow_overlap=true", "hardware=cpu",
+         "model.num_layers=1", "task.context=32", "tokens_per_step=256", "max_steps=40", "validate_every_steps=10",
+         "checkpoint.every_steps=10", "data.validation=0.1")  # fmt: skip
+SEARCH = ("sweep=optuna", "hydra.sweeper.pruner=none", "model.dim=16,32", "optimizer.lr=tag(log,interval(1e-3,1e-1))")
+
+
+def sweep(folder, *words, wait=True):
+    command = [sys.executable, str(ROOT / "train.py"), "-m", f"run_dir={folder}", *SMALL, *words]
+    process = subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "COLUMNS": "200"})  # fmt: skip
+    if not wait:
+        return process
+    out, errors = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+
+def lines(folder):
+    """Of the leaderboard, as a program reads it."""
+    with (folder / "leaderboard.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def results(folder):
+    """Without what depends on how long it took."""
+    return [{key: line[key] for key in ("trial", "model.dim", "optimizer.lr", "validation loss", "test loss", "steps")}
+            for line in lines(folder)]  # fmt: skip
+
+
+def test_a_sweep_that_is_killed_twice_ends_as_if_it_had_not_been(tmp_path):
+    words = (*SEARCH, "hydra.sweeper.total=8")
+    whole = sweep(tmp_path / "whole", *words)
+    assert whole.returncode == 0, whole.stderr
+    for trial in (2, 5):  # while these are under way, at a step that is saved and one that is not
+        process = sweep(tmp_path / "killed", *words, wait=False)
+        saved = tmp_path / "killed" / f"{trial:03}" / "checkpoints" / "step-00000010"
+        until = time.monotonic() + 120
+        while not saved.exists():
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "killed" / f"{trial:03}" / "metrics.json").exists()
+    last = sweep(tmp_path / "killed", *words)
+    assert last.returncode == 0, last.stderr
+    assert "Going on with" in last.stdout and "5 of 8 trials have ended" in last.stdout
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert len(results(tmp_path / "whole")) == 8
+    for trial in range(8):  # each was trained from its first step to its last once
+        log = (tmp_path / "killed" / f"{trial:03}" / "log.txt").read_text()
+        assert len(re.findall("step 40/40", log)) == 1, log
+        assert ("Going on after step" in log) == (trial in (2, 5))
+    again = sweep(tmp_path / "killed", *words)  # nothing is left to do
+    assert again.returncode == 0 and "Trial " not in again.stdout and "step 10/40" not in again.stdout
+    more = sweep(tmp_path / "killed", *words[:-1], "hydra.sweeper.total=9")
+    assert more.stdout.count("Trial ") == 1 and "Trial 9 of 9" in more.stdout and len(lines(tmp_path / "killed")) == 9
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """A grid in which one trial diverges and one cannot be; and what was shown."""
+    folder = tmp_path_factory.mktemp("grid") / "sweep"
+    return folder, sweep(folder, "optimizer=adamw", "optimizer.lr=1e-2,1e30,1e-3")
+
+
+def test_a_trial_that_diverges_is_recorded_and_the_rest_go_on(grid):
+    folder, done = grid
+    assert done.returncode == 0, done.stderr
+    found = lines(folder)
+    assert {line["trial"] for line in found[:2]} == {"1", "3"} and found[2]["trial"] == "2"
+    assert float(found[0]["validation loss"]) < float(found[1]["validation loss"])
+    assert "not finite in 10 steps in a row" in found[2]["state"] and not found[2]["validation loss"]
+    assert "not finite in 10 steps in a row" in (folder / "leaderboard.md").read_text()
+
+
+def test_the_leaderboard_can_be_asked_for_at_any_time(grid):
+    folder, _ = grid
+    before = (folder / "leaderboard.csv").read_text()
+    (folder / "leaderboard.csv").unlink()
+    command = [sys.executable, str(ROOT / "scripts" / "leaderboard.py")]
+    done = subprocess.run([*command, f"sweep={folder}"], capture_output=True, text=True,
+                          env={**os.environ, "COLUMNS": "200"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "best first" in done.stdout and "optimizer.lr" in done.stdout
+    assert (folder / "leaderboard.csv").read_text() == before
+    wrong = subprocess.run([*command, f"sweep={folder / '000'}"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr == (
+        f"error: sweep: {folder / '000'} is not the folder of a sweep: it has no sweep.json\n")  # fmt: skip
+
+
+def test_a_sweep_of_other_values_is_not_mixed_into_the_folder_of_one(grid, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(grid[0], folder)
+    done = sweep(folder, "optimizer=adamw", "optimizer.lr=1e-2,1e30,2e-3")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: run_dir: {folder} holds another sweep: space was ")
+
+
+@pytest.mark.parametrize("words, said", [
+    (["model.dim=32,33"], "model.dim: 33 is not divisible by model.num_heads 4"),
+    (["model.dim=32,64", "hydra.sweeper.sampler=tpe"], "hydra.sweeper.total: how many trials?"),
+    (["model.dropout=interval(0,0.1)"], "hydra.sweeper.sampler: a grid has no intervals; sweep=optuna"),
+    (["model.dim=32"], "-m: nothing is searched"),
+])  # fmt: skip
+def test_a_wrong_value_is_found_before_the_first_trial(tmp_path, words, said):
+    done = sweep(tmp_path / "sweep", *words)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {said}"), done.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_without_a_folder_the_same_command_finds_its_own_again(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, "max_steps=10", "seed=1,2"]
+    first, second = (subprocess.run(command, cwd=tmp_path, capture_output=True, text=True) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    assert "2 of 2 trials have ended" in second.stdout
+    assert json.loads((folder / "sweep.json").read_text())["space"] == {"seed": ["1", "2"]}
+
+
+def test_hopeless_trials_are_ended_and_the_best_stays_the_best(tmp_path):
+    # The first four are the median's yardstick, the good ones first; what comes behind is worse in every validation.
+    rates = "optimizer.lr=0.03,0.02,0.01,0.008,1e-4,1e-5,2e-5,5e-5"
+    done = sweep(tmp_path / "pruned", rates, "hydra.sweeper.pruner=median")
+    assert done.returncode == 0, done.stderr
+    found = lines(tmp_path / "pruned")
+    assert [line["state"] for line in found] == ["done"] * 4 + ["pruned"] * 4
+    assert [line["steps"] for line in found] == ["40"] * 4 + ["10"] * 4
+    assert not list((tmp_path / "pruned").glob("00[4-7]/metrics.json"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml")))
+def test_every_shipped_sweep_can_be_built(name):
+    words = ["seed=1,2"] if name == "optuna" else []
+    assert preflight(["-m", f"sweep={name}", *words])

@@ -1,0 +1,117 @@
+"""What the trials of a sweep have reached: ranked, with the values they tried, and which of those matter."""
+
+import csv
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from transformer_lab.sweeps import trials
+
+WORDS = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
+         TrialState.RUNNING: "not ended"}  # fmt: skip
+ENOUGH = 4  # finished trials, from which on it can be said which values matter
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """`lines` are the trials, best first: their numbers, states, values and metrics; `importance` adds up to 1."""
+
+    values: list[str]  # keys that were searched
+    metrics: list[str]
+    lines: list[dict[str, Any]]
+    importance: dict[str, float]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Leaderboard":
+        """Raises ValueError where there is no sweep."""
+        study = trials.load(folder)
+        searched = list(trials.about(folder)["space"])
+        every = sorted(study.get_trials(deepcopy=False), key=_order)
+        lines = [_line(folder, trial, place + 1) for place, trial in enumerate(every)]
+        metrics = list(dict.fromkeys(name for line in lines for name in line["metrics"]))
+        return cls(searched, metrics, lines, _importance(study))
+
+    @property
+    def headings(self) -> list[str]:
+        return ["", "trial", *self.values, *self.metrics, "steps", "state"]
+
+    def rows(self) -> list[list[str]]:
+        found = []
+        for line in self.lines:
+            values = [_shown(line["values"].get(name)) for name in self.values]
+            metrics = [_shown(line["metrics"].get(name)) for name in self.metrics]
+            state = f"{line['state']}: {line['reason']}" if line["reason"] else line["state"]
+            found.append([str(line["place"]), str(line["trial"] + 1), *values, *metrics, _shown(line["steps"]), state])
+        return found
+
+    def table(self) -> Table:
+        """For a terminal: without the scores on test data, by which nothing should be chosen."""
+        table = Table(title="Trials, best first", title_justify="left")
+        shown = [place for place, heading in enumerate(self.headings) if not heading.startswith("test ")]
+        for place in shown:
+            table.add_column(self.headings[place].removeprefix("validation "))
+        for row in self.rows():
+            table.add_row(*(row[place] for place in shown))
+        if self.importance:
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in self.importance.items())
+            table.caption = f"share of the difference that a value makes (PED-ANOVA): {shares}"
+            table.caption_justify = "left"
+        return table
+
+    def write(self, folder: Path) -> None:
+        """As leaderboard.csv and leaderboard.md."""
+        with (folder / "leaderboard.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["place", *self.headings[1:]])
+            for line in self.lines:
+                writer.writerow([line["place"], line["trial"] + 1,
+                                 *(line["values"].get(name) for name in self.values),
+                                 *(line["metrics"].get(name) for name in self.metrics),
+                                 line["steps"], line["reason"] or line["state"]])  # fmt: skip
+        rows = [self.headings, ["---"] * len(self.headings), *self.rows()]
+        text = "\n".join(f"| {' | '.join(cell.replace('|', '¦') for cell in row)} |" for row in rows)
+        if self.importance:
+            shares = "\n".join(f"- `{name}`: {share:.0%}" for name, share in self.importance.items())
+            text += f"\n\nShare of the difference that each value makes (PED-ANOVA):\n\n{shares}"
+        (folder / "leaderboard.md").write_text(text + "\n", encoding="utf-8")
+
+
+def _order(trial: FrozenTrial) -> tuple[int, float, int]:
+    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL]
+    latest = max(trial.intermediate_values.items(), default=(0, 0.0))[1]
+    reached = trial.value if trial.state == TrialState.COMPLETE and trial.value is not None else latest
+    return states.index(trial.state), -reached, trial.number
+
+
+def _line(folder: Path, trial: FrozenTrial, place: int) -> dict[str, Any]:
+    file = folder / f"{trial.number:03}" / "metrics.json"
+    metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = {f"{split} {name}": value for split in ("validation", "test") for name, value in
+             metrics.get(split, {}).items()}  # fmt: skip
+    return {
+        "place": place, "trial": trial.number, "values": trial.params, "metrics": found,
+        "steps": metrics.get("steps", trial.user_attrs.get("pruned")),
+        "state": WORDS.get(trial.state, "not begun"), "reason": trial.user_attrs.get("reason", ""),
+    }  # fmt: skip
+
+
+def _importance(study: optuna.Study) -> dict[str, float]:
+    done = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+    if len(done) < ENOUGH or len({trial.value for trial in done}) < 2:
+        return {}
+    with warnings.catch_warnings(action="ignore"):
+        found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+    return {name: share for name, share in found.items() if share == share}
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

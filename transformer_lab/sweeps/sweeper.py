@@ -1,0 +1,236 @@
+"""What `python train.py -m` runs: the trials of a sweep, one after the other or as a launcher of Hydra's will.
+
+Each trial is a run of its own in a folder of the sweep. The same command again goes on: trials that have ended are
+left alone, one that was interrupted resumes from its checkpoint, up to the total that is asked for.
+"""
+
+import hashlib
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from transformer_lab.checks import Refused, fail, full_error, problems
+from transformer_lab.sweeps.space import Space
+
+Sampler = Literal["grid", "random", "tpe"]
+Pruner = Literal["none", "median", "hyperband"]
+PLUGINS = "hydra_plugins"
+CHECKED = 64  # combinations that are built in rehearsal before the first trial
+STOPPED = 128  # exit codes from here on are those of signals: the sweep ends, and goes on another time
+
+
+class TrialFailed(RuntimeError):
+    """A trial ended with an error that was told in a line or more."""
+
+
+class Trial:
+    """A run as part of a sweep: an error ends the run, not the process."""
+
+    def __init__(self, run: TaskFunction) -> None:
+        self.run = run
+
+    def __call__(self, config: DictConfig) -> Any:
+        try:
+            return self.run(config)
+        except Refused as error:
+            if error.code >= STOPPED:
+                raise
+            raise TrialFailed("; ".join(error.lines)) from error
+
+
+class Sweep(Sweeper):
+    """Hydra's plugin. `sampler` says how values are chosen: every combination (grid), at random, or where trials
+    before were good (tpe; Bergstra et al., 2011); `pruner` how hopeless trials end early (see `training.pruning`).
+
+    `total` is how many trials there are in the end; None: all combinations of a grid. `jobs` go to the launcher at a
+    time. `params` are what is searched, in files; see `Space`.
+    """
+
+    def __init__(self, *, sampler: Sampler, pruner: Pruner, total: int | None, jobs: int, seed: int,
+                 params: Mapping[str, Any]) -> None:  # fmt: skip
+        self.sampler, self.pruner, self.total, self.jobs, self.seed = sampler, pruner, total, jobs, seed
+        self.params = dict(params)
+        self.console = Console()
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.loader, self.composed = hydra_context.config_loader, config
+        self.launches = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=Trial(task_function), config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        try:
+            self._sweep(arguments)
+        except ValueError as error:
+            if full_error():
+                raise
+            fail([str(error)])
+        except KeyboardInterrupt:
+            fail(["interrupted; the same command goes on"], STOPPED + 2)
+
+    def _sweep(self, arguments: list[str]) -> None:
+        parser = OverridesParser.create(config_loader=self.loader)
+        space = Space(parser, self.params, arguments, self.loader.list_groups(""))
+        total = self._total(space)
+        self._rehearse(space)
+        # Slow to import, and all that could be wrong with the words is found.
+        from transformer_lab.runs import lock
+        from transformer_lab.sweeps.leaderboard import Leaderboard
+        from transformer_lab.sweeps.trials import ABOUT, Trials
+
+        folder = self._folder(space)
+        with lock(folder):
+            self._same_sweep(folder / ABOUT, space)
+            trials = Trials(folder, space, self.sampler, self.seed)
+            started = len(trials.all)
+            if started:
+                self._say(f"Going on with {folder}: {started - len(trials.interrupted)} of {total} trials have ended")
+            else:
+                self._say(f"{total} trials in {folder}")
+            while waiting := trials.interrupted[: self.jobs] or self._begin(trials, total):
+                self._run(folder, space, trials, waiting, total)
+            found = Leaderboard.read(folder)
+            self.console.print(found.table())
+            found.write(folder)
+            self._say(f"python scripts/leaderboard.py sweep={folder}")
+
+    def _begin(self, trials: Any, total: int) -> list[int]:
+        return [trials.begin() for _ in range(min(self.jobs, total - len(trials.all)))]
+
+    def _run(self, folder: Path, space: Space, trials: Any, numbers: Sequence[int], total: int) -> None:
+        """Trials that are begun, at once as far as the launcher can; those that have ended already are only noted."""
+        own = {number: trials.words(number) for number in numbers}
+        todo = [number for number in numbers if self._reached(folder, number) is None and not trials.pruned(number)]
+        for number in todo:
+            self._say(f"Trial {number + 1} of {total}: {' '.join(word.lstrip('+') for word in own[number])}")
+        jobs = [[*space.fixed.values(), *own[number], *self._words(folder, number)] for number in todo]
+        errors = {}
+        if jobs:
+            returns = self.launches.launch(jobs, initial_job_idx=todo[0])
+            for number, returned in zip(todo, returns, strict=True):
+                if returned.status != JobStatus.COMPLETED:
+                    errors[number] = returned._return_value
+        for number in numbers:
+            reached = self._reached(folder, number)
+            if reached is not None:
+                trials.end(number, reached)
+            elif trials.pruned(number):
+                trials.end(number, None)
+            else:
+                trials.end(number, None, self._why(errors.get(number)))
+
+    def _words(self, folder: Path, number: int) -> list[str]:
+        from transformer_lab.sweeps import trials
+
+        words = {"run_dir": self._trial_folder(folder, number), "resume": "auto"}
+        if self.pruner != "none":
+            section = {"_target_": "transformer_lab.training.pruning.Pruning", "storage": trials.storage(folder),
+                       "study": trials.NAME, "trial": number, "pruner": self.pruner}  # fmt: skip
+            words |= {f"callbacks.pruning.{key}": value for key, value in section.items()}
+        return [f"++{key}={_quoted(value)}" for key, value in words.items()]
+
+    def _trial_folder(self, folder: Path, number: int) -> Path:
+        return folder / f"{number:03}"
+
+    def _reached(self, folder: Path, number: int) -> float | None:
+        """What a trial that ran to its end ranks; its own file says so, whatever process it was."""
+        file = self._trial_folder(folder, number) / "metrics.json"
+        return float(json.loads(file.read_text(encoding="utf-8"))["rank"]) if file.is_file() else None
+
+    def _why(self, error: Any) -> str:
+        if isinstance(error, TrialFailed):
+            return str(error)
+        if isinstance(error, BaseException):
+            traceback.print_exception(error)
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return "ended without a result"
+
+    def _total(self, space: Space) -> int:
+        if not space.searched:
+            raise ValueError("-m: nothing is searched; give a key several values, such as model.dim=64,128")
+        size = space.size
+        if self.sampler == "grid":
+            if size is None:
+                raise ValueError("hydra.sweeper.sampler: a grid has no intervals; sweep=optuna searches them")
+            return size if self.total is None else min(size, self.total)
+        if self.total is None:
+            raise ValueError("hydra.sweeper.total: how many trials? Only a grid has an end of its own")
+        return self.total
+
+    def _rehearse(self, space: Space) -> None:
+        """Build what a trial would build, for every combination or some of each value: better now than after hours."""
+        from transformer_lab.build import rehearse
+
+        found: dict[str, None] = {}
+        for words in space.samples(CHECKED):
+            config = self.loader.load_sweep_config(self.composed, [*space.fixed.values(), *words])
+            values: Any = OmegaConf.to_container(
+                OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True
+            )
+            said = " ".join(word.lstrip("+") for word in words)
+            wrong = problems(values, typed=values.get("extensions") or [])
+            try:
+                if not wrong:
+                    rehearse(values)
+            except ValueError as error:
+                wrong = [str(error)]
+            found |= dict.fromkeys(f"{line} (with {said})" for line in wrong)
+        if found:
+            fail(found)
+
+    def _folder(self, space: Space) -> Path:
+        """`run_dir`, or one whose name follows from what is searched, so that the same command finds it again."""
+        given = space.fixed.pop("run_dir", None)
+        if given is not None:
+            return Path(given.partition("=")[2].strip("'\""))
+        digest = hashlib.sha256(json.dumps(self._about(space), sort_keys=True).encode()).hexdigest()
+        return Path("outputs") / "sweeps" / f"{Path(self.composed.name).name}-{digest[:8]}"
+
+    def _about(self, space: Space) -> dict[str, Any]:
+        return {"sampler": self.sampler, "pruner": self.pruner, "seed": self.seed, **space.describe()}
+
+    def _same_sweep(self, file: Path, space: Space) -> None:
+        now = self._about(space)
+        if not file.exists():
+            file.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+            return
+        before = json.loads(file.read_text(encoding="utf-8"))
+        for key in now:
+            if now[key] != before.get(key):
+                raise ValueError(f"run_dir: {file.parent} holds another sweep: {key} was {before.get(key)}, "
+                                 f"is {now[key]}")  # fmt: skip
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _quoted(value: Any) -> str:
+    """For Hydra's parser, which gives commas, spaces and more a meaning."""
+    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'" if isinstance(value, str | Path) else text
+
+
+def register() -> None:
+    """Make the plugin known to Hydra, which builds a class only where the package `hydra_plugins` seems to hold it."""
+    known, here = Plugins.instance(), sys.modules[__name__]
+    try:
+        package = importlib.import_module(PLUGINS)  # of the launchers that are installed
+    except ImportError:
+        package = sys.modules[PLUGINS] = ModuleType(PLUGINS)
+    package.transformer_lab = here  # type: ignore[attr-defined]
+    Sweep.__module__ = f"{PLUGINS}.transformer_lab"
+    sys.modules[Sweep.__module__] = here
+    known.register(Sweep)
