@@ -21,8 +21,9 @@ class Decoder(Stack):
     def __init__(self, *, vocab_size: int, scale_embedding: bool = False, **stack: Any) -> None:
         super().__init__(causal=True, cross=False, cross_position=False, **stack)
         init = stack.get("residual_init", "zero")
-        self.embedding = embedding(vocab_size, self.dim, scaled=scale_embedding, residual_init=init)
-        self.scale = self.dim**0.5 if scale_embedding else 1.0
+        self.embedding = embedding(vocab_size, self.dim, scaled=scale_embedding, residual_init=init,
+                                   width_ratio=self.width_ratio)  # fmt: skip
+        self.scale = (self.dim / self.width_ratio) ** 0.5 if scale_embedding else 1.0
 
     def forward(self, tokens: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
         x = self.embedding(tokens)

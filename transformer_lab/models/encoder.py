@@ -22,7 +22,8 @@ class Encoder(Stack):
         if token_types < 0:
             raise ValueError(f"model.token_types: {token_types} is negative; 2 for segment pairs, 0 for none")
         init = stack.get("residual_init", "zero")
-        self.embedding = embedding(vocab_size, self.dim, scaled=False, residual_init=init)
+        self.embedding = embedding(vocab_size, self.dim, scaled=False, residual_init=init,
+                                   width_ratio=self.width_ratio)  # fmt: skip
         self.types = nn.Embedding(token_types, self.dim) if token_types else None
         if self.types is not None:
             nn.init.normal_(self.types.weight, std=0.02)

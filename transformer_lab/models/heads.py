@@ -100,11 +100,13 @@ def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) ->
 class TokenHead(nn.Module):
     """The output matrix: the `embedding` itself (tied; Press and Wolf, 2017, arXiv:1608.05859), or one of its own.
 
-    One of its own starts at zero, so that the first loss is ln V exactly.
+    One of its own starts at zero, so that the first loss is ln V exactly. What it reads is divided by `width_ratio`
+    (muP; see `Stack`).
     """
 
-    def __init__(self, *, embedding: nn.Embedding, tied: bool, bias: bool = False) -> None:
+    def __init__(self, *, embedding: nn.Embedding, tied: bool, bias: bool = False, width_ratio: float = 1.0) -> None:
         super().__init__()
+        self.width_ratio = width_ratio
         vocab_size, dim = embedding.weight.shape
         self._embedding = (embedding,)  # in a tuple, so that its weight is not listed here once more
         self.weight = None if tied else nn.Parameter(torch.zeros(vocab_size, dim))
@@ -116,11 +118,15 @@ class TokenHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits: (N, D) -> (N, V)."""
-        return F.linear(hidden, self.matrix, self.bias)
+        return F.linear(_divided(hidden, self.width_ratio), self.matrix, self.bias)
 
     def loss(self, hidden: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy, summed: (N, D), (N,) -> ()."""
-        return token_loss(hidden, self.matrix, targets, self.bias, label_smoothing)
+        return token_loss(_divided(hidden, self.width_ratio), self.matrix, targets, self.bias, label_smoothing)
+
+
+def _divided(hidden: Tensor, ratio: float) -> Tensor:
+    return hidden if ratio == 1 else hidden / ratio
 
 
 class Transform(nn.Module):
@@ -145,12 +151,15 @@ class SequenceHead(nn.Module):
     """One vector per sequence, and from it the logits of the classes: (N, D) -> (B, classes).
 
     `pooling` takes the first token, that token through a dense layer and a tanh (BERT's pooler), the mean of all
-    tokens, or the last. The output matrix starts at zero, so that the first loss is ln C exactly.
+    tokens, or the last. The output matrix starts at zero, so that the first loss is ln C exactly; what it reads is
+    divided by `width_ratio` (muP; see `Stack`).
     """
 
-    def __init__(self, *, dim: int, num_classes: int, pooling: Pooling, dropout: float = 0.0) -> None:
+    def __init__(
+        self, *, dim: int, num_classes: int, pooling: Pooling, dropout: float = 0.0, width_ratio: float = 1.0
+    ) -> None:
         super().__init__()
-        self.pooling = pooling
+        self.pooling, self.width_ratio = pooling, width_ratio
         self.pooler = nn.Linear(dim, dim) if pooling == "pooler" else None
         if self.pooler is not None:
             nn.init.normal_(self.pooler.weight, std=dim**-0.5)
@@ -161,7 +170,7 @@ class SequenceHead(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        return self.out(self.dropout(self.pool(hidden, layout)))
+        return self.out(_divided(self.dropout(self.pool(hidden, layout)), self.width_ratio))
 
     def pool(self, hidden: Tensor, layout: Layout) -> Tensor:  # (B, D)
         if self.pooling == "mean":

@@ -18,6 +18,8 @@ from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.feed_forward import FeedForward
 from transformer_lab.models.layers.positions.base import Position
 
+BASE_DIM, BASE_HEAD_DIM = 128, 32  # the widths that muP measures others by: those of the shipped models
+
 
 class Stack(nn.Module):
     """Embedded tokens in, hidden states out: (N, D) -> (N, D).
@@ -30,6 +32,10 @@ class Stack(nn.Module):
     Matrices start normal with variance 1 / fan-in (LeCun et al., 1998). What a block adds to the residual stream
     starts at zero (ReZero; Bachlechner et al., 2021); with `residual_init: scaled` smaller by the root of the number
     of additions (GPT-2); with `plain` as it is (post-norm stacks).
+
+    With `mup`, what learns well at one width does at others (maximal update parametrization; Yang et al., 2022,
+    arXiv:2203.03466, table 8): widths count as multiples of BASE_DIM, where a model is the same without it.
+    `width_ratio` says which multiple; heads divide by it, and optimizers the rates of matrices.
 
     Raises ValueError where the sizes do not fit each other.
     """
@@ -56,11 +62,15 @@ class Stack(nn.Module):
         bias: bool = False,
         dropout: float = 0.0,
         residual_init: Literal["zero", "scaled", "plain"] = "zero",
+        mup: bool = False,
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         _check_sizes(dim, num_layers, num_heads, num_kv_heads, window, global_every, dropout)
         self.dim, self.cross, self.bias, self.make_norm = dim, cross, bias, norm
+        self.width_ratio = dim / BASE_DIM if mup else 1.0
+        # Queries and keys that point the same way add up with the head's width, not with its root.
+        scale = (BASE_HEAD_DIM * num_heads / dim) ** 0.5 if mup else 1.0
         self.position = position(dim=dim, num_heads=num_heads, causal=causal)
         if cross_position and not self.position.crosses:
             raise ValueError(f"model.cross_position: {self.position.refusal}; leave it false")
@@ -70,7 +80,7 @@ class Stack(nn.Module):
         self.embedding_norm = norm(dim=dim) if embedding_norm else nn.Identity()
         self.dropout = Dropout(dropout)
         sizes: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "bias": bias,
-                                 "kernel": attention, "norm": norm if qk_norm else None}  # fmt: skip
+                                 "kernel": attention, "norm": norm if qk_norm else None, "scale": scale}  # fmt: skip
 
         def around(layer: nn.Module) -> Residual:
             return residual(dim=dim, layer=layer, norm=norm, dropout=dropout)  # type: ignore[arg-type]
@@ -127,15 +137,17 @@ class Stack(nn.Module):
         return Cache(layers, [CrossCache() for _ in self.blocks] if self.cross else [])
 
 
-def embedding(vocab_size: int, dim: int, *, scaled: bool, residual_init: str) -> nn.Embedding:
+def embedding(vocab_size: int, dim: int, *, scaled: bool, residual_init: str, width_ratio: float = 1.0) -> nn.Embedding:
     """A table of vectors, normal with deviation 0.02 (GPT-2), or D^-0.5 where they are multiplied by its inverse.
 
     Where blocks add nothing at first, a tied output sees the bare embedding: were that large, the first guess would
-    be the token itself. With 2.56 / D, its logit starts at 2.56 in any width.
+    be the token itself. With 2.56 / D, its logit starts at 2.56 in any width. With muP the deviation is that of the
+    base width.
     """
     table = nn.Embedding(vocab_size, dim)
-    small = min(0.02, 2.56 / dim) if residual_init == "zero" else 0.02
-    nn.init.normal_(table.weight, std=dim**-0.5 if scaled else small)
+    width = dim / width_ratio
+    small = min(0.02, 2.56 / width) if residual_init == "zero" else 0.02
+    nn.init.normal_(table.weight, std=width**-0.5 if scaled else small)
     return table
 
 

@@ -140,7 +140,7 @@ class Classification(Task):
         self.encoding = LabeledEncoding(self.labels)
         begin, end = tokenizer.special(BEGIN), tokenizer.special(END)
         self.collate = Collate(begin, end, context, truncate, len(labels) if multi_label else None, tuple(weights))
-        self.head = SequenceHead(dim=model.dim, num_classes=len(labels), dropout=dropout,
+        self.head = SequenceHead(dim=model.dim, num_classes=len(labels), dropout=dropout, width_ratio=model.width_ratio,
                                  pooling=pooling or ("last" if causal else "mean"))  # fmt: skip
 
     @classmethod

@@ -108,7 +108,7 @@ class LanguageModeling(Task):
         self.end = tokenizer.special(END)
         self.encoding = DocumentEncoding(self.end)
         self.collate = Collate(self.end)
-        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings)
+        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
 
     def forward(self, batch: TextBatch) -> Outcome:
         hidden = self.model(batch.tokens, batch.layout)  # (N, D)

@@ -115,10 +115,11 @@ class MLMNSP(Task):
         masking = Masking(mask_share, self.mask, tokenizer.ordinary, tokenizer.continues if whole_words else None)
         self.collate = Collate(self.begin, self.end, masking, sentence_task != "none")
         self.transform = Transform(dim=model.dim, bias=model.bias, norm=model.make_norm(dim=model.dim))
-        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, bias=True)
+        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, bias=True,
+                              width_ratio=model.width_ratio)  # fmt: skip
         self.judge = None
         if sentence_task != "none":
-            self.judge = SequenceHead(dim=model.dim, num_classes=2, pooling="pooler")
+            self.judge = SequenceHead(dim=model.dim, num_classes=2, pooling="pooler", width_ratio=model.width_ratio)
 
     def packing(self, corpus: Corpus) -> Packing:
         budget = self.context - (2 if self.sentence_task == "none" else 3)

@@ -117,7 +117,7 @@ class Translation(Task):
         self.end, self.between = tokenizer.special(END), tokenizer.special(BETWEEN)
         self.encoding = PairEncoding()
         self.collate = Collate(self.end, context)
-        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings)
+        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
 
     def packing(self, corpus: Corpus) -> Packing:
         return Packs(corpus=corpus, capacity=self.capacity, pieces=self._pieces, recipe=f"pairs of {self.context}")

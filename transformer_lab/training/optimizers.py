@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from transformer_lab.models.heads import SequenceHead
+from transformer_lab.models.stack import Stack
+
 # The minimax polynomials of Polar Express (Amsel et al., 2025, arXiv:2505.16932) for singular values from 0.003
 # to 1, with 1% of room for rounding. The last is scaled by 0.92: updates are then as large as after Jordan's
 # five iterations, to which the usual learning rates belong. Together they map [0.003, 1] into [0.72, 1.12].
@@ -47,7 +50,7 @@ class AdamW(torch.optim.AdamW):
         check_positive(lr=lr, eps=eps)
         check(weight_decay >= 0, "weight_decay", "0 or more", weight_decay)
         check_shares(betas=betas)
-        groups = split(trainable(model).values(), lr=lr, weight_decay=weight_decay)
+        groups = by_width(split(trainable(model).values(), lr=lr, weight_decay=weight_decay), model)
         groups = by_depth(groups, model, layer_decay)
         super().__init__(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 
@@ -81,7 +84,8 @@ class Muon(torch.optim.Optimizer):
         rest = [p for name, p in parameters.items() if name not in inside]
         # `fused` also tells load_state_dict to keep the step counters beside the parameters.
         options = {"betas": tuple(adamw_betas), "eps": adamw_eps, "fused": True}
-        others = [group | options for group in split(rest, lr=adamw_lr, weight_decay=weight_decay)]
+        # Orthogonal steps are of one size in every width, so muP is about the rest alone.
+        others = [group | options for group in by_width(split(rest, lr=adamw_lr, weight_decay=weight_decay), model)]
         super().__init__(by_depth([muon | {"momentum": momentum}, *others], model, layer_decay), {})
 
     @torch.no_grad()
@@ -179,6 +183,25 @@ def split(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float)
     every = list(parameters)
     kinds = [(weight_decay, [p for p in every if p.ndim >= 2]), (0.0, [p for p in every if p.ndim < 2])]
     return [{"params": ps, "lr": lr, "peak_lr": lr, "weight_decay": decay} for decay, ps in kinds if ps]
+
+
+def by_width(groups: list[Group], model: nn.Module) -> list[Group]:
+    """With muP (see `Stack`) the learning rates of matrices that grow with the width on both sides are divided by how
+    much, and their decay, which is multiplied by the rate, is not (Yang et al., 2022, table 8)."""
+    ratio = next((stack.width_ratio for stack in model.modules() if isinstance(stack, Stack)), 1.0)
+    if ratio == 1:
+        return groups
+    outputs = {id(head.out) for head in model.modules() if isinstance(head, SequenceHead)}
+    matrices = {m.weight for m in model.modules() if isinstance(m, nn.Linear) and id(m) not in outputs}
+    found = []
+    for group in groups:
+        rate = group["peak_lr"] / ratio
+        slow = {"lr": rate, "peak_lr": rate, "weight_decay": group["weight_decay"] * ratio}
+        for own, change in (([p for p in group["params"] if p in matrices], slow),
+                            ([p for p in group["params"] if p not in matrices], {})):  # fmt: skip
+            if own:
+                found.append(group | {"params": own, **change})
+    return found
 
 
 def by_depth(groups: list[Group], model: nn.Module, layer_decay: float) -> list[Group]:

@@ -28,14 +28,15 @@ class Attention(nn.Module):
     """Tokens of a sequence look at each other; `kernel` does the looking (see `kernels/`).
 
     `norm` normalises queries and keys over each head (Henry et al., 2020, arXiv:2010.04245); None: not at all.
-    `window` limits how far a token sees (Beltagy et al., 2020, arXiv:2004.05150); None: all the way.
+    `scale` multiplies the scores, besides the root of K that they are divided by. `window` limits how far a token sees
+    (Beltagy et al., 2020, arXiv:2004.05150); None: all the way.
     """
 
     def __init__(self, *, dim: int, num_heads: int, num_kv_heads: int, causal: bool, window: int | None,
-                 norm: Norm | None, bias: bool, kernel: Kernel) -> None:  # fmt: skip
+                 norm: Norm | None, bias: bool, kernel: Kernel, scale: float = 1.0) -> None:  # fmt: skip
         super().__init__()
         head_dim = dim // num_heads
-        self.head_dim, self.num_kv_heads = head_dim, num_kv_heads
+        self.head_dim, self.num_kv_heads, self.scale = head_dim, num_kv_heads, scale
         self.causal, self.window, self.kernel = causal, window, kernel
         self.query = nn.Linear(dim, num_heads * head_dim, bias=bias)
         self.key = nn.Linear(dim, num_kv_heads * head_dim, bias=bias)
@@ -49,12 +50,16 @@ class Attention(nn.Module):
         """The matrix that writes to the residual stream."""
         return self.out
 
+    def queries(self, x: Tensor) -> Tensor:
+        q = self.query_norm(self.heads(self.query, x))  # (N, H, K)
+        return q if self.scale == 1 else q * self.scale
+
     def heads(self, part: nn.Linear, x: Tensor) -> Tensor:
         return part(x).unflatten(-1, (-1, self.head_dim))  # (N, H, K)
 
     def forward(self, x: Tensor, layout: Layout, position: Position, cache: LayerCache | None = None) -> Tensor:
-        q, k, v = (self.heads(part, x) for part in (self.query, self.key, self.value))
-        q = position.rotate(self.query_norm(q), layout.positions)  # (N, H, K)
+        q, k, v = self.queries(x), self.heads(self.key, x), self.heads(self.value, x)
+        q = position.rotate(q, layout.positions)  # (N, H, K)
         k = position.rotate(self.key_norm(k), layout.positions)  # (N, G, K)
         continues = cache is not None and cache.filled > 0
         if cache is not None:
@@ -76,7 +81,7 @@ class CrossAttention(Attention):
 
         The memory is read once: a `cache` keeps its keys and values, and later calls need no `memory`.
         """
-        q = self.query_norm(self.heads(self.query, x))
+        q = self.queries(x)
         if position is not None:
             q = position.rotate(q, layout.positions)
         if memory is not None:
