@@ -14,6 +14,7 @@ from transformer_lab.models.layers.kernels import auto
 from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.loggers import Curves
 from transformer_lab.training.schedules import Schedule
 
 Section = dict[str, Any]
@@ -55,7 +56,8 @@ def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
 
 # What the class that a section names must descend from; norms, feed-forwards and kernels need only be callable.
 KINDS: dict[str, type] = {"task": Task, "data": Source, "tokenizer": Recipe, "position": Position,
-                          "optimizer": torch.optim.Optimizer, "schedule": Schedule, "hardware": Hardware}  # fmt: skip
+                          "optimizer": torch.optim.Optimizer, "schedule": Schedule, "hardware": Hardware,
+                          "logger": Curves}  # fmt: skip
 
 
 def rehearse(config: Section) -> None:

@@ -24,6 +24,7 @@ PROVIDED = {
     "task": {"model", "tokenizer", "labels"},
     "optimizer": {"model"},
     "schedule": {"total_steps"},
+    "pictures": {"batches"},
     "checkpoint": {"folder", "files", "identity"},
 }
 # The model calls these itself: functions will do.

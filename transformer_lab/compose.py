@@ -3,14 +3,14 @@
 import json
 import logging
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from transformer_lab import checks
 from transformer_lab.build import Section, build, build_task, kernel_name
@@ -21,6 +21,7 @@ from transformer_lab.data.sources.base import Source
 from transformer_lab.data.steps import Pass, Steps
 from transformer_lab.data.store import Corpus, Store
 from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.estimate import estimate
 from transformer_lab.preparation import prepare_facts, prepare_store, prepare_tokenizer
 from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
 from transformer_lab.runs import best_checkpoint, conclude, lock, open_run, refuse_unwritable, restore, run_folder
@@ -30,6 +31,7 @@ from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationL
 from transformer_lab.training.evaluation import Totals, evaluate
 from transformer_lab.training.faults import Halted, out_of_memory, worker_died
 from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.loggers import Curves, hyperparameters
 from transformer_lab.training.module import Training
 from transformer_lab.training.operations import measure
 from transformer_lab.training.progress import Budget, Progress
@@ -42,8 +44,8 @@ log = logging.getLogger(__name__)
 # What a resumed run may do otherwise than before; everything else would make it another run.
 # (Of data and tokenizer the hashes are compared: a file may move.)
 FREE = {"run_dir", "resume", "name", "max_steps", "max_epochs", "max_tokens", "max_minutes", "hardware", "attention",
-        "log_every_steps", "checkpoint", "cache_dir", "extensions", "callbacks", "data", "tokenizer", "preview",
-        "allow_overlap"}  # fmt: skip
+        "log_every_steps", "checkpoint", "pictures", "logger", "cache_dir", "extensions", "callbacks", "data",
+        "tokenizer", "preview", "plan", "allow_overlap"}  # fmt: skip
 
 
 def train(
@@ -60,6 +62,7 @@ def train(
     optimizer: Section,
     schedule: Section,
     hardware: Section,
+    logger: Section,
     name: str,
     run_dir: str | None,
     seed: int,
@@ -75,11 +78,13 @@ def train(
     log_every_steps: int,
     validate_every_steps: int,
     checkpoint: Section,
+    pictures: Section,
     cache_dir: str,
     extensions: list[str],
     callbacks: Section,
     allow_overlap: bool,
     preview: bool,
+    plan: bool,
     overfit: bool = False,
 ) -> dict[str, Any]:
     """Train the model that the config describes; every argument is a top-level key of `configs/train.yaml`.
@@ -102,9 +107,15 @@ def train(
             words = prepare_tokenizer(config, source)
             facts = prepare_facts(config, source)
             torch.manual_seed(seed)
-            learner = build_task(config, words, facts)
+            with torch.device("meta") if plan else nullcontext():  # sizes are all that is asked for
+                learner = build_task(config, words, facts)
             store = prepare_store(config, source, words, learner)
             loaders, budget = build_loaders(config, learner, store, machine, progress)
+        if plan:
+            found = estimate(learner, build(optimizer, model=learner), loaders, budget, machine)
+            run_log.table("Plan", found.rows())
+            return {}
+        curves: Curves = build(logger)
         watchers = {name: build(section) for name, section in callbacks.items()}
         check_monitored(watchers, learner, loaders)
         if preview:
@@ -132,13 +143,13 @@ def train(
             learner.model.recompute()
         if machine.compile:
             learner.model.compile()
+        kept = None
         if progress.validation_due or not budget.out_of_steps(progress):
-            # What TensorBoard holds beyond the checkpoint is hidden, or it would be drawn twice.
-            purge_step = progress.step + 1 if resume else None
-            logger = TensorBoardLogger(folder, name="", version="tensorboard", purge_step=purge_step)
-            samples = Samples(batches=loaders.passes["validation"])
-            shown = [ProgressBar(console=run_log.console), ValidationLines(), samples]
-            fit(build_trainer(machine, logger, [*shown, *watchers.values(), saver, Signals()]), module, loaders)
+            kept = curves.open(folder, progress.step + 1 if resume else None)
+            validation = {"batches": loaders.passes["validation"]}
+            seen = [Samples(**validation), build(pictures, **validation)]
+            shown = [ProgressBar(console=run_log.console), ValidationLines(), *seen]
+            fit(build_trainer(machine, kept, [*shown, *watchers.values(), saver, Signals()]), module, loaders)
             ranks.wait()  # for the last checkpoint
 
         learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
@@ -146,6 +157,10 @@ def train(
         if not first:
             return {}
         metrics = conclude(folder, progress, tested, learner)
+        if kept is not None:
+            reached = {f"final/{split}_{name}": value for split in ("validation", "test")
+                       for name, value in metrics.get(split, {}).items()}  # fmt: skip
+            curves.conclude(kept, hyperparameters(config), reached)
         run_log.say(words_after(metrics, folder, learner.prompt))
         return metrics
 
@@ -257,7 +272,7 @@ def build_saver(
     return saver
 
 
-def build_trainer(machine: Hardware, logger: TensorBoardLogger, callbacks: list[Any]) -> Trainer:
+def build_trainer(machine: Hardware, logger: Logger, callbacks: list[Any]) -> Trainer:
     """Lightning's Trainer, without what the run does itself: checkpoints, progress bar, samplers, limits."""
     quiet_lightning()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -26,6 +26,7 @@ from transformer_lab.training.operations import Speed, matrix_rate
 
 LIBRARIES = ("torch", "lightning", "transformers", "litgpt", "x-transformers", "ctranslate2", "tokenizers", "numpy")
 CORPORA = ((1_000_000, 1000), (10_000_000, 10_000), (100_000_000, 100_000), (1_000_000_000, 1_000_000))  # bytes, rows
+STORED = (10_000_000, 100_000_000, 1_000_000_000)  # bytes
 console = Console()
 
 
@@ -46,7 +47,7 @@ def measure(*, works: list[str], peers: str, size: str, hardware: str, precision
             more[name] = FACTS[name]()
             console.print(f"{name}: {more[name]}", highlight=False, soft_wrap=True)
     if scale:
-        more["scaling"] = scaled()
+        more["storing by size"], more["steps by size of the corpus"] = stored(), scaled(rounds)
     file = write(Path(output), setting, size, found, more)
     console.print(f"written: {file}.md and .json", highlight=False)
 
@@ -121,15 +122,32 @@ def peak_here(work: str, hardware: str, precision: str, case: str, size: str, na
     print(torch.cuda.max_memory_allocated() / 2**20 if cuda else resident("VmHWM") - before)
 
 
-def scaled() -> list[dict[str, Any]]:
-    """Cost by the size of the corpus, of blocks of a stream and of whole documents."""
-    lines = []
-    for packing in ("stream", "documents"):
+def scaled(rounds: int) -> list[dict[str, Any]]:
+    """Cost by the size of the corpus: storing it, and steps of blocks of a stream and of whole documents; medians."""
+    found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+    for number in range(rounds):
         for text_bytes, examples in CORPORA:
-            microseconds, most, own = scaling.measure(text_bytes, examples, packing)
-            lines.append({"packing": packing, "bytes": text_bytes, "examples": examples, "microseconds": microseconds,
-                          "megabytes": most, "megabytes_own": own})  # fmt: skip
-            console.print(lines[-1])
+            with console.status(f"round {number + 1} of {rounds}: a corpus of {text_bytes:,} bytes"):
+                for packing in ("stream", "documents"):
+                    measured = scaling.measure(text_bytes, examples, packing)
+                    found.setdefault((packing, text_bytes), []).append(measured)
+    lines = []
+    for (packing, text_bytes), measured in found.items():
+        microseconds, most, own = (statistics.median(values) for values in zip(*measured, strict=True))
+        examples = dict(CORPORA)[text_bytes]
+        line = {"packing": packing, "bytes": f"{text_bytes:,}", "examples": f"{examples:,}"}
+        costs = {"microseconds a token": microseconds, "MB at the most": most, "MB without files": own}
+        lines.append(line | costs)
+    return lines
+
+
+def stored() -> list[dict[str, Any]]:
+    """Memory and time of storing a corpus, by its size."""
+    lines = []
+    for size in STORED:
+        with console.status(f"storing {size:,} bytes"):
+            megabytes, seconds = storing.memory(size)
+        lines.append({"bytes": f"{size:,}", "MB at the most": megabytes, "MB of text a second": size / 1e6 / seconds})
     return lines
 
 
@@ -137,8 +155,6 @@ def scaled() -> list[dict[str, Any]]:
 FACTS = {
     "loading": lambda: {"milliseconds to step k of epoch e of 10 million examples": round(loading.seek(), 3)},
     "starting": lambda: {"seconds by the clock to the first step": round(starting.wall(), 2)},
-    "storing": lambda: {f"megabytes at the most for {size / 1e6:.0f} MB of text": round(storing.memory(size)[0])
-                        for size in (10_000_000, 100_000_000)},
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 **N** tokens, **B** sequences, **D** width, **V** vocabulary, **C** tokens of a chunk.
 """
 
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -25,7 +26,7 @@ def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | N
     2016, arXiv:1512.00567). The logits exist for a chunk of tokens at a time. Their gradient is taken while they are
     there, so nothing is computed twice (Hsu et al., 2024, arXiv:2410.10989, section 3.2).
     """
-    if torch.is_autocast_enabled(hidden.device.type):
+    if hidden.device.type != "meta" and torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     # Asked here: a Function is told that its inputs need gradients also where none are kept.
@@ -47,10 +48,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         chunks = -(-len(hidden) * len(weight) // LOGITS_AT_ONCE)
         size = -(-len(hidden) // max(1, chunks))  # equal ones
         room = hidden.new_empty(size, len(weight), dtype=torch.float32)  # of all chunks: fresh memory is slow
+        mixed = weight.dtype != torch.float32
         for begin in range(0, len(hidden), size or 1):
             rows = slice(begin, begin + size)
             states, wanted = hidden[rows], targets[rows, None]
-            with torch.autocast(hidden.device.type, enabled=False):
+            with torch.autocast(hidden.device.type, enabled=False) if mixed else nullcontext():
                 logits = _logits(states, weight, bias, out=room[: len(states)])  # (C, V)
                 right, top = logits.gather(1, wanted), logits.amax(1, keepdim=True)
                 every = logits.sum(1, keepdim=True) if smoothing else 0.0

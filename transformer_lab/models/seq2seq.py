@@ -30,7 +30,8 @@ class Seq2Seq(nn.Module):
         self.encoder = Stack(causal=False, cross=False, num_layers=num_layers, **stack)
         self.decoder = Stack(causal=True, cross=True, cross_position=cross_position,
                              num_layers=num_decoder_layers or num_layers, **stack)  # fmt: skip
-        self.dim, self.width_ratio = self.encoder.dim, self.encoder.width_ratio
+        self.dim, self.num_heads = self.encoder.dim, self.encoder.num_heads
+        self.width_ratio = self.encoder.width_ratio
         init = {"scaled": scale_embedding, "residual_init": stack.get("residual_init", "zero"),
                 "width_ratio": self.width_ratio}  # fmt: skip
         self.embedding = embedding(vocab_size, self.dim, **init)  # of what is written, and read unless:

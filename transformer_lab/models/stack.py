@@ -67,7 +67,7 @@ class Stack(nn.Module):
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         _check_sizes(dim, num_layers, num_heads, num_kv_heads, window, global_every, dropout)
-        self.dim, self.cross, self.bias, self.make_norm = dim, cross, bias, norm
+        self.dim, self.num_heads, self.cross, self.bias, self.make_norm = dim, num_heads, cross, bias, norm
         self.width_ratio = dim / BASE_DIM if mup else 1.0
         # Queries and keys that point the same way add up with the head's width, not with its root.
         scale = (BASE_HEAD_DIM * num_heads / dim) ** 0.5 if mup else 1.0

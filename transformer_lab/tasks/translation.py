@@ -37,6 +37,7 @@ class PairBatch(Batch):
     target_layout: Layout
     wanted: Tensor  # (N,) the target token after each
     references: tuple[str, ...]
+    joined_layout: Layout | None = None  # of sequences that hold a source and its target, where one model reads both
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,14 @@ class PairEncoding:
 
 @dataclass(frozen=True)
 class Collate:
-    """Pairs of texts, each cut to `context` tokens; a target that is cut does not say that it ends."""
+    """Pairs of texts, each cut to `context` tokens; a target that is cut does not say that it ends.
+
+    `joined` says whether one model reads both as one sequence.
+    """
 
     end: int
     context: int
+    joined: bool
 
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> PairBatch:
         rows = pieces[:, 0]
@@ -70,9 +75,10 @@ class Collate:
         target = np.empty_like(wanted)
         target[1:] = wanted[:-1]
         target[target_layout.offsets[:-1].numpy()] = self.end
+        joined = Layout.of(source_layout.lengths + target_layout.lengths) if self.joined else None
         references = tuple(corpus["reference"][row].tobytes().decode() for row in rows)
         return PairBatch(len(source) + len(target), {"tokens": len(wanted)}, torch.from_numpy(source), source_layout,
-                         torch.from_numpy(target), target_layout, torch.from_numpy(wanted), references)  # fmt: skip
+                         torch.from_numpy(target), target_layout, torch.from_numpy(wanted), references, joined)  # fmt: skip
 
 
 def _closed(column: Ragged, rows: np.ndarray, end: int, context: int) -> tuple[np.ndarray, Layout]:
@@ -116,7 +122,7 @@ class Translation(Task):
         self.beam = Beam(beam_size, length_penalty)
         self.end, self.between = tokenizer.special(END), tokenizer.special(BETWEEN)
         self.encoding = PairEncoding()
-        self.collate = Collate(self.end, context)
+        self.collate = Collate(self.end, context, self.joined)
         self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
 
     def packing(self, corpus: Corpus) -> Packing:
@@ -137,8 +143,8 @@ class Translation(Task):
 
     def _join(self, batch: PairBatch) -> tuple[Tensor, Layout, Tensor]:
         """Source, separator, target in one sequence; the token before a target's first is the separator."""
-        sources, targets = batch.source_layout, batch.target_layout
-        layout = Layout.of((sources.lengths + targets.lengths).cpu()).to(batch.source.device)
+        sources, targets, layout = batch.source_layout, batch.target_layout, batch.joined_layout
+        assert layout is not None
         begins = layout.offsets[:-1].long()
         tokens = batch.source.new_empty(len(layout.positions))
         tokens[begins[sources.sequence] + sources.positions] = batch.source

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from transformer_lab.data.steps import Pass
+from transformer_lab.training.pictures import attention_picture, chosen, looks, position_picture, probe
 
 log = logging.getLogger(__name__)
 MOST_SHOWN = 40  # lines of a batch
@@ -71,20 +72,62 @@ class ValidationLines(Callback):
 
 
 class Samples(Callback):
-    """In TensorBoard: one batch at the start, as the model sees it; after each validation predictions, and pictures."""
+    """In TensorBoard: one batch at the start, as the model sees it; after each validation predictions, and what the
+    task draws of it."""
 
     def __init__(self, *, batches: Pass) -> None:
         self.batches = batches
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        first = pl_module.progress.step == 0 and trainer.is_global_zero
-        if isinstance(pl_module.logger, TensorBoardLogger) and first:
+        board = board_of(trainer, pl_module)
+        if board and pl_module.progress.step == 0:
             shown = "\n".join(f"    {line}" for line in pl_module.task.show(self.batches[0]).splitlines()[:MOST_SHOWN])
-            pl_module.logger.experiment.add_text("batch", shown, global_step=0)
+            board.add_text("batch", shown, global_step=0)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if isinstance(pl_module.logger, TensorBoardLogger) and trainer.is_global_zero:
-            board, step = pl_module.logger.experiment, pl_module.progress.step
+        if board := board_of(trainer, pl_module):
+            step = pl_module.progress.step
             board.add_text("samples", pl_module.task.samples(self.batches), global_step=step)
             for name, figure in pl_module.task.pictures(pl_module.sums).items():
                 board.add_figure(name, figure, global_step=step)
+
+
+class Pictures(Callback):
+    """In TensorBoard, after each validation: what some `layers` look at in a text of the validation split, head by
+    head, how places are told apart, and how large the activations of each block are.
+
+    Layers and heads are counted from 0, or from the last by negative numbers; `heads` None: all.
+    """
+
+    def __init__(self, *, batches: Pass, layers: list[int], heads: list[int] | None = None) -> None:
+        self.batches, self.layers, self.heads = batches, layers, heads
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._positions(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not (board := board_of(trainer, pl_module)):
+            return
+        step = pl_module.progress.step
+        found, scales = looks(pl_module.task, probe(self.batches).to(pl_module.device))
+        for kind, some in chosen(found, self.layers).items():
+            name = "alignment" if kind.endswith("cross_attention") else kind.replace("blocks.", "")
+            board.add_figure(name, attention_picture(some, self.heads), global_step=step)
+        for name, scale in scales.items():
+            board.add_scalar(f"activations/{name}", scale, global_step=step)
+        if any(True for _ in pl_module.task.model.position.parameters()):  # others stay what they were
+            self._positions(trainer, pl_module)
+
+    def _positions(self, trainer: Trainer, pl_module: Any) -> None:
+        task = pl_module.task
+        board = board_of(trainer, pl_module)
+        if board:
+            figure = position_picture(task.model.position, task.model.dim, task.model.num_heads, task.context)
+            if figure is not None:
+                board.add_figure("position", figure, global_step=pl_module.progress.step)
+
+
+def board_of(trainer: Trainer, pl_module: Any) -> Any | None:
+    """TensorBoard's writer, where that is the logger and this process the one that writes."""
+    logger = pl_module.logger
+    return logger.experiment if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero else None

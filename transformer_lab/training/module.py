@@ -1,6 +1,9 @@
 """The one LightningModule: a step of any task, and the passes that evaluate it."""
 
 import logging
+import re
+import resource
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -26,6 +29,25 @@ MOST_SKIPPED = 10  # steps in a row that teach nothing end the run
 MOST_NAMED, SHOWN = 3, 200  # examples named then, and letters of each
 
 
+def by_layer(task: Task) -> dict[str, Tensor]:
+    """The norm of the gradient of each block, and of each other part of the model."""
+    norms: dict[str, list[Tensor]] = {}
+    for name, parameter in task.named_parameters():
+        if parameter.grad is not None:
+            part = re.match(r"(?:model\.)?(.*?blocks\.\d+|[^.]+)", name)
+            assert part is not None
+            norms.setdefault(part[1], []).append(torch.linalg.vector_norm(parameter.grad))
+    return {part: torch.linalg.vector_norm(torch.stack(some)) for part, some in norms.items()}
+
+
+def memory(device: torch.device) -> float:
+    """Megabytes at the most so far: of tensors on a GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
 class Training(LightningModule):
     """Optimizer steps over whole `Step`s: the loss of a step is the sum over its targets divided by their number.
 
@@ -45,6 +67,7 @@ class Training(LightningModule):
         self.validated: dict[str, float] = {}  # what the latest validation reported
         self.sums: dict[str, Tensor] = {}  # what it counted
         self.point: dict[str, float] = {}  # the latest point of the training curves
+        self._norms: dict[str, Tensor] = {}  # of the gradient of each layer, at the latest point
         self.received: int | None = None  # a signal that this process has got …
         self.leaving: int | None = None  # … and that all ranks know of, to leave together after this step
         self.updating = False  # in the middle of a step's update: weights and counters do not belong together
@@ -85,7 +108,7 @@ class Training(LightningModule):
         progress.validation_due = loaders.stretch.ends(progress.step) or self.trainer.should_stop
         self.updating = False
         if progress.step % self.log_every_steps == 0:
-            self._log_point(norm)
+            self._log_point(norm, step)
         if progress.skipped_in_a_row >= MOST_SKIPPED:
             raise Halted(self._why_nothing_is_learned(step))
 
@@ -152,6 +175,8 @@ class Training(LightningModule):
         factor = self.schedule(step.number)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
+        if (step.number + 1) % self.log_every_steps == 0:
+            self._norms = by_layer(self.task)
         largest = float("inf") if self.gradient_clip is None else self.gradient_clip
         norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), largest)
         if torch.stack([norm, *losses.values()]).isfinite().all():
@@ -183,7 +208,7 @@ class Training(LightningModule):
         return (f"loss or gradient was not finite in {in_a_row} steps in a row, the weights are those of step "
                 f"{step.number + 1 - in_a_row}: a smaller optimizer.lr may help{of}")  # fmt: skip
 
-    def _log_point(self, norm: Tensor) -> None:
+    def _log_point(self, norm: Tensor, step: Step) -> None:
         self.collect()
         window, self.progress.window, self._window_losses = self.progress.window, Window(), {}
         means = window.means()
@@ -197,6 +222,9 @@ class Training(LightningModule):
             "train/mfu": self.speed.share(window.tokens / window.seconds),
             "train/tokens": float(self.progress.tokens),
             "train/skipped_steps": float(self.progress.skipped),
+            "train/unused_room": 1 - step.tokens / (len(step.units) * self.task.capacity),
+            "train/memory_megabytes": memory(self.device),
+            **{f"gradients/{name}": norm.item() for name, norm in self._norms.items()},
         }
         if self.logger:
             self.logger.log_metrics(self.point, step=self.progress.step)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from transformer_lab.data.steps import Batch, Steps
+from transformer_lab.layout import Layout
 from transformer_lab.models.layers.attention import Attention
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.hardware import Hardware
@@ -49,7 +50,7 @@ def forward_operations(task: Task, batch: Batch) -> float:
     def look(attention: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         nonlocal looked
         queries, memory = inputs[1], inputs[3] if len(inputs) > 3 else None
-        own, other = queries.lengths.double(), (queries if memory is None else memory.layout).lengths.double()
+        own, other = _lengths(queries), _lengths(queries if memory is None else memory.layout)
         if attention.window is not None:
             other = other.clamp(max=attention.window if attention.causal else 2 * attention.window - 1)
             pairs = own * other
@@ -68,25 +69,35 @@ def forward_operations(task: Task, batch: Batch) -> float:
     return looked + sum(counts.get(product, 0) for product in PRODUCTS)
 
 
+def _lengths(layout: Layout) -> Tensor:
+    """… of its sequences; of one without numbers, where they were noted."""
+    known: Tensor = layout.scratch.get("lengths", layout.lengths)
+    return known.double()
+
+
 def operations_per_token(task: Task, batch: Batch) -> float:
     """… of training, for each token that the model reads: forward once, and backward twice that (Kaplan et al., 2020,
     arXiv:2001.08361, section 2.1)."""
     return 3 * forward_operations(task, batch) / batch.num_tokens
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.1) -> float:
-    """Floating-point operations a second in the product of two matrices of the size of a feed-forward layer: what the
-    device does at its best, now."""
-    rows, columns = (16_384, 8192) if device.type == "cuda" else (2048, 1024)
-    a = torch.randn(rows, columns, device=device, dtype=dtype)
-    b = torch.randn(columns, columns, device=device, dtype=dtype)
+def matrix_rate(
+    device: torch.device, dtype: torch.dtype, seconds: float = 0.1, shape: tuple[int, int, int] | None = None
+) -> float:
+    """Floating-point operations a second in the product of two matrices: what the device does at its best, now.
+
+    `shape` is their rows, inner size and columns; None: those of a large feed-forward layer.
+    """
+    rows, inner, columns = shape or ((16_384, 8192, 8192) if device.type == "cuda" else (2048, 1024, 1024))
+    a = torch.randn(rows, inner, device=device, dtype=dtype)
+    b = torch.randn(inner, columns, device=device, dtype=dtype)
     best, until = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         wait(device)
         started = time.perf_counter()
         a @ b
         wait(device)
-        best = max(best, 2 * rows * columns * columns / (time.perf_counter() - started))
+        best = max(best, 2 * rows * inner * columns / (time.perf_counter() - started))
     return best
 
 

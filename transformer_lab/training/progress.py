@@ -70,6 +70,7 @@ class Budget:
             if limit < 1:
                 each = round(tokens_per_epoch / steps_per_epoch)
                 raise ValueError(f"{name}: too small for a single step, which holds {each:,} tokens")
+        self.tokens_per_step = tokens_per_epoch / steps_per_epoch
         self.total_steps: int | None = min(steps.values()) if steps else None
         self.seconds = math.inf if max_minutes is None else 60 * max_minutes
         self.started = time.monotonic()

@@ -1,0 +1,117 @@
+"""Several runs side by side: their curves by tokens and by time, and what differs in their configs."""
+
+import glob
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from transformer_lab.training.loggers import hyperparameters
+
+Curve = list[tuple[float, float, float]]  # tokens, seconds of training, value
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, read: its config by dotted keys, what it reached, and its curves by their names."""
+
+    name: str
+    config: dict[str, Any]
+    reached: dict[str, float]
+    curves: dict[str, Curve]
+
+
+def folders(runs: str) -> list[Path]:
+    """Folders separated by commas, or globs of them. Raises ValueError where one is no run."""
+    found = [Path(match) for part in runs.split(",") for match in sorted(glob.glob(part.strip())) or [part.strip()]]
+    for folder in found:
+        if not (folder / "config.yaml").is_file() and "*" in runs and folder.exists():
+            continue
+        if not (folder / "config.yaml").is_file():
+            raise ValueError(f"runs: {folder} is not the folder of a run: it has no config.yaml")
+    return [folder for folder in found if (folder / "config.yaml").is_file()]
+
+
+def read(folder: Path, name: str) -> Run:
+    """Raises ValueError for a run without curves of TensorBoard."""
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    file = folder / "metrics.json"
+    metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    reached = {f"{split} {key}": value for split in ("validation", "test") for key, value in
+               metrics.get(split, {}).items()}  # fmt: skip
+    if not (folder / "tensorboard").is_dir():
+        raise ValueError(f"runs: {folder} has no curves: it was run with another logger, or has not begun")
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    values = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
+    return Run(name, hyperparameters(config), reached, _curves(values))
+
+
+def _curves(values: dict[str, list[tuple[int, float]]]) -> dict[str, Curve]:
+    """Curves by tokens and by the seconds that training took, pauses and validations not counted."""
+    pace = dict(values.get("train/tokens_per_second", []))
+    places, seconds, before = {0: (0.0, 0.0)}, 0.0, 0.0
+    for step, tokens in values.get("train/tokens", []):
+        seconds += (tokens - before) / pace.get(step, float("inf"))
+        before = tokens
+        places[step] = (tokens, seconds)
+    steps = sorted(places)
+
+    def place(step: int) -> tuple[float, float]:
+        """Where a step lies; between two points of the training curve, in proportion."""
+        if step in places or step > steps[-1]:
+            return places.get(step, places[steps[-1]])
+        above = next(each for each in steps if each > step)
+        below = steps[steps.index(above) - 1]
+        share = (step - below) / (above - below)
+        return tuple(a + share * (b - a) for a, b in zip(places[below], places[above], strict=True))  # type: ignore[return-value]
+
+    return {tag: [(*place(step), value) for step, value in some] for tag, some in values.items()}
+
+
+def differences(runs: list[Run]) -> dict[str, list[Any]]:
+    """The keys whose values are not the same in all runs, with those of each."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    rows = {key: [run.config.get(key) for run in runs] for key in keys}
+    return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
+
+
+def table(runs: list[Run]) -> str:
+    """What differs and what was reached, as Markdown: a column for each run."""
+    reached = dict.fromkeys(key for run in runs for key in run.reached)
+    lines = ["| | " + " | ".join(run.name for run in runs) + " |", "| --- |" + " --- |" * len(runs)]
+    for key, row in differences(runs).items():
+        lines.append(f"| `{key}` | " + " | ".join("" if value is None else f"{value}" for value in row) + " |")
+    for key in reached:
+        values = (run.reached.get(key) for run in runs)
+        lines.append(f"| {key} | " + " | ".join("" if value is None else f"{value:.4g}" for value in values) + " |")
+    return "\n".join(lines)
+
+
+def picture(runs: list[Run], metric: str) -> Any:
+    """A matplotlib figure: the loss in training and the `metric` of validations, by tokens and by time.
+
+    Raises ValueError for a metric that no run has.
+    """
+    from matplotlib.figure import Figure  # here, for it costs half a second
+
+    tags = ["train/loss", f"val/{metric}"]
+    known = sorted({tag.removeprefix("val/") for run in runs for tag in run.curves if tag.startswith("val/")})
+    if metric not in known:
+        raise ValueError(f"metric: no run has {metric}; there are {', '.join(known)}")
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    axes = figure.subplots(2, 2, sharey="row")
+    for row, tag in zip(axes, tags, strict=True):
+        for axis, column, label in zip(row, (0, 1), ("tokens", "seconds of training"), strict=True):
+            for run in runs:
+                points = run.curves.get(tag, [])
+                style = {"marker": "o", "markersize": 3} if tag.startswith("val/") else {}
+                axis.plot([point[column] for point in points], [point[2] for point in points], label=run.name, **style)
+            axis.set(xlabel=label, ylabel=tag)
+            axis.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize="small")
+    return figure

@@ -1,0 +1,208 @@
+"""What a run will take, worked out before it begins (`plan=true`): the model has no weights, only their sizes.
+
+A step is gone through once on PyTorch's device without memory, "meta"; what it keeps for the backward pass is added
+up, and so is what it computes. How fast this machine multiplies matrices of that size and copies memory is measured.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer_lab.data.module import DataModule
+from transformer_lab.data.steps import Batch
+from transformer_lab.layout import Layout
+from transformer_lab.models.heads import LOGITS_AT_ONCE
+from transformer_lab.models.layers.attention import Attention
+from transformer_lab.tasks.base import Task
+from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.operations import matrix_rate, operations_per_token, wait
+from transformer_lab.training.optimizers import QUINTICS, product_dtype
+from transformer_lab.training.progress import Budget
+
+TOUCHED = 6  # times that what is kept of a step is written or read: made, used, used again, and its gradient likewise
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Sizes in bytes, seconds of one step, and counts of the whole run."""
+
+    parameters: dict[str, int]
+    operations_per_token: float
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    tokens_per_step: float
+    total_steps: int | None
+    step_seconds: float
+
+    @property
+    def memory(self) -> float:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def rows(self) -> dict[str, str]:
+        """For a table."""
+        total = sum(self.parameters.values())
+        rows = {f"parameters of {name}": f"{count:,}" for name, count in self.parameters.items()}
+        rows["parameters"] = f"{total:,}"
+        rows["operations"] = f"{self.operations_per_token / 1e6:,.1f} million a token"
+        for name in ("weights", "gradients", "optimizer", "activations", "memory"):
+            label = {"memory": "memory together", "activations": "activations of a micro-batch"}.get(name, name)
+            rows[label] = _size(getattr(self, name))
+        rows["a step"] = f"{self.tokens_per_step:,.0f} tokens, {self.step_seconds:.3g} s"
+        rows["tokens a second"] = f"{self.tokens_per_step / self.step_seconds:,.0f}"
+        if self.total_steps is not None:
+            tokens = self.tokens_per_step * self.total_steps
+            rows["the run"] = (f"{self.total_steps:,} steps, {tokens:,.0f} tokens, "
+                               f"{tokens * self.operations_per_token:.3g} operations")  # fmt: skip
+            rows["time in training steps"] = _duration(self.total_steps * self.step_seconds)
+        return rows
+
+
+def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, budget: Budget,
+             machine: Hardware) -> Estimate:  # fmt: skip
+    """`task` is built on the device "meta"; the loaders are real."""
+    step = loaders.steps[0]
+    batch = max(step.micro_batches, key=lambda each: each.num_tokens)
+    half = 2 if machine.bf16 else 1
+    with _no_attention(task):
+        kept = _kept(task, _weightless(batch)) / half
+        operations = operations_per_token(task, _weightless(batch))
+    if machine.activation_checkpointing:
+        task.model.recompute()
+        with _no_attention(task):
+            kept = _kept(task, _weightless(batch)) / half
+        operations *= 4 / 3
+    weights = FLOAT * sum(p.numel() for p in task.parameters())
+    gradients = FLOAT * sum(p.numel() for p in task.parameters() if p.requires_grad)
+    states = FLOAT * sum(p.numel() * (1 if "momentum" in group else 2) for group in optimizer.param_groups
+                         for p in group["params"])  # fmt: skip
+    wide = task.model.embedding.num_embeddings * max(batch.targets.values(), default=0)
+    logits = FLOAT * min(LOGITS_AT_ONCE, wide)
+    per_step = budget.tokens_per_step
+    share = per_step / loaders.steps.world_size
+    seconds = share * operations / _rate(task, batch, machine)
+    seconds += TOUCHED * kept * share / batch.num_tokens / _bandwidth(machine)
+    seconds += _update_seconds(task, optimizer, machine)
+    return Estimate(_by_module(task), operations, weights, gradients, states, kept + logits, per_step,
+                    budget.total_steps, seconds)  # fmt: skip
+
+
+def _by_module(task: Task) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, parameter in task.named_parameters():
+        part = ".".join(name.split(".")[:2]) if name.startswith("model.") else name.split(".")[0]
+        found[part] = found.get(part, 0) + parameter.numel()
+    return found
+
+
+def _kept(task: Task, batch: Batch) -> float:
+    """Bytes that a forward pass keeps for the backward pass, besides the weights."""
+    weights = {p.untyped_storage()._cdata for p in (*task.parameters(), *task.buffers())}
+    sizes: dict[int, int] = {}
+    alive = []  # a storage that is gone would lend its number to the next
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage._cdata not in weights and x.device.type == "meta":
+            sizes[storage._cdata] = storage.nbytes()
+            alive.append(x)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        outcome = task.train()(batch)
+    del outcome
+    return float(sum(sizes.values()))
+
+
+def _weightless(batch: Batch) -> Batch:
+    """A batch whose tensors have sizes alone; where its sequences begin stays known."""
+    moved: dict[str, Any] = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            moved[field.name] = value.to("meta")
+        elif isinstance(value, Layout):
+            scratch = {"sequence": value.sequence.to("meta"), "lengths": value.lengths}
+            moved[field.name] = Layout(value.offsets.to("meta"), value.longest, value.positions.to("meta"), scratch)
+    return replace(batch, **moved)
+
+
+class _Looked(torch.autograd.Function):
+    """What an attention kernel keeps: queries, keys, values and what they gave, and one number for each row."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mixed = torch.empty_like(q)
+        ctx.save_for_backward(q, k, v, mixed, q.new_empty(q.shape[:2]))
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError
+
+
+@contextmanager
+def _no_attention(task: Task) -> Iterator[None]:
+    modules = [module for module in task.modules() if isinstance(module, Attention)]
+    before = [module.kernel for module in modules]
+    try:
+        for module in modules:
+            module.kernel = lambda q, k, v, **rules: _Looked.apply(q, k, v)
+        yield
+    finally:
+        for module, kernel in zip(modules, before, strict=True):
+            module.kernel = kernel
+
+
+def _rate(task: Task, batch: Batch, machine: Hardware) -> float:
+    """Operations a second in a product of the size that the feed-forward layers have."""
+    hidden = max((p.shape[0] for name, p in task.named_parameters() if ".up.weight" in name), default=task.model.dim)
+    return matrix_rate(machine.device, machine.dtype, shape=(batch.num_tokens, task.model.dim, hidden))
+
+
+def _bandwidth(machine: Hardware, megabytes: int = 64) -> float:
+    """Bytes a second that are read or written when memory is copied."""
+    a = torch.ones(megabytes << 18, device=machine.device)
+    b = torch.empty_like(a)
+    best = 0.0
+    for _ in range(5):
+        wait(machine.device)
+        started = time.perf_counter()
+        b.copy_(a)
+        wait(machine.device)
+        best = max(best, 2 * FLOAT * a.numel() / (time.perf_counter() - started))
+    return best
+
+
+def _update_seconds(task: Task, optimizer: torch.optim.Optimizer, machine: Hardware) -> float:
+    """Of the optimizer: memory is read and written, and Muon's matrices are multiplied."""
+    moved = operations = 0.0
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            moved += FLOAT * p.numel() * 8
+            if "momentum" in group:
+                small, large = sorted(p.shape)
+                operations += len(QUINTICS) * (4 * small**2 * large + 2 * small**3)
+    seconds = moved / _bandwidth(machine)
+    if operations:
+        size = (task.model.dim, task.model.dim, 4 * task.model.dim)
+        seconds += operations / matrix_rate(machine.device, product_dtype(machine.device), shape=size)
+    return seconds
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,178 @@
+"""What a model looks at and how it tells places apart, as pictures; and how large what it computes is, by layer.
+
+**H** heads, **N** tokens of a batch, **D** width, **T** places.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transformer_lab.data.steps import Batch, Pass
+from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.layout import Layout
+from transformer_lab.models.layers.attention import Attention
+from transformer_lab.models.layers.kernels import reference
+from transformer_lab.models.layers.positions.base import Position
+from transformer_lab.tasks.base import Task
+
+MOST_TOKENS = 32  # of a text in a picture: more cannot be read
+MOST_PLACES = 128  # in a picture of positions
+
+
+@dataclass(frozen=True)
+class Look:
+    """Of one layer: how much each query looked at each key, (H, Q, K), and what they are called."""
+
+    layer: str
+    weights: Tensor
+    queries: Sequence[str]
+    keys: Sequence[str]
+
+
+def probe(batches: Pass) -> Batch:
+    """The first piece of a split alone: a text, a pair of them, or a sequence."""
+    packing = batches.packing
+    pieces = packing.pieces(torch.zeros(1, dtype=torch.int64).numpy())
+    return batches.collate(packing.corpus, pieces[:1], 0)
+
+
+@torch.no_grad()
+def looks(task: Task, batch: Batch) -> tuple[list[Look], dict[str, float]]:
+    """What every layer looks at in a batch of one sequence, by the reference kernel; and the root mean square of what
+    each block hands on."""
+    found: list[Look] = []
+    scales: dict[str, float] = {}
+    names = {module: name.removesuffix(".layer") for name, module in task.model.named_modules()}
+    known = {id(layout): tokens for layout, tokens in _sides(batch)}
+    training = task.training
+
+    def scale(block: nn.Module, inputs: Any, output: Tensor) -> None:
+        scales[names[block]] = float(output.float().square().mean().sqrt())
+
+    with _looking(task) as seen:
+        hooks = [block.register_forward_hook(scale) for name, block in task.model.named_modules()
+                 if isinstance(block, nn.Module) and name.rpartition(".")[0].endswith("blocks")]  # fmt: skip
+        try:
+            with torch.compiler.set_stance("force_eager"):  # a compiled model would be compiled anew for this
+                task.eval()(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            task.train(training)
+    for module, weights, queries, keys in seen:
+        rows, columns = (_labels(task.tokenizer, known.get(id(side)), side) for side in (queries, keys))
+        found.append(Look(names[module], weights[:, : len(rows), : len(columns)].float().cpu(), rows, columns))
+    return found, scales
+
+
+@contextmanager
+def _looking(task: Task) -> Iterator[list[tuple[Attention, Tensor, Layout, Layout]]]:
+    """Attention by the reference kernel, with a note of what was looked at."""
+    seen: list[tuple[Attention, Tensor, Layout, Layout]] = []
+    modules = [module for module in task.modules() if isinstance(module, Attention)]
+    before = [module.kernel for module in modules]
+
+    def watch(module: Attention) -> Any:
+        def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, **rules: Any) -> Tensor:
+            seen.append((module, reference.weights(q, k, queries=queries, keys=keys, **rules), queries, keys))
+            return reference.attend(q, k, v, queries=queries, keys=keys, **rules)
+
+        return attend
+
+    try:
+        for module in modules:
+            module.kernel = watch(module)
+        yield seen
+    finally:
+        for module, kernel in zip(modules, before, strict=True):
+            module.kernel = kernel
+
+
+def _sides(batch: Batch) -> Iterator[tuple[Layout, Tensor]]:
+    """The texts of a batch: `layout` goes with `tokens`, `source_layout` with `source`."""
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        tokens = getattr(batch, field.name.removesuffix("_layout").replace("layout", "tokens"), None)
+        if isinstance(value, Layout) and isinstance(tokens, Tensor):
+            yield value, tokens
+
+
+def _labels(tokenizer: Tokenizer, tokens: Tensor | None, layout: Layout) -> list[str]:
+    count = min(MOST_TOKENS, len(layout.positions))
+    if tokens is None:  # a text that the task has put together itself
+        return [str(place) for place in range(count)]
+    return [tokenizer.reveal([token]) for token in tokens[:count].tolist()]
+
+
+def chosen(found: Sequence[Look], layers: Sequence[int]) -> dict[str, list[Look]]:
+    """Some layers of each kind, by the kind's name: `blocks.attention`, `decoder.blocks.cross_attention`.
+
+    Negative numbers count from the last layer; numbers of layers that are not there count as the last.
+    """
+    kinds: dict[str, list[Look]] = {}
+    for look in found:
+        kinds.setdefault(re.sub(r"\.\d+", "", look.layer), []).append(look)
+    return {kind: [some[place] for place in sorted({_place(number, len(some)) for number in layers})]
+            for kind, some in kinds.items()}  # fmt: skip
+
+
+def _place(number: int, count: int) -> int:
+    return min(count - 1, number) if number >= 0 else max(0, count + number)
+
+
+def attention_picture(found: Sequence[Look], heads: Sequence[int] | None) -> Any:
+    """A matplotlib figure: a row for each layer, a column for each head."""
+    from matplotlib.figure import Figure  # here, for it costs half a second
+
+    count = len(found[0].weights)
+    shown = sorted({_place(number, count) for number in (range(count) if heads is None else heads)})
+    wide, tall = (max(2.0, 0.16 * len(side) + 0.8) for side in (found[0].keys, found[0].queries))
+    figure = Figure(figsize=(wide * len(shown), tall * len(found)), layout="constrained")
+    axes = figure.subplots(len(found), len(shown), squeeze=False)
+    for row, look in zip(axes, found, strict=True):
+        for place, (axis, head) in enumerate(zip(row, shown, strict=True)):
+            axis.imshow(look.weights[head].numpy(), cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
+            axis.set_title(f"{look.layer}, head {head}", fontsize=7)
+            axis.set_xticks(range(len(look.keys)), _plain(look.keys), rotation=90, fontsize=6)
+            axis.set_yticks(range(len(look.queries)), _plain(look.queries) if place == 0 else [], fontsize=6)
+    return figure
+
+
+def _plain(labels: Sequence[str]) -> list[str]:
+    """Matplotlib takes what stands between two dollar signs for a formula."""
+    return [label.replace("$", r"\$") for label in labels]
+
+
+@torch.no_grad()
+def position_picture(position: Position, dim: int, num_heads: int, length: int) -> Any | None:
+    """How a scheme tells places apart: what it adds to the scores of each head, to embeddings, or how it turns the
+    first head; None where it does nothing."""
+    from matplotlib.figure import Figure
+
+    length = min(MOST_PLACES, length)
+    device = next((x.device for x in (*position.parameters(), *position.buffers())), torch.device("cpu"))
+    places = torch.arange(length, device=device)
+    bias = position.bias(places, places)
+    if bias is not None:
+        pictures = [(f"head {head}", table, "key", "query") for head, table in enumerate(bias.float().cpu())]
+    else:
+        nothing, ones = torch.zeros(length, dim, device=device), torch.ones(length, 1, dim // num_heads, device=device)
+        added, turned = position.embed(nothing, places), position.rotate(ones, places)
+        tables = {"added to embeddings": added - nothing, "a query of ones, turned": (turned - ones)[:, 0]}
+        pictures = [(name, table.float().cpu(), "channel", "place") for name, table in tables.items() if table.any()]
+    if not pictures:
+        return None
+    figure = Figure(figsize=(3.2 * len(pictures) + 0.8, 3.2), layout="constrained")
+    for axis, (title, table, across, down) in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures,
+                                                  strict=True):  # fmt: skip
+        largest = float(table.abs().max())
+        shown = axis.imshow(table.numpy(), cmap="RdBu", vmin=-largest, vmax=largest, aspect="auto",
+                            interpolation="nearest")  # fmt: skip
+        axis.set(title=title, xlabel=across, ylabel=down)
+        figure.colorbar(shown, ax=axis)
+    return figure
