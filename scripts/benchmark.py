@@ -11,7 +11,7 @@ WORKS = ("language_modeling", "mlm_nsp", "classification", "translation", "decod
 
 def main(*, work: str = "all", peers: str = "all", size: str = "small", hardware: str = "cpu",
          precision: Literal["auto", "fp32", "bf16"] = "auto", rounds: int = 5, steps: int = 0, memory: bool = True,
-         scaling: bool = False, output: str = "docs/benchmarks") -> None:  # fmt: skip
+         scaling: bool = False, planning: bool = False, output: str = "docs/benchmarks") -> None:  # fmt: skip
     """Measure work of this project and of other libraries in alternating rounds, and write a table of it.
 
     work: what to measure, separated by commas, or all of it
@@ -23,13 +23,14 @@ def main(*, work: str = "all", peers: str = "all", size: str = "small", hardware
     steps: steps of a round; 0 for as many as take about three seconds
     memory: measure the peak memory of each contender too, in a process of its own
     scaling: measure cost by the size of the corpus too, which takes minutes and a gigabyte of disk
+    planning: measure what plan=true says against what runs then take, too
     output: the folder for the table as JSON and Markdown
     """
     works = _chosen(work)
     from benchmarks.table import measure  # its imports take seconds
 
     measure(works=works, peers=peers, size=size, hardware=hardware, precision=precision, rounds=rounds, steps=steps,
-            memory=memory, scale=scaling, output=output)  # fmt: skip
+            memory=memory, scale=scaling, planned=planning, output=output)  # fmt: skip
 
 
 def _chosen(work: str) -> list[str]:

@@ -24,8 +24,15 @@ from transformer_lab.training.operations import matrix_rate, operations_per_toke
 from transformer_lab.training.optimizers import QUINTICS, product_dtype
 from transformer_lab.training.progress import Budget
 
-TOUCHED = 6  # times that what is kept of a step is written or read: made, used, used again, and its gradient likewise
+# What is kept of a step costs as much time as to copy it so many times: activations and norms, and their gradients. On
+# a CPU as measured on six configs (docs/plan.md); on a GPU as it is written and read, and not measured yet.
+TOUCHED = {"cpu": 22, "cuda": 6}
+PASSING = 0.4  # as much again as is kept is there while a backward pass goes on: gradients on their way, old memory
+COPIES = 4  # of its matrices, that Muon makes in a step
+OWN = 30e6  # bytes that PyTorch and Lightning take for themselves in the first steps on a CPU
 FLOAT = 4  # bytes
+MEMORY = {"weights": "weights", "gradients": "gradients", "optimizer": "optimizer", "passing": "in passing",
+          "activations": "activations of a micro-batch", "memory": "memory together"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,13 +45,14 @@ class Estimate:
     gradients: float
     optimizer: float
     activations: float
+    passing: float
     tokens_per_step: float
     total_steps: int | None
     step_seconds: float
 
     @property
     def memory(self) -> float:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations + self.passing
 
     def rows(self) -> dict[str, str]:
         """For a table."""
@@ -52,8 +60,7 @@ class Estimate:
         rows = {f"parameters of {name}": f"{count:,}" for name, count in self.parameters.items()}
         rows["parameters"] = f"{total:,}"
         rows["operations"] = f"{self.operations_per_token / 1e6:,.1f} million a token"
-        for name in ("weights", "gradients", "optimizer", "activations", "memory"):
-            label = {"memory": "memory together", "activations": "activations of a micro-batch"}.get(name, name)
+        for name, label in MEMORY.items():
             rows[label] = _size(getattr(self, name))
         rows["a step"] = f"{self.tokens_per_step:,.0f} tokens, {self.step_seconds:.3g} s"
         rows["tokens a second"] = f"{self.tokens_per_step / self.step_seconds:,.0f}"
@@ -88,9 +95,12 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
     per_step = budget.tokens_per_step
     share = per_step / loaders.steps.world_size
     seconds = share * operations / _rate(task, batch, machine)
-    seconds += TOUCHED * kept * share / batch.num_tokens / _bandwidth(machine)
+    seconds += TOUCHED[machine.device.type] * kept * share / batch.num_tokens / _bandwidth(machine)
     seconds += _update_seconds(task, optimizer, machine)
-    return Estimate(_by_module(task), operations, weights, gradients, states, kept + logits, per_step,
+    matrices = FLOAT * sum(p.numel() for group in optimizer.param_groups if "momentum" in group
+                           for p in group["params"])  # fmt: skip
+    passing = PASSING * (kept + logits) + COPIES * matrices + (OWN if machine.device.type == "cpu" else 0)
+    return Estimate(_by_module(task), operations, weights, gradients, states, kept + logits, passing, per_step,
                     budget.total_steps, seconds)  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import loading, scaling, starting, storing
+from benchmarks import loading, planning, scaling, starting, storing
 from benchmarks.loops import Ours
 from benchmarks.measure import Contender, alternate, machine, resident
 from benchmarks.setting import Setting
@@ -31,7 +31,7 @@ console = Console()
 
 
 def measure(*, works: list[str], peers: str, size: str, hardware: str, precision: str, rounds: int, steps: int,
-            memory: bool, scale: bool, output: str) -> None:  # fmt: skip
+            memory: bool, scale: bool, planned: bool, output: str) -> None:  # fmt: skip
     warnings.filterwarnings("ignore")
     found: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
@@ -48,6 +48,8 @@ def measure(*, works: list[str], peers: str, size: str, hardware: str, precision
             console.print(f"{name}: {more[name]}", highlight=False, soft_wrap=True)
     if scale:
         more["storing by size"], more["steps by size of the corpus"] = stored(), scaled(rounds)
+    if planned:
+        more["plan / run"] = planning.table()
     file = write(Path(output), setting, size, found, more)
     console.print(f"written: {file}.md and .json", highlight=False)
 

@@ -77,8 +77,9 @@ class Collate:
         target[target_layout.offsets[:-1].numpy()] = self.end
         joined = Layout.of(source_layout.lengths + target_layout.lengths) if self.joined else None
         references = tuple(corpus["reference"][row].tobytes().decode() for row in rows)
-        return PairBatch(len(source) + len(target), {"tokens": len(wanted)}, torch.from_numpy(source), source_layout,
-                         torch.from_numpy(target), target_layout, torch.from_numpy(wanted), references, joined)  # fmt: skip
+        tensors = [torch.from_numpy(tokens) for tokens in (source, target, wanted)]
+        return PairBatch(len(source) + len(target), {"tokens": len(wanted)}, tensors[0], source_layout, tensors[1],
+                         target_layout, tensors[2], references, joined)  # fmt: skip
 
 
 def _closed(column: Ragged, rows: np.ndarray, end: int, context: int) -> tuple[np.ndarray, Layout]:

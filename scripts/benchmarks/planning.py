@@ -1,0 +1,73 @@
+"""What `plan=true` says against what runs of six configs then take: memory beyond the imports, time and operations."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.loops import Ours
+from benchmarks.measure import resident
+from benchmarks.setting import config
+
+CASES = {
+    "language_modeling": ("task=language_modeling",),
+    "language_modeling, 6 layers of 256, AdamW": ("task=language_modeling", "model.dim=256", "model.num_layers=6",
+                                                  "optimizer=adamw", "tokens_per_step=4096"),
+    "classification, width 256": ("task=classification", "model.dim=256"),
+    "mlm_nsp, width 256": ("task=mlm_nsp", "model.dim=256", "tokens_per_step=4096"),
+    "translation": ("task=translation",),
+    "language_modeling, width 384, activation checkpointing": (
+        "task=language_modeling", "model.dim=384", "hardware.activation_checkpointing=true"),
+}  # fmt: skip
+
+
+def table() -> list[dict[str, Any]]:
+    """A line for each config: planned, measured and their ratio."""
+    lines = []
+    for name in CASES:
+        words = [sys.executable, "-m", "benchmarks.planning", name]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+        planned, measured = json.loads(done.stdout.splitlines()[-1])
+        ratios = {what: f"{planned[what]:,.1f} / {measured[what]:,.1f} = {planned[what] / measured[what]:.2f}"
+                  for what in planned}  # fmt: skip
+        lines.append({"config": name, **ratios})
+    return lines
+
+
+def main(name: str) -> None:
+    import torch
+
+    from transformer_lab.build import build, build_task
+    from transformer_lab.compose import build_loaders
+    from transformer_lab.estimate import estimate
+    from transformer_lab.preparation import prepare_facts, prepare_store, prepare_tokenizer
+    from transformer_lab.training.progress import Progress
+
+    made = config("hardware=cpu", *CASES[name])
+    source, machine = build(made["data"]), build(made["hardware"])
+    words, facts = prepare_tokenizer(made, source), prepare_facts(made, source)
+    with torch.device("meta"):
+        task = build_task(made, words, facts)
+    store = prepare_store(made, source, words, task)
+    loaders, budget = build_loaders(made, task, store, machine, Progress())
+    planned = estimate(task, build(made["optimizer"], model=task), loaders, budget, machine)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # from here on the most is counted
+    run = Ours(name, made, words, store.splits["train"], facts)
+    if machine.activation_checkpointing:
+        run.task.model.recompute()
+    run.run(3)
+    pace = min((run.run(8) for _ in range(2)), key=lambda pace: pace.seconds / pace.items)
+    operations = run.module.speed.operations_per_token
+    found = {"MB": resident("VmHWM") - before, "microseconds a token": 1e6 * pace.seconds / pace.items,
+             "million operations a token": operations / 1e6}  # fmt: skip
+    counted = planned.operations_per_token * (0.75 if machine.activation_checkpointing else 1)
+    said = {"MB": planned.memory / 2**20,
+            "microseconds a token": 1e6 * planned.step_seconds / planned.tokens_per_step,
+            "million operations a token": counted / 1e6}  # fmt: skip
+    print(json.dumps([said, found]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
