@@ -34,6 +34,7 @@ def main(*, model: Literal["decoder", "encoder", "seq2seq"] = "decoder",
                 label = f"{part}, step {step}"
                 axis.plot(WIDTHS, [found[width][step][part] for width in WIDTHS], style, color=f"C{step}", label=label)
         axis.set(xscale="log", yscale="log", xlabel="width", title="muP" if mup else "without")
+        axis.minorticks_off()
         axis.set_xticks(WIDTHS, [str(width) for width in WIDTHS])
     axes[0].set_ylabel("mean absolute value")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", fontsize="x-small")

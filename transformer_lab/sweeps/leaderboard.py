@@ -47,8 +47,8 @@ class Leaderboard:
         for line in self.lines:
             values = [_shown(line["values"].get(name)) for name in self.values]
             metrics = [_shown(line["metrics"].get(name)) for name in self.metrics]
-            state = f"{line['state']}: {line['reason']}" if line["reason"] else line["state"]
-            found.append([str(line["place"]), str(line["trial"] + 1), *values, *metrics, _shown(line["steps"]), state])
+            numbers = [str(line["place"]), str(line["trial"] + 1)]
+            found.append([*numbers, *values, *metrics, _shown(line["steps"]), line["state"]])
         return found
 
     def table(self) -> Table:
@@ -59,11 +59,16 @@ class Leaderboard:
             table.add_column(self.headings[place].removeprefix("validation "))
         for row in self.rows():
             table.add_row(*(row[place] for place in shown))
+        table.caption, table.caption_justify = "\n".join(self.remarks()), "left"
+        return table
+
+    def remarks(self) -> list[str]:
+        """Why trials failed, and which values matter."""
+        lines = [f"trial {line['trial'] + 1} failed: {line['reason']}" for line in self.lines if line["reason"]]
         if self.importance:
             shares = ", ".join(f"{name} {share:.0%}" for name, share in self.importance.items())
-            table.caption = f"share of the difference that a value makes (PED-ANOVA): {shares}"
-            table.caption_justify = "left"
-        return table
+            lines.append(f"share of the difference that each value makes (PED-ANOVA): {shares}")
+        return lines
 
     def write(self, folder: Path) -> None:
         """As leaderboard.csv and leaderboard.md."""
@@ -77,9 +82,7 @@ class Leaderboard:
                                  line["steps"], line["reason"] or line["state"]])  # fmt: skip
         rows = [self.headings, ["---"] * len(self.headings), *self.rows()]
         text = "\n".join(f"| {' | '.join(cell.replace('|', '¦') for cell in row)} |" for row in rows)
-        if self.importance:
-            shares = "\n".join(f"- `{name}`: {share:.0%}" for name, share in self.importance.items())
-            text += f"\n\nShare of the difference that each value makes (PED-ANOVA):\n\n{shares}"
+        text += "".join(f"\n\n{line}" for line in self.remarks())
         (folder / "leaderboard.md").write_text(text + "\n", encoding="utf-8")
 
 

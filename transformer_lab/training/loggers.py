@@ -6,7 +6,9 @@ from typing import Any
 
 # Lightning's classes are imported where they are used: a config is checked without the seconds that takes.
 
-PLACES = {"run_dir", "resume", "cache_dir", "name", "preview"}  # of no use to tell runs apart by
+# Where a run lies and what it says: of no use to tell what it was made of.
+ASIDE = {"run_dir", "resume", "cache_dir", "name", "preview", "plan", "logger", "pictures", "checkpoint", "callbacks",
+         "extensions", "allow_overlap", "log_every_steps"}  # fmt: skip
 
 
 class Curves:
@@ -76,15 +78,18 @@ class MLflow(Curves):
 
 
 def hyperparameters(config: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """A config's values by their dotted keys; a class by its name. Where a run lies is none of them."""
+    """A config's values by their dotted keys; a class by its name."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{path}.{key}" if path else key
+        if name in ASIDE:
+            continue
         if isinstance(value, dict):
             found |= hyperparameters(value, name)
         elif key == "_target_":
-            found[path] = value.rpartition(".")[2] if value.rpartition(".")[2] != "attend" else value.split(".")[-2]
-        elif name not in PLACES:
+            module, _, last = value.rpartition(".")
+            found[path] = last if last[0].isupper() else module.rpartition(".")[2]  # kernels are functions in modules
+        else:
             found[name] = value if isinstance(value, bool | int | float | str) else str(value)
     return found
 
