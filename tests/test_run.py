@@ -206,7 +206,7 @@ def test_going_on_from_before_damaged_checkpoints_keeps_the_good_ones(corpus_fol
     (["schedule._target_=transformer_lab.models.layers.norms.RMSNorm", "~schedule.decay_fraction"], "schedule"),
     (["cache_dir=README.md/x"], "cache_dir"),
     (["task.context=1"], "task.context"),
-    (["-m", "position=rotary,none", "run_dir=x"], "run_dir"),
+    (["-m", "position=rotary,none", "run_dir=README.md"], "run_dir"),
     (["callbacks.c._target_=lightning.pytorch.callbacks.ModelCheckpoint"], "callbacks.c"),
 ])  # fmt: skip
 def test_what_cannot_be_is_answered_in_one_line_before_any_data_is_read(words, said):
