@@ -222,7 +222,7 @@ class Training(LightningModule):
             "train/mfu": self.speed.share(window.tokens / window.seconds),
             "train/tokens": float(self.progress.tokens),
             "train/skipped_steps": float(self.progress.skipped),
-            "train/unused_room": 1 - step.tokens / (len(step.units) * self.task.capacity),
+            "train/unused_room": 1 - step.tokens / room if (room := len(step.units) * self.task.capacity) else 0.0,
             "train/memory_megabytes": memory(self.device),
             **{f"gradients/{name}": norm.item() for name, norm in self._norms.items()},
         }
