@@ -1,0 +1,37 @@
+"""A sweep that was killed ends as if it had not been; in a file of its own, as it takes a while."""
+
+import os
+import re
+import signal
+import time
+
+from tests.sweeps.test_sweep import SEARCH, lines, results, sweep
+
+
+def test_a_sweep_that_is_killed_twice_ends_as_if_it_had_not_been(tmp_path):
+    words = (*SEARCH, "hydra.sweeper.total=8")
+    whole = sweep(tmp_path / "whole", *words)
+    assert whole.returncode == 0, whole.stderr
+    for trial in (2, 5):  # while these are under way, at a step that is saved and one that is not
+        process = sweep(tmp_path / "killed", *words, wait=False)
+        saved = tmp_path / "killed" / f"{trial:03}" / "checkpoints" / "step-00000010"
+        until = time.monotonic() + 120
+        while not saved.exists():
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "killed" / f"{trial:03}" / "metrics.json").exists()
+    last = sweep(tmp_path / "killed", *words)
+    assert last.returncode == 0, last.stderr
+    assert "Going on with" in last.stdout and "5 of 8 trials have ended" in last.stdout
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert len(results(tmp_path / "whole")) == 8
+    for trial in range(8):  # each was trained from its first step to its last once
+        log = (tmp_path / "killed" / f"{trial:03}" / "log.txt").read_text()
+        assert len(re.findall("step 40/40", log)) == 1, log
+        assert ("Going on after step" in log) == (trial in (2, 5))
+    again = sweep(tmp_path / "killed", *words)  # nothing is left to do
+    assert again.returncode == 0 and "Trial " not in again.stdout and "step 10/40" not in again.stdout
+    more = sweep(tmp_path / "killed", *words[:-1], "hydra.sweeper.total=9")
+    assert more.stdout.count("Trial ") == 1 and "Trial 9 of 9" in more.stdout and len(lines(tmp_path / "killed")) == 9
