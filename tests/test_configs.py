@@ -53,5 +53,4 @@ def test_every_key_has_a_comment_and_every_option_a_first_line(path):
     for number, line in enumerate(lines, 1):
         key = re.match(r"\s*([a-z]\w*):", line)
         if key and key[1] != "defaults":
-            above = lines[number - 2].strip().startswith("# ") and number > 3
-            assert "#" in line or above, f"{path.name}:{number} has no comment"
+            assert "#" in line, f"{path.name}:{number} has no comment"

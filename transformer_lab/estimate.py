@@ -5,8 +5,7 @@ up, and so is what it computes. How fast this machine multiplies matrices of tha
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from transformer_lab.data.module import DataModule
 from transformer_lab.data.steps import Batch
 from transformer_lab.layout import Layout
 from transformer_lab.models.heads import LOGITS_AT_ONCE
-from transformer_lab.models.layers.attention import Attention
+from transformer_lab.models.layers.attention import kernels_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.operations import matrix_rate, operations_per_token, wait
@@ -78,13 +77,12 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
     step = loaders.steps[0]
     batch = max(step.micro_batches, key=lambda each: each.num_tokens)
     half = 2 if machine.bf16 else 1
+    if machine.activation_checkpointing:
+        task.model.recompute()
     with _no_attention(task):
         kept = _kept(task, _weightless(batch)) / half
         operations = operations_per_token(task, _weightless(batch))
     if machine.activation_checkpointing:
-        task.model.recompute()
-        with _no_attention(task):
-            kept = _kept(task, _weightless(batch)) / half
         operations *= 4 / 3
     weights = FLOAT * sum(p.numel() for p in task.parameters())
     gradients = FLOAT * sum(p.numel() for p in task.parameters() if p.requires_grad)
@@ -93,10 +91,11 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
     wide = task.model.embedding.num_embeddings * max(batch.targets.values(), default=0)
     logits = FLOAT * min(LOGITS_AT_ONCE, wide)
     per_step = budget.tokens_per_step
+    bandwidth = _bandwidth(machine)
     share = per_step / loaders.steps.world_size
     seconds = share * operations / _rate(task, batch, machine)
-    seconds += TOUCHED[machine.device.type] * kept * share / batch.num_tokens / _bandwidth(machine)
-    seconds += _update_seconds(task, optimizer, machine)
+    seconds += TOUCHED[machine.device.type] * kept * share / batch.num_tokens / bandwidth
+    seconds += _update_seconds(task, optimizer, machine, bandwidth)
     matrices = FLOAT * sum(p.numel() for group in optimizer.param_groups if "momentum" in group
                            for p in group["params"])  # fmt: skip
     passing = PASSING * (kept + logits) + COPIES * matrices + (OWN if machine.device.type == "cpu" else 0)
@@ -158,17 +157,8 @@ class _Looked(torch.autograd.Function):
         raise NotImplementedError
 
 
-@contextmanager
-def _no_attention(task: Task) -> Iterator[None]:
-    modules = [module for module in task.modules() if isinstance(module, Attention)]
-    before = [module.kernel for module in modules]
-    try:
-        for module in modules:
-            module.kernel = lambda q, k, v, **rules: _Looked.apply(q, k, v)
-        yield
-    finally:
-        for module, kernel in zip(modules, before, strict=True):
-            module.kernel = kernel
+def _no_attention(task: Task) -> AbstractContextManager[None]:
+    return kernels_of(task, lambda module: lambda q, k, v, **rules: _Looked.apply(q, k, v))  # type: ignore[no-untyped-call]
 
 
 def _rate(task: Task, batch: Batch, machine: Hardware) -> float:
@@ -191,7 +181,7 @@ def _bandwidth(machine: Hardware, megabytes: int = 64) -> float:
     return best
 
 
-def _update_seconds(task: Task, optimizer: torch.optim.Optimizer, machine: Hardware) -> float:
+def _update_seconds(task: Task, optimizer: torch.optim.Optimizer, machine: Hardware, bandwidth: float) -> float:
     """Of the optimizer: memory is read and written, and Muon's matrices are multiplied."""
     moved = operations = 0.0
     for group in optimizer.param_groups:
@@ -200,7 +190,7 @@ def _update_seconds(task: Task, optimizer: torch.optim.Optimizer, machine: Hardw
             if "momentum" in group:
                 small, large = sorted(p.shape)
                 operations += len(QUINTICS) * (4 * small**2 * large + 2 * small**3)
-    seconds = moved / _bandwidth(machine)
+    seconds = moved / bandwidth
     if operations:
         size = (task.model.dim, task.model.dim, 4 * task.model.dim)
         seconds += operations / matrix_rate(machine.device, product_dtype(machine.device), shape=size)

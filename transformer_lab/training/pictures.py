@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformer_lab.data.steps import Batch, Pass
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
-from transformer_lab.models.layers.attention import Attention
+from transformer_lab.models.layers.attention import Attention, kernels_of
 from transformer_lab.models.layers.kernels import reference
 from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.tasks.base import Task
@@ -74,8 +74,6 @@ def looks(task: Task, batch: Batch) -> tuple[list[Look], dict[str, float]]:
 def _looking(task: Task) -> Iterator[list[tuple[Attention, Tensor, Layout, Layout]]]:
     """Attention by the reference kernel, with a note of what was looked at."""
     seen: list[tuple[Attention, Tensor, Layout, Layout]] = []
-    modules = [module for module in task.modules() if isinstance(module, Attention)]
-    before = [module.kernel for module in modules]
 
     def watch(module: Attention) -> Any:
         def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, **rules: Any) -> Tensor:
@@ -84,13 +82,8 @@ def _looking(task: Task) -> Iterator[list[tuple[Attention, Tensor, Layout, Layou
 
         return attend
 
-    try:
-        for module in modules:
-            module.kernel = watch(module)
+    with kernels_of(task, watch):
         yield seen
-    finally:
-        for module, kernel in zip(modules, before, strict=True):
-            module.kernel = kernel
 
 
 def _sides(batch: Batch) -> Iterator[tuple[Layout, Tensor]]:

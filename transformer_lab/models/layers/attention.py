@@ -3,7 +3,8 @@
 **N** tokens of a batch, **M** tokens of its memory, **D** width, **H** heads, **G** key/value heads, **K** head width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -95,6 +96,20 @@ class CrossAttention(Attention):
             cache.write(k, v, memory.layout)
         assert cache is not None
         return self.out(cache.attend(q).flatten(1))
+
+
+@contextmanager
+def kernels_of(model: nn.Module, kernel: Callable[[Attention], Kernel]) -> Iterator[None]:
+    """For as long as this lasts, each attention of a model looks with the kernel that it is given here."""
+    modules = [module for module in model.modules() if isinstance(module, Attention)]
+    before = [module.kernel for module in modules]
+    try:
+        for module in modules:
+            module.kernel = kernel(module)
+        yield
+    finally:
+        for module, own in zip(modules, before, strict=True):
+            module.kernel = own
 
 
 def _no_bias(query_positions: Tensor, key_positions: Tensor) -> None:
