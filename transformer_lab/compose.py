@@ -142,7 +142,7 @@ def train(
         if machine.activation_checkpointing:
             learner.model.recompute()
         if machine.compile:
-            learner.model.compile()
+            learner.compile()
         kept = None
         if progress.validation_due or not budget.out_of_steps(progress):
             kept = curves.open(folder, progress.step + 1 if resume else None)

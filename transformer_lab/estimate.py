@@ -89,7 +89,7 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
     states = FLOAT * sum(p.numel() * (1 if "momentum" in group else 2) for group in optimizer.param_groups
                          for p in group["params"])  # fmt: skip
     wide = task.model.embedding.num_embeddings * max(batch.targets.values(), default=0)
-    logits = FLOAT * min(LOGITS_AT_ONCE, wide)
+    logits = FLOAT * min(LOGITS_AT_ONCE[machine.device.type], wide)
     per_step = budget.tokens_per_step
     bandwidth = _bandwidth(machine)
     share = per_step / loaders.steps.world_size

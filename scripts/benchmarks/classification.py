@@ -46,7 +46,7 @@ def ours(setting: Setting, name: str, *words: str, differs: str = "") -> Ours:
 def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]]:
     """By name, so that a library that is not there is found out only when it is asked for."""
     layers, dim, heads, longest, batch, vocab_size = SIZES[setting.size]
-    device, dtype, dropout = setting.device, setting.dtype, setting.dropout
+    dropout = setting.dropout
     yield from three_ways(
         partial(ours, setting), (*BERT, "task.pooling=pooler", *ADAMW),
         "rotary positions, pre-norm, RMSNorm, squared ReLU, query/key norm, mean pooling, no biases, Muon",
@@ -71,7 +71,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
             vocab_size=vocab_size, max_position_embeddings=longest, num_labels=CLASSES, hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=0.0,
         ))  # fmt: skip
-        return HFTrainer(name, model, examples, collate, batch, device, dtype,
+        return HFTrainer(name, model, examples, collate, batch, setting.machine,
                          lambda made: int(made["attention_mask"].sum()), differs, remove_unused_columns=False,
                          **more)  # fmt: skip
 

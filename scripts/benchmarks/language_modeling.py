@@ -43,7 +43,7 @@ NEOX = ("norm=layer", "feed_forward=gelu", "model.bias=true", "model.qk_norm=fal
 def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]]:
     """By name, so that a library that is not there is found out only when it is asked for."""
     layers, dim, heads, context, batch, vocab_size = SIZES[setting.size]
-    device, dtype, dropout = setting.device, setting.dtype, setting.dropout
+    dropout = setting.dropout
     yield from three_ways(
         partial(ours, setting), (*NEOX, *ADAMW),
         "RMSNorm, squared ReLU, query/key norm, no biases, Muon",
@@ -60,7 +60,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), given["tokens"][:, 1:].flatten())
 
     def loop(name: str, model: nn.Module, loss: Any = next_token, differs: str = "") -> Loop:
-        return Loop(name, model, loss, batches, device, dtype, differs)
+        return Loop(name, model, loss, batches, setting.machine, differs)
 
     def litgpt() -> Contender:
         from litgpt.config import Config
@@ -104,19 +104,23 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     def raw(name: str, activation: str, differs: str) -> Contender:
         return loop(name, gpt2(activation), hf_loss, differs)
 
-    def trainer(name: str, activation: str, differs: str) -> Contender:
+    def trainer(name: str, activation: str, differs: str, compiled: bool = True) -> Contender:
         examples = [{"input_ids": row, "labels": row} for row in tokens]
 
         def collate(chosen: list[dict[str, Tensor]]) -> dict[str, Tensor]:
             return {name: torch.stack([row[name] for row in chosen]) for name in ("input_ids", "labels")}
 
-        return HFTrainer(name, gpt2(activation), examples, collate, batch, device, dtype,
-                         lambda given: given["input_ids"].numel(), differs)  # fmt: skip
+        return HFTrainer(name, gpt2(activation), examples, collate, batch, setting.machine,
+                         lambda given: given["input_ids"].numel(), differs, compiled)  # fmt: skip
 
     yield "litgpt", litgpt
     yield "x-transformers", x_transformers
     yield "torch.nn.TransformerEncoder", torch_encoder
-    for kind, activation in (("", "gelu_new"), (", erf-GELU", "gelu")):
+    if setting.machine.compile:
+        name = "transformers GPT-2, Trainer, not compiled"
+        yield name, partial(trainer, name, "gelu_new", "learned positions, GELU by tanh", compiled=False)
+    # Which GELU it is matters where it is not fused with what is around it.
+    for kind, activation in (("", "gelu_new"), (", erf-GELU", "gelu"))[: 1 if setting.machine.compile else 2]:
         differs = f"learned positions{', GELU by tanh (its default)' if not kind else ''}"
         for name, make in (("transformers GPT-2", raw), ("transformers GPT-2, Trainer", trainer)):
             yield name + kind, partial(make, name + kind, activation, differs)

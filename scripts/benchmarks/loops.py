@@ -35,7 +35,7 @@ class Ours:
         self.hardware: Hardware = build(config["hardware"])
         self.task = build_task(config, tokenizer, facts)
         if self.hardware.compile:
-            self.task.model.compile()
+            self.task.compile()
         store = Store({"train": corpus, "validation": corpus}, "benchmark", [])
         progress = Progress()
         self.loaders, budget = build_loaders(config, self.task, store, self.hardware, progress)
@@ -122,18 +122,15 @@ Batches = Callable[[], Iterable[tuple[dict[str, Tensor], int]]]  # the model's a
 
 
 class Loop:
-    """A peer's model in the loop that its users write: forward, backward, clipping, fused AdamW."""
+    """A peer's model, compiled if ours is, in the loop that its users write: with clipping and fused AdamW."""
 
     def __init__(self, name: str, model: nn.Module, loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
-                 batches: Batches, device: torch.device, dtype: torch.dtype, differs: str = "") -> None:  # fmt: skip
-        self.name, self.differs = name, differs
-        self.model, self.loss, self.batches, self.device, self.dtype = (
-            model.to(device).train(),
-            loss,
-            batches,
-            device,
-            dtype,
-        )
+                 batches: Batches, machine: Hardware, differs: str = "") -> None:  # fmt: skip
+        self.name, self.differs, self.loss, self.batches = name, differs, loss, batches
+        self.device, self.dtype = machine.device, machine.dtype
+        self.model = model.to(self.device).train()
+        if machine.compile:
+            self.model.compile()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.0, fused=True
         )
@@ -165,23 +162,25 @@ class HFTrainer:
     """A model of Hugging Face's library in its Trainer, with the Trainer's defaults but for what is said here."""
 
     def __init__(self, name: str, model: nn.Module, rows: list[dict[str, Any]],
-                 collate: Callable[..., dict[str, Tensor]], batch_size: int, device: torch.device, dtype: torch.dtype,
-                 useful: Callable[[dict[str, Tensor]], int], differs: str = "", **arguments: Any) -> None:  # fmt: skip
+                 collate: Callable[..., dict[str, Tensor]], batch_size: int, machine: Hardware,
+                 useful: Callable[[dict[str, Tensor]], int], differs: str = "", compiled: bool = True,
+                 **arguments: Any) -> None:  # fmt: skip
         from transformers import TrainingArguments, logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self.name, self.differs, self.model, self.rows, self.batch_size = name, differs, model, rows, batch_size
-        self.device, self.useful, self.tokens = device, useful, 0
+        self.device, self.useful, self.tokens = machine.device, useful, 0
         self.folder = tempfile.TemporaryDirectory()
         self.collate = collate
 
         def arguments_for(steps: int) -> TrainingArguments:
             return TrainingArguments(
                 self.folder.name, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=LR,
-                adam_beta2=0.95, use_cpu=device.type == "cpu", bf16=dtype == torch.bfloat16, report_to="none",
+                adam_beta2=0.95, use_cpu=self.device.type == "cpu", bf16=machine.bf16, report_to="none",
                 disable_tqdm=True, save_strategy="no", logging_steps=10, lr_scheduler_type="constant",
-                dataloader_pin_memory=device.type == "cuda", **arguments,
+                dataloader_pin_memory=self.device.type == "cuda", torch_compile=machine.compile and compiled,
+                **arguments,
             )  # fmt: skip
 
         self.arguments_for = arguments_for

@@ -67,7 +67,7 @@ BERT = ("norm=layer", "feed_forward=gelu", "residual=post_norm", "position=learn
 def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]]:
     """By name, so that a library that is not there is found out only when it is asked for."""
     layers, dim, heads, longest, batch, vocab_size = SIZES[setting.size]
-    device, dtype, dropout = setting.device, setting.dtype, setting.dropout
+    dropout = setting.dropout
     yield from three_ways(
         partial(ours, setting), (*BERT, *ADAMW),
         "rotary positions, pre-norm, RMSNorm, squared ReLU, query/key norm, no biases, Muon",
@@ -97,11 +97,17 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         found: Tensor = model(**given).loss
         return found
 
-    yield "transformers BERT", lambda: Loop("transformers BERT", bert(), loss, batches, device, dtype)
-    yield "transformers BERT, Trainer", lambda: HFTrainer(
-        "transformers BERT, Trainer", bert(), examples, collate, batch, device, dtype,
-        lambda made: int(made["attention_mask"].sum()), remove_unused_columns=False,
-    )  # fmt: skip
+    yield "transformers BERT", lambda: Loop("transformers BERT", bert(), loss, batches, setting.machine)
+
+    def trainer(name: str, compiled: bool) -> Contender:
+        return HFTrainer(name, bert(), examples, collate, batch, setting.machine,
+                         lambda made: int(made["attention_mask"].sum()), compiled=compiled,
+                         remove_unused_columns=False)  # fmt: skip
+
+    name = "transformers BERT, Trainer"
+    yield name, lambda: trainer(name, compiled=True)
+    if setting.machine.compile:
+        yield f"{name}, not compiled", lambda: trainer(f"{name}, not compiled", compiled=False)
 
 
 class Padded:

@@ -52,7 +52,7 @@ MARIAN = ("norm=layer", "feed_forward=relu", "residual=post_norm", "position=sin
 def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]]:
     """By name, so that a library that is not there is found out only when it is asked for."""
     layers, dim, heads, longest, batch, vocab_size = SIZES[setting.size]
-    device, dtype, dropout = setting.device, setting.dtype, setting.dropout
+    dropout = setting.dropout
     yield from three_ways(
         partial(ours, setting), (*MARIAN, *ADAMW),
         "rotary positions, pre-norm, RMSNorm, squared ReLU, query/key norm, no biases, Muon",
@@ -88,19 +88,19 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         return smoothed(logits, given["labels"])
 
     def trainer() -> Contender:
-        return HFTrainer("transformers Marian, Trainer", marian(setting), examples, collate, batch, device, dtype,
+        return HFTrainer("transformers Marian, Trainer", marian(setting), examples, collate, batch, setting.machine,
                          useful, "label smoothing by the Trainer", label_smoothing_factor=0.1,
                          remove_unused_columns=False)  # fmt: skip
 
     yield (
         "transformers Marian",
-        lambda: Loop("transformers Marian", marian(setting), marian_loss, batches, device, dtype),
+        lambda: Loop("transformers Marian", marian(setting), marian_loss, batches, setting.machine),
     )
     yield "transformers Marian, Trainer", trainer
 
     def torch_model() -> Contender:
         model = PlainTorch(layers, dim, heads, longest, vocab_size, dropout)
-        return Loop("torch.nn.Transformer", model, torch_loss, batches, device, dtype, "learned positions")
+        return Loop("torch.nn.Transformer", model, torch_loss, batches, setting.machine, "learned positions")
 
     yield "torch.nn.Transformer", torch_model
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from transformer_lab.models.blocks import PostNorm, PreNorm, SandwichNorm
-from transformer_lab.models.heads import token_loss
+from transformer_lab.models.heads import LOGITS_AT_ONCE, cross_entropy, token_loss
 from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.feed_forward import GELU, GeGLU, ReLU, SquaredReLU, SwiGLU
 from transformer_lab.models.layers.norms import LayerNorm, RMSNorm
@@ -76,7 +76,7 @@ def test_alibi_slopes_are_those_of_the_paper():
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_the_chunked_loss_is_cross_entropy_in_value_and_gradient(chunk, biased, smoothing, monkeypatch):
-    monkeypatch.setattr("transformer_lab.models.heads.LOGITS_AT_ONCE", chunk * 11)
+    monkeypatch.setitem(LOGITS_AT_ONCE, "cpu", chunk * 11)
     hidden, weight = torch.randn(20, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
     bias = torch.randn(11, requires_grad=True) if biased else None
     parts = (hidden, weight, bias) if bias is not None else (hidden, weight)
@@ -85,6 +85,10 @@ def test_the_chunked_loss_is_cross_entropy_in_value_and_gradient(chunk, biased, 
     expected = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
     wanted = torch.autograd.grad(expected * 0.3, parts)
     loss = token_loss(hidden, weight, targets, bias, smoothing)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss * 0.3, parts), wanted)
+    # What a compiler is given computes the same.
+    loss = token_loss(hidden, weight, targets, bias, smoothing, compiled=cross_entropy)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(torch.autograd.grad(loss * 0.3, parts), wanted)
     with torch.no_grad():

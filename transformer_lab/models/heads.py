@@ -3,8 +3,9 @@
 **N** tokens, **B** sequences, **D** width, **V** vocabulary, **C** tokens of a chunk.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,62 +15,91 @@ from torch.nn import functional as F
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.dropout import Dropout
 
-# Logits held at a time: 8M floats are 32 MB. With fewer, the gradient of a large vocabulary is read and written often.
-LOGITS_AT_ONCE = 1 << 23
+# Logits held at a time. With fewer, the gradient of a large vocabulary is read and written often; a GPU needs large
+# products to be fast. On a CPU 32 MB, on a GPU 1 GB.
+LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 28}
+
+# Losses summed, and the gradient of the logits, of logits (C, V), targets (C, 1) and a share to spread.
+CrossEntropy = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """A `CrossEntropy` that a compiler makes one pass of: it reads the logits twice and writes their gradient once."""
+    x = logits.float()
+    top = x.amax(1, keepdim=True)
+    powers = (x - top).exp()
+    total = powers.sum(1, keepdim=True)
+    spread = smoothing / x.shape[1]  # wanted of every token of the vocabulary
+    losses = top + total.log() - (1 - smoothing) * x.gather(1, targets) - spread * x.sum(1, keepdim=True)
+    is_target = torch.arange(x.shape[1], device=x.device) == targets
+    return losses.sum(), (powers / total - spread - (1 - smoothing) * is_target).to(logits.dtype)
+
+
+def cross_entropy_in_place(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """A `CrossEntropy` whose gradient overwrites the logits: the fastest where nothing is compiled."""
+    spread = smoothing / logits.shape[1]
+    right, top = logits.gather(1, targets), logits.amax(1, keepdim=True)
+    every = logits.sum(1, keepdim=True) if smoothing else 0.0
+    p = torch.softmax(logits, dim=-1, out=logits)
+    # The greatest p is exp(0) / sum of exp(logits - top), so it has the logarithm of that sum exactly.
+    normalizer = top - p.amax(1, keepdim=True).log_()
+    losses = normalizer - (1 - smoothing) * right - spread * every
+    if smoothing:
+        p -= spread
+    p.scatter_add_(1, targets, p.new_full((), smoothing - 1.0).expand(targets.shape))
+    return losses.sum(), p
 
 
 def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None,
-               label_smoothing: float = 0.0) -> Tensor:  # fmt: skip
+               label_smoothing: float = 0.0, compiled: CrossEntropy | None = None) -> Tensor:  # fmt: skip
     """Cross-entropy of `hidden @ weight.T + bias` with the targets, summed: (N, D), (V, D), (N,), (V,) -> ().
 
     With label smoothing, that share of the wanted probability is spread over the whole vocabulary (Szegedy et al.,
     2016, arXiv:1512.00567). The logits exist for a chunk of tokens at a time. Their gradient is taken while they are
-    there, so nothing is computed twice (Hsu et al., 2024, arXiv:2410.10989, section 3.2).
+    there, so nothing is computed twice (Hsu et al., 2024, arXiv:2410.10989, section 3.2), by `cross_entropy` if there
+    is a `compiled` one.
     """
     if hidden.device.type != "meta" and torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     # Asked here: a Function is told that its inputs need gradients also where none are kept.
     learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
-    return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, label_smoothing, learns)  # type: ignore[no-any-return]
+    return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, label_smoothing, learns, compiled)  # type: ignore[no-any-return]
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None,
-                smoothing: float, learns: bool) -> Tensor:  # fmt: skip
+                smoothing: float, learns: bool, compiled: CrossEntropy | None) -> Tensor:  # fmt: skip
         hidden_grad = torch.empty_like(hidden) if learns else None
-        added = weight.dtype != torch.float32 or len(hidden) == 0
-        fresh = torch.zeros_like if added else torch.empty_like  # else the first chunk overwrites it
+        mixed = weight.dtype != torch.float32
+        fresh = torch.zeros_like if mixed or len(hidden) == 0 else torch.empty_like  # else the first chunk fills it
         weight_grad = fresh(weight, dtype=torch.float32) if learns else None
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if learns and bias is not None else None
         loss = hidden.new_zeros((), dtype=torch.float32)
-        spread = smoothing / len(weight)  # wanted of every token of the vocabulary
-        chunks = -(-len(hidden) * len(weight) // LOGITS_AT_ONCE)
+        at_once = LOGITS_AT_ONCE["cuda" if hidden.is_cuda else "cpu"]
+        chunks = -(-len(hidden) * len(weight) // at_once)
         size = -(-len(hidden) // max(1, chunks))  # equal ones
-        room = hidden.new_empty(size, len(weight), dtype=torch.float32)  # of all chunks: fresh memory is slow
-        mixed = weight.dtype != torch.float32
+        # Of all chunks: fresh memory is slow.
+        room = None if compiled else hidden.new_empty(size, len(weight), dtype=torch.float32)
         for begin in range(0, len(hidden), size or 1):
             rows = slice(begin, begin + size)
             states, wanted = hidden[rows], targets[rows, None]
             with torch.autocast(hidden.device.type, enabled=False) if mixed else nullcontext():
-                logits = _logits(states, weight, bias, out=room[: len(states)])  # (C, V)
-                right, top = logits.gather(1, wanted), logits.amax(1, keepdim=True)
-                every = logits.sum(1, keepdim=True) if smoothing else 0.0
-                p = torch.softmax(logits, dim=-1, out=logits)
-                # The greatest p is exp(0) / sum of exp(logits - top), so it has the logarithm of that sum exactly.
-                normalizer = top - p.amax(1, keepdim=True).log_()
-                loss += (normalizer - (1 - smoothing) * right - spread * every).sum()
+                if compiled is None:
+                    assert room is not None
+                    logits = _logits(states, weight, bias, out=room[: len(states)])
+                    part, p = cross_entropy_in_place(logits, wanted, smoothing)
+                else:
+                    logits = F.linear(states, weight, None if bias is None else bias.to(weight.dtype))
+                    part, p = compiled(logits, wanted, smoothing)
+                loss += part
                 if hidden_grad is not None and weight_grad is not None:
-                    # The gradient of the logits is p minus what was wanted.
-                    if smoothing:
-                        p -= spread
-                    p.scatter_add_(1, wanted, p.new_full((), smoothing - 1.0).expand(wanted.shape))
                     if bias_grad is not None:
-                        bias_grad += p.sum(0)
+                        bias_grad += p.sum(0, dtype=torch.float32)
                     p = p.to(hidden.dtype)
                     torch.mm(p, weight, out=hidden_grad[rows])
-                    if weight.dtype != torch.float32:
+                    if mixed:
                         weight_grad += p.T @ states
                     elif begin == 0:
                         torch.mm(p.T, states, out=weight_grad)
@@ -86,17 +116,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             None if found is None else found.mul_(grads[0])
             for found in ctx.saved_tensors  # type: ignore[attr-defined]
         )
-        return hidden_grad, weight_grad, None, bias_grad, None, None
+        return hidden_grad, weight_grad, None, bias_grad, None, None, None
 
 
 def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
-    if weight.dtype != torch.float32:
+    if weight.dtype != out.dtype:
         out.copy_(states @ weight.T)
-    elif bias is not None:
-        return torch.addmm(bias, states, weight.T, out=out)
-    else:
-        return torch.mm(states, weight.T, out=out)
-    return out if bias is None else out.add_(bias)
+        return out if bias is None else out.add_(bias)
+    return torch.mm(states, weight.T, out=out) if bias is None else torch.addmm(bias, states, weight.T, out=out)
 
 
 class TokenHead(nn.Module):
@@ -113,6 +140,11 @@ class TokenHead(nn.Module):
         self._embedding = (embedding,)  # in a tuple, so that its weight is not listed here once more
         self.weight = None if tied else nn.Parameter(torch.zeros(vocab_size, dim))
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
+        self.cross_entropy: CrossEntropy | None = None
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """From now on compute the loss with a compiled `cross_entropy`; the options are those of `torch.compile`."""
+        self.cross_entropy = torch.compile(cross_entropy, *args, **options)
 
     @property
     def matrix(self) -> Tensor:  # (V, D)
@@ -124,7 +156,8 @@ class TokenHead(nn.Module):
 
     def loss(self, hidden: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy, summed: (N, D), (N,) -> ()."""
-        return token_loss(_divided(hidden, self.width_ratio), self.matrix, targets, self.bias, label_smoothing)
+        hidden = _divided(hidden, self.width_ratio)
+        return token_loss(hidden, self.matrix, targets, self.bias, label_smoothing, self.cross_entropy)
 
 
 def _divided(hidden: Tensor, ratio: float) -> Tensor:

@@ -59,5 +59,10 @@ class Seq2Seq(nn.Module):
         self.encoder.recompute()
         self.decoder.recompute()
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """See `Stack.compile`."""
+        self.encoder.compile(*args, **options)
+        self.decoder.compile(*args, **options)
+
     def new_cache(self, rows: int) -> Cache:
         return self.decoder.new_cache(rows)

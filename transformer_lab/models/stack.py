@@ -113,14 +113,16 @@ class Stack(nn.Module):
         across = self.position if self.cross_position else None
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            near = self.local_position is not None and getattr(block.attention.layer, "window", None) is not None
-            position = self.local_position if near else self.position
+            windowed = getattr(block.attention.layer, "window", None) is not None
+            position = self.local_position if windowed and self.local_position is not None else self.position
             layer = cache.layers[index] if cache else None
             other = cache.cross[index] if cache and cache.cross else None
-            if self.recomputes and torch.is_grad_enabled():
+            if cache:  # `forward` itself: lengths that grow are no work for a compiler
+                x = block.forward(x, layout, position, across, memory, layer, other)
+            elif self.recomputes and torch.is_grad_enabled():
                 x = checkpoint(block, x, layout, position, across, memory, use_reentrant=False)
             else:
-                x = block(x, layout, position, across, memory, layer, other)
+                x = block(x, layout, position, across, memory)
         if cache:
             cache.lengths = cache.lengths + layout.lengths
         return self.norm(x)
@@ -129,6 +131,12 @@ class Stack(nn.Module):
         """From now on keep of each block only what it reads, and compute the rest again in the backward pass: memory
         for a third more time (activation checkpointing; Chen et al., 2016, arXiv:1604.06174)."""
         self.recomputes = True
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """From now on run compiled blocks; the options are those of `torch.compile`. They share their code, so it is
+        compiled once, not once for each."""
+        for block in self.blocks:
+            block.compile(*args, **options)
 
     def new_cache(self, rows: int) -> Cache:
         """An empty cache for `rows` sequences."""

@@ -11,6 +11,7 @@ from transformer_lab.data.packing import Packing
 from transformer_lab.data.steps import Collate, Pass
 from transformer_lab.data.store import Corpus, Encoding
 from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.models.heads import TokenHead
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ class Task(nn.Module):
 
     def forward(self, batch: Any) -> Outcome:
         raise NotImplementedError
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """From now on run what takes most of a step compiled: the blocks of the model, and the loss of tokens.
+
+        The options are those of `torch.compile`. One program serves batches of every size, unless they say otherwise.
+        """
+        options = {"dynamic": True} | options
+        for part in (self.model, *(part for part in self.modules() if isinstance(part, TokenHead))):
+            part.compile(*args, **options)
 
     def score(self, batch: Any) -> Outcome:
         """The outcome of a batch of an evaluation, with all that the metrics need."""

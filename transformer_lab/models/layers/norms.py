@@ -1,4 +1,4 @@
-"""Normalisation of the residual stream, and of queries and keys."""
+"""Normalisation of the residual stream, and of queries and keys; what comes out is of the type of what went in."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps).to(x.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -27,4 +27,4 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).to(x.dtype)

@@ -87,10 +87,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, ca
         size = queries.num_sequences
         q, k, v = (x.unflatten(0, (size, -1)) for x in (q, k, v))  # (B, T, H, K)
         return _attend_group(q, k, v, keep=None, **rules).flatten(0, 1)
+    return _attend_groups(q, k, v, queries, keys, rules)
+
+
+@torch.compiler.disable  # each batch has groups of its own, and would be compiled anew
+def _attend_groups(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, rules: dict[str, Any]) -> Tensor:
     groups = _regroup(queries, keys)
     parts = zip(groups.queries.spread(q), groups.keys.spread(k), groups.keys.spread(v), groups.keep, strict=True)
     return groups.queries.collect(
-        [_attend_group(q, k, v, keep=None if causal else keep, **rules) for q, k, v, keep in parts]
+        [_attend_group(q, k, v, keep=None if rules["causal"] else keep, **rules) for q, k, v, keep in parts]
     )
 
 
