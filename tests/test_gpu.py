@@ -77,16 +77,16 @@ def test_every_part_serves_a_compiled_model_in_bf16(words):
 
 
 @needs_gpu
-@pytest.mark.parametrize("cell, programs", [("language_modeling", 2), ("mlm_nsp", 2), ("translation", 3)])
-def test_one_program_serves_batches_of_every_size(cell, programs):
-    """A kind of block is compiled once, whatever the lengths; so is the loss."""
+@pytest.mark.parametrize("cell, kinds", [("language_modeling", 1), ("mlm_nsp", 1), ("translation", 2)])
+def test_a_kind_of_block_is_compiled_once(cell, kinds):
+    """… for sequences of one length and once for all others, whatever the depth of a model and the size of batches."""
     torch._dynamo.reset()
     counters.clear()
     task = small_task(*CELLS[cell], "model.dim=64", "model.num_layers=3", "model.num_heads=2", "model.dropout=0.1")
-    task.compile()
+    task.model.compile(dynamic=True)
     for lengths in LENGTHS:
         loss_and_gradient(task, batch_for(task, lengths), "cuda", torch.bfloat16)
-    assert counters["stats"]["unique_graphs"] == programs
+    assert counters["stats"]["unique_graphs"] <= 2 * kinds
 
 
 @needs_gpu

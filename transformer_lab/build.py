@@ -95,6 +95,7 @@ def kernel_name(config: Section, task: Task, machine: Hardware) -> str:
     biased = task.model.position.bias(place, place) is not None
     name: str = config["attention"]["_target_"].split(".")[-2]
     if name == "auto":
-        return f"{auto.choose(machine.device, machine.dtype, biased)} (auto)"
+        both = (auto.choose(machine.device, machine.dtype, biased=biased, plain=plain) for plain in (False, True))
+        return f"{' or '.join(dict.fromkeys(both))} (auto)"
     auto.check(name, machine.device, machine.dtype, biased)
     return name

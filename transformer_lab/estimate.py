@@ -23,9 +23,9 @@ from transformer_lab.training.operations import matrix_rate, operations_per_toke
 from transformer_lab.training.optimizers import QUINTICS, product_dtype
 from transformer_lab.training.progress import Budget
 
-# What is kept of a step costs as much time as to copy it so many times: activations and norms, and their gradients. On
-# a CPU as measured on six configs (docs/plan.md); on a GPU as it is written and read, and not measured yet.
-TOUCHED = {"cpu": 22, "cuda": 6}
+# What is kept of a step costs as much time as to copy it so many times: activations and norms, and their gradients. As
+# measured on six configs on a CPU, and on three on a GPU (docs/plan.md), where a compiler spares half of it.
+TOUCHED = {"cpu": 22, "cuda": 40, "cuda, compiled": 19}
 PASSING = 0.4  # as much again as is kept is there while a backward pass goes on: gradients on their way, old memory
 COPIES = 4  # of its matrices, that Muon makes in a step
 OWN = 30e6  # bytes that PyTorch and Lightning take for themselves in the first steps on a CPU
@@ -94,7 +94,8 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
     bandwidth = _bandwidth(machine)
     share = per_step / loaders.steps.world_size
     seconds = share * operations / _rate(task, batch, machine)
-    seconds += TOUCHED[machine.device.type] * kept * share / batch.num_tokens / bandwidth
+    touched = TOUCHED["cuda, compiled" if machine.compile and machine.device.type == "cuda" else machine.device.type]
+    seconds += touched * kept * share / batch.num_tokens / bandwidth
     seconds += _update_seconds(task, optimizer, machine, bandwidth)
     matrices = FLOAT * sum(p.numel() for group in optimizer.param_groups if "momentum" in group
                            for p in group["params"])  # fmt: skip

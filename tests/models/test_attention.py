@@ -146,10 +146,11 @@ def test_attention_weights_are_shares():
 
 def test_auto_takes_the_kernel_that_serves_device_precision_and_bias():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert auto.choose(cpu, torch.float32, biased=True) == "sdpa"
-    assert auto.choose(cuda, torch.bfloat16, biased=False) == "varlen"
-    assert auto.choose(cuda, torch.float32, biased=False) == "sdpa"
-    assert auto.choose(cuda, torch.bfloat16, biased=True) == "flex"
+    assert auto.choose(cpu, torch.float32, biased=True, plain=False) == "sdpa"
+    assert auto.choose(cuda, torch.bfloat16, biased=False, plain=False) == "varlen"
+    assert auto.choose(cuda, torch.bfloat16, biased=False, plain=True) == "sdpa"
+    assert auto.choose(cuda, torch.float32, biased=False, plain=False) == "sdpa"
+    assert auto.choose(cuda, torch.bfloat16, biased=True, plain=True) == "flex"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

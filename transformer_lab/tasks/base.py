@@ -62,11 +62,12 @@ class Task(nn.Module):
     def compile(self, *args: Any, **options: Any) -> None:
         """From now on run what takes most of a step compiled: the blocks of the model, and the loss of tokens.
 
-        The options are those of `torch.compile`. One program serves batches of every size, unless they say otherwise.
+        The options are those of `torch.compile`. One program of a block serves batches of every size.
         """
-        options = {"dynamic": True} | options
-        for part in (self.model, *(part for part in self.modules() if isinstance(part, TokenHead))):
-            part.compile(*args, **options)
+        self.model.compile(*args, **{"dynamic": True, **options})
+        for part in self.modules():
+            if isinstance(part, TokenHead):
+                part.compile(*args, **options)  # the vocabulary has one size always: known, it is read faster
 
     def score(self, batch: Any) -> Outcome:
         """The outcome of a batch of an evaluation, with all that the metrics need."""

@@ -58,7 +58,7 @@ class Rotary(Position):
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         turn = self.table[positions][:, None]  # (N, 1, K/2, 2)
         pairs = x.float().unflatten(-1, (-1, 2))  # (N, H, K/2, 2)
-        if x.device.type == "cpu":  # a complex product is one pass instead of six, but does not fuse in a compiler
+        if not torch.compiler.is_compiling():  # one pass instead of six, which a compiler makes one with what is around
             turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turn))
         else:
             (even, odd), (cos, sin) = pairs.unbind(-1), turn.unbind(-1)
