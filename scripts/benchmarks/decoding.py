@@ -15,8 +15,6 @@ from torch import Tensor
 from benchmarks import translation
 from benchmarks.measure import Contender, Pace
 from benchmarks.setting import Setting, rows
-from transformer_lab.layout import Layout
-from transformer_lab.models.generation import Beam, Sampling, beam_search, generate
 from transformer_lab.training.operations import wait
 
 TITLE = "decoding"
@@ -26,40 +24,34 @@ CASES = ("greedy, equal lengths", "greedy, real lengths", "beam 5, equal lengths
 SENTENCES = 64
 
 
+class Endless(torch.nn.Module):
+    """A head that never chooses the end: the limits say when a sentence has ended."""
+
+    def __init__(self, head: torch.nn.Module, end: int) -> None:
+        super().__init__()
+        self.head, self.end = head, end
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        found: Tensor = self.head(hidden)
+        found[:, self.end] = -float("inf")
+        return found
+
+
 class OurSearch:
     name, differs = "transformer_lab", ""
 
     def __init__(self, setting: Setting, sources: list[list[int]], limits: list[int], beams: int) -> None:
-        self.task: Any = translation.ours(setting, "", *translation.MARIAN).task.to(setting.device).eval()
+        words = (*translation.MARIAN, f"task.beam_size={beams}")
+        self.task: Any = translation.ours(setting, "", *words).task.to(setting.device).eval()
         torch.nn.init.normal_(self.task.model.embedding.weight, std=0.02)
-        self.sources, self.limits, self.beams, self.device = sources, limits, beams, setting.device
+        self.task.head = Endless(self.task.head, self.task.end)
+        self.sources, self.limits, self.device = sources, limits, setting.device
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        found: Tensor = self.task.head(hidden)
-        found[:, self.task.end] = -float("inf")
-        return found
-
-    @torch.inference_mode()
     def run(self, steps: int) -> Pace:
         wait(self.device)
         started = time.perf_counter()
         for _ in range(steps):
-            layout = Layout.of([len(source) for source in self.sources]).to(self.device)
-            tokens = torch.tensor([token for source in self.sources for token in source], device=self.device)
-            memory = self.task.model.encode(tokens, layout)
-            cache = self.task.model.new_cache(len(self.sources))
-
-            def read(new: Tensor, layout: Layout, cache: Any, memory: Any = memory) -> Tensor:
-                seen = cache.layers[0].filled
-                found: Tensor = self.task.model.decode(new, layout, None if seen else memory, cache)
-                return found
-
-            prompts = [[self.task.end]] * len(self.sources)
-            more: dict[str, Any] = {"limits": self.limits, "stop": self.task.end}
-            if self.beams == 1:
-                written = generate(read, self.logits, prompts, cache, sampling=Sampling(temperature=0), **more)
-            else:
-                written = beam_search(read, self.logits, prompts, cache, beam=Beam(self.beams), **more)
+            written = self.task.search(self.sources, self.limits)
             assert [len(text) for text in written] == self.limits
         wait(self.device)
         return Pace(steps * sum(self.limits), time.perf_counter() - started, steps)

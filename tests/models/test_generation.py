@@ -3,11 +3,15 @@
 import pytest
 import torch
 
-from tests.conftest import POSITIONS, small_task
+from tests.conftest import CELLS, POSITIONS, batch_for, small_task
 from transformer_lab.layout import Layout
 from transformer_lab.models.generation import Sampling, generate
+from transformer_lab.models.packed import packed
 
-PROMPTS = [[1, 2, 3, 4, 5], [6], [7, 8, 9, 10, 11, 12, 13, 14], [15, 16]]
+PROMPTS = {
+    "of many lengths": [[1, 2, 3, 4, 5], [6], [7, 8, 9, 10, 11, 12, 13, 14], [15, 16]],
+    "of one length": [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]],
+}
 VARIANTS = {"plain": [], "window": ["model.window=3"], "grouped": ["model.num_kv_heads=1"]}
 
 
@@ -17,12 +21,13 @@ def written(task, prompts, most, sampling):
     return generate(task.model, task.head, prompts, cache, limits=limits, stop=0, sampling=sampling)
 
 
+@pytest.mark.parametrize("prompts", PROMPTS)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("position", POSITIONS)
 @torch.no_grad()
-def test_cached_steps_equal_the_full_forward_also_after_reordering(position, variant):
+def test_cached_steps_equal_the_full_forward_also_after_reordering(position, variant, prompts):
     task = small_task(f"position={position}", *VARIANTS[variant])
-    sequences = [list(prompt) for prompt in PROMPTS]
+    sequences = [list(prompt) for prompt in PROMPTS[prompts]]
     cache = task.model.new_cache(len(sequences))
     layout = Layout.of([len(s) for s in sequences])
     tokens = torch.tensor([token for sequence in sequences for token in sequence])
@@ -38,6 +43,22 @@ def test_cached_steps_equal_the_full_forward_also_after_reordering(position, var
         new = [40 + step * 7 + row for row in range(len(sequences))]
         sequences = [[*sequence, token] for sequence, token in zip(sequences, new, strict=True)]
         tokens, layout = torch.tensor(new), cache.next()
+
+
+@pytest.mark.parametrize("cell", ["language_modeling", "translation", "mlm_nsp"])
+@torch.inference_mode()
+def test_packed_matrices_compute_the_same_and_leave_no_trace(cell):
+    task = small_task(*CELLS[cell], "model.bias=true")
+    for name, parameter in task.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.5)
+    batch, hidden = batch_for(task, [9, 30, 14]), torch.randn(7, task.model.dim)
+    expected, logits = task(batch).losses, task.head(hidden)
+    with packed(task, 64):
+        assert any("forward" in module.__dict__ for module in task.model.modules())
+        torch.testing.assert_close(task(batch).losses, expected)
+        torch.testing.assert_close(task.head(hidden), logits)
+    assert not any("forward" in module.__dict__ for module in task.modules())
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -60,8 +81,9 @@ def test_greedy_text_is_the_same_with_and_without_the_cache(position):
 
 def test_a_prompt_is_continued_alike_alone_and_among_others():
     task = small_task()
-    together = written(task, PROMPTS, 15, Sampling(seed=5))
-    alone = written(task, [PROMPTS[0]], 15, Sampling(seed=5))
+    prompts = PROMPTS["of many lengths"]
+    together = written(task, prompts, 15, Sampling(seed=5))
+    alone = written(task, prompts[:1], 15, Sampling(seed=5))
     assert together[0] == alone[0]
 
 

@@ -21,6 +21,7 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.generation import Beam, Sampling, beam_search, generate
 from transformer_lab.models.heads import TokenHead
+from transformer_lab.models.packed import packed
 from transformer_lab.models.seq2seq import Seq2Seq
 from transformer_lab.tasks import translation_scores as scores
 from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some
@@ -174,10 +175,18 @@ class Translation(Task):
     def rank(self, metrics: dict[str, float]) -> float:
         return metrics["bleu"]
 
-    @torch.inference_mode()
     def _translate(self, sources: list[list[int]]) -> list[str]:
         """`sources` are closed by the end token."""
         limits = [min(self.context, 2 * len(source) + 10) for source in sources]
+        return [self.tokenizer.decode(text) for text in self.search(sources, limits)]
+
+    @torch.inference_mode()
+    def search(self, sources: list[list[int]], limits: list[int]) -> list[list[int]]:
+        """What the search finds for each source, which an end token closes: at most so many tokens."""
+        with packed(self, len(sources) * self.beam.size):
+            return self._search(sources, limits)
+
+    def _search(self, sources: list[list[int]], limits: list[int]) -> list[list[int]]:
         if self.joined:
             prompts = [[*source, self.between] for source in sources]
             cache = self.model.new_cache(len(prompts))
@@ -194,10 +203,8 @@ class Translation(Task):
 
         more: dict[str, Any] = {"limits": limits, "stop": self.end}
         if self.beam.size == 1:
-            written = generate(read, self.head, prompts, cache, sampling=Sampling(temperature=0), **more)
-        else:
-            written = beam_search(read, self.head, prompts, cache, beam=self.beam, **more)
-        return [self.tokenizer.decode(text) for text in written]
+            return generate(read, self.head, prompts, cache, sampling=Sampling(temperature=0), **more)
+        return beam_search(read, self.head, prompts, cache, beam=self.beam, **more)
 
     def translate(self, lines: Sequence[str]) -> list[str]:
         training = self.training

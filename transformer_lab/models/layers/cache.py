@@ -24,6 +24,7 @@ class LayerCache:
         self.keys = like.new_zeros(rows, num_heads, ROOM, head_dim)  # (R, G, T, K)
         self.values = torch.zeros_like(self.keys)
         self.filled = 0
+        self.even = True  # whether all rows are filled as far
 
     def write(self, k: Tensor, v: Tensor, layout: Layout) -> None:
         """Add the keys and values of new tokens, (N, G, K), at their rows and places."""
@@ -31,16 +32,23 @@ class LayerCache:
         if self.filled + layout.longest > room:
             more = max(room // 2, self.filled + layout.longest - room)
             self.keys, self.values = (pad(x, (0, 0, 0, more)) for x in (self.keys, self.values))
-        self.keys[layout.sequence, :, layout.positions] = k
-        self.values[layout.sequence, :, layout.positions] = v
+        self.even = self.even and layout.equal
+        for held, new in ((self.keys, k), (self.values, v)):
+            if self.even:
+                shape = (layout.num_sequences, layout.longest)
+                held[:, :, self.filled : self.filled + layout.longest] = new.unflatten(0, shape).transpose(1, 2)
+            else:
+                held[layout.sequence, :, layout.positions] = new
         self.filled += layout.longest
 
     def attend(self, q: Tensor, positions: Tensor, *, window: int | None, bias: Bias) -> Tensor:
         """Attention of one new token per row, q (R, H, K), to all that its row holds: (R, H, K)."""
         places = torch.arange(self.filled, device=q.device)
-        keep = visible(positions, places, causal=True, window=window)[:, None, None]  # (R, 1, 1, T)
         added = bias(positions, places)  # (H, R, T)
-        if added is not None:
+        keep = None
+        if not self.even or window is not None or added is not None:
+            keep = visible(positions, places, causal=True, window=window)[:, None, None]  # (R, 1, 1, T)
+        if added is not None and keep is not None:
             keep = added.transpose(0, 1)[:, :, None].to(q.dtype).masked_fill(~keep, float("-inf"))
         keys, values = self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
         grouped = q.shape[1] != keys.shape[1]
@@ -56,14 +64,15 @@ class CrossCache:
 
     keys: Tensor  # (B, G, T, K)
     values: Tensor
-    keep: Tensor  # (B, 1, 1, T), False where there is no token
+    keep: Tensor | None  # (B, 1, 1, T), False where there is no token; None where there is one everywhere
 
     def write(self, k: Tensor, v: Tensor, layout: Layout) -> None:
         """Take the keys and values of a packed memory, (M, G, K)."""
         shape = (layout.num_sequences, layout.longest, *k.shape[1:])
         places = layout.sequence, layout.positions
         self.keys, self.values = (x.new_zeros(shape).index_put(places, x).transpose(1, 2) for x in (k, v))
-        self.keep = (torch.arange(layout.longest, device=k.device) < layout.lengths[:, None])[:, None, None]
+        real = torch.arange(layout.longest, device=k.device) < layout.lengths[:, None]
+        self.keep = None if layout.equal else real[:, None, None]
 
     def attend(self, q: Tensor) -> Tensor:
         """Attention of R rows, q (R, H, K), to the memory of their sequence: (R, H, K)."""
@@ -73,7 +82,8 @@ class CrossCache:
         return mixed.transpose(1, 2).flatten(0, 1)
 
     def select(self, sequences: Tensor) -> None:
-        self.keys, self.values, self.keep = (x.index_select(0, sequences) for x in (self.keys, self.values, self.keep))
+        self.keys, self.values = self.keys.index_select(0, sequences), self.values.index_select(0, sequences)
+        self.keep = None if self.keep is None else self.keep.index_select(0, sequences)
 
 
 class Cache:

@@ -1,0 +1,46 @@
+"""Matrices in the layout that products with few rows are fast in, for as long as a model writes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from transformer_lab.models.heads import TokenHead
+
+
+@contextmanager
+def packed(task: nn.Module, rows: int) -> Iterator[None]:
+    """For as long as this lasts, multiply about so many rows by copies of a task's matrices that oneDNN has laid out.
+
+    On a CPU in single precision; elsewhere nothing changes. What is computed is the same to rounding, and writing 1.1
+    to 1.3 times as fast. The copies take as much memory as the matrices.
+    """
+    layers = [module for module in task.modules() if isinstance(module, nn.Linear | TokenHead)]
+    if torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
+        layers = []
+    layers = [layer for layer in layers if (m := _matrix(layer)).device.type == "cpu" and m.dtype == torch.float32]
+    try:
+        for layer in layers:
+            layer.forward = _packed(layer, rows)  # type: ignore[assignment, method-assign]
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _matrix(layer: nn.Linear | TokenHead) -> Tensor:
+    return layer.weight if isinstance(layer, nn.Linear) else layer.matrix
+
+
+def _packed(layer: nn.Linear | TokenHead, rows: int) -> Callable[[Tensor], Tensor]:
+    # What torch.compile uses for models that do not change any more; there is no other way to lay out a matrix once.
+    copy = torch.ops.mkldnn._reorder_linear_weight(_matrix(layer).detach(), rows)
+    ratio = layer.width_ratio if isinstance(layer, TokenHead) else 1.0
+
+    def forward(x: Tensor) -> Tensor:
+        x = x if ratio == 1 else x / ratio
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, copy, layer.bias, "none", [], "")
+        return product
+
+    return forward
