@@ -45,23 +45,18 @@ def main(*, model: Literal["decoder", "encoder", "seq2seq"] = "decoder",
 
 def learner(model: str, width: int, mup: bool) -> tuple[Any, Any, Any]:
     """A task on the data that it has by default, its optimizer and a batch: the same for all widths."""
-    import torch
     from benchmarks.setting import config
 
-    from transformer_lab.build import build, build_task
+    from transformer_lab.build import build
     from transformer_lab.compose import build_loaders
-    from transformer_lab.preparation import prepare_facts, prepare_store, prepare_tokenizer
+    from transformer_lab.preparation import prepare_task
     from transformer_lab.training.progress import Progress
 
     values = config(f"task={TASKS[model]}", f"model.dim={width}", f"model.mup={str(mup).lower()}", "hardware=cpu",
                     f"tokens_per_step={TOKENS}", *CHECKED)  # fmt: skip
-    source = build(values["data"])
-    words = prepare_tokenizer(values, source)
-    torch.manual_seed(0)
-    task = build_task(values, words, prepare_facts(values, source))
-    store = prepare_store(values, source, words, task)
-    loaders, _ = build_loaders(values, task, store, build(values["hardware"]), Progress())
-    return task, build(values["optimizer"], model=task), loaders.steps[0].micro_batches[0]
+    made = prepare_task(values)
+    loaders, _ = build_loaders(values, made.task, made.store, build(values["hardware"]), Progress())
+    return made.task, build(values["optimizer"], model=made.task), loaders.steps[0].micro_batches[0]
 
 
 def sizes(task: Any, optimizer: Any, batch: Any) -> list[dict[str, float]]:

@@ -17,7 +17,7 @@ SEES = {
     "data": {"layout"},
     "tasks": {"layout", "models", "data"},
     "training": {"layout", "models", "data", "tasks"},
-    "sweeps": {"checks", "build", "runs"},  # a trial is a run like any other, and knows nothing of it
+    "sweeps": {"checks", "build", "runs", "scores"},  # a trial is a run like any other, and knows nothing of it
 }
 
 

@@ -1,7 +1,6 @@
 """Several runs side by side: their curves by tokens and by time, and what differs in their configs."""
 
 import glob
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from transformer_lab.scores import metrics_of, scores_of
 from transformer_lab.training.loggers import hyperparameters
 
 Curve = list[tuple[float, float, float]]  # tokens, seconds of training, value
@@ -26,22 +26,19 @@ class Run:
 
 def folders(runs: str) -> list[Path]:
     """Folders separated by commas, or globs of them. Raises ValueError where one is no run."""
-    found = [Path(match) for part in runs.split(",") for match in sorted(glob.glob(part.strip())) or [part.strip()]]
-    for folder in found:
-        if not (folder / "config.yaml").is_file() and "*" in runs and folder.exists():
-            continue
-        if not (folder / "config.yaml").is_file():
-            raise ValueError(f"runs: {folder} is not the folder of a run: it has no config.yaml")
-    return [folder for folder in found if (folder / "config.yaml").is_file()]
+    found = []
+    for part in map(str.strip, runs.split(",")):
+        matches = [Path(path).parent for path in sorted(glob.glob(f"{part}/config.yaml"))]
+        if not matches:
+            raise ValueError(f"runs: {part} is not the folder of a run: it has no config.yaml")
+        found += matches
+    return found
 
 
 def read(folder: Path, name: str) -> Run:
     """Raises ValueError for a run without curves of TensorBoard."""
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    file = folder / "metrics.json"
-    metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    reached = {f"{split} {key}": value for split in ("validation", "test") for key, value in
-               metrics.get(split, {}).items()}  # fmt: skip
+    reached = scores_of(metrics_of(folder))
     if not (folder / "tensorboard").is_dir():
         raise ValueError(f"runs: {folder} has no curves: it was run with another logger, or has not begun")
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,18 +13,17 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
 from transformer_lab import checks
-from transformer_lab.build import Section, build, build_task, kernel_name
+from transformer_lab.build import Section, build, kernel_name
 from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule, Stretch
 from transformer_lab.data.plan import Plan
-from transformer_lab.data.sources.base import Source
 from transformer_lab.data.steps import Pass, Steps
 from transformer_lab.data.store import Corpus, Store
-from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.estimate import estimate
-from transformer_lab.preparation import prepare_facts, prepare_store, prepare_tokenizer
+from transformer_lab.preparation import Prepared, prepare_task
 from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
 from transformer_lab.runs import best_checkpoint, conclude, lock, open_run, refuse_unwritable, restore, run_folder
+from transformer_lab.scores import scores_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
@@ -103,14 +102,9 @@ def train(
 
         progress = Progress()
         with ranks.first_of_machine():
-            source: Source = build(data)
-            words = prepare_tokenizer(config, source)
-            facts = prepare_facts(config, source)
-            torch.manual_seed(seed)
-            with torch.device("meta") if plan else nullcontext():  # sizes are all that is asked for
-                learner = build_task(config, words, facts)
-            store = prepare_store(config, source, words, learner)
-            loaders, budget = build_loaders(config, learner, store, machine, progress)
+            made = prepare_task(config, weightless=plan)
+            learner = made.task
+            loaders, budget = build_loaders(config, learner, made.store, machine, progress)
         if plan:
             found = estimate(learner, build(optimizer, model=learner), loaders, budget, machine)
             run_log.table("Plan", found.rows())
@@ -125,7 +119,7 @@ def train(
             start_from(best_checkpoint(init_from, "init_from"), learner)
         freeze(learner, freeze_layers)
         module = build_training(config, learner, loaders, budget, progress, machine)
-        saver = build_saver(config, folder, words, facts, store)
+        saver = build_saver(config, folder, made)
 
         if first:
             held.enter_context(lock(folder))
@@ -158,8 +152,7 @@ def train(
             return {}
         metrics = conclude(folder, progress, tested, learner)
         if kept is not None:
-            reached = {f"final/{split}_{name}": value for split in ("validation", "test")
-                       for name, value in metrics.get(split, {}).items()}  # fmt: skip
+            reached = {f"final/{name.replace(' ', '_')}": value for name, value in scores_of(metrics).items()}
             curves.conclude(kept, hyperparameters(config), reached)
         run_log.say(words_after(metrics, folder, learner.prompt))
         return metrics
@@ -255,9 +248,8 @@ def warn_of_another_end(config: Section, module: Training, resumed: dict[str, An
                     module.progress.step)  # fmt: skip
 
 
-def build_saver(
-    config: Section, folder: Path, tokenizer: Tokenizer, facts: dict[str, Any], store: Store
-) -> checkpoints.Checkpoints:
+def build_saver(config: Section, folder: Path, made: Prepared) -> checkpoints.Checkpoints:
+    tokenizer = made.task.tokenizer
     fixed = {key: value for key, value in config.items() if key not in FREE}
     saver: checkpoints.Checkpoints = build(
         config["checkpoint"],
@@ -265,9 +257,9 @@ def build_saver(
         files={
             "config.yaml": yaml.safe_dump(config, sort_keys=False),
             "tokenizer.json": tokenizer.json,
-            "facts.json": json.dumps(facts, indent=1, ensure_ascii=False),
+            "facts.json": json.dumps(made.facts, indent=1, ensure_ascii=False),
         },
-        identity={"config": fixed, "text": store.text_hash, "tokenizer": tokenizer.hash},
+        identity={"config": fixed, "text": made.store.text_hash, "tokenizer": tokenizer.hash},
     )
     return saver
 

@@ -60,7 +60,7 @@ def load_run(run: str, extensions: list[str]) -> LoadedRun:
 
 def evaluate_run(run: LoadedRun, split: Split, accelerator: str) -> dict[str, float]:
     """The metrics of a loaded run on a split of its data."""
-    store = prepare_store(run.config, build(run.config["data"]), run.task.tokenizer, run.task)
+    store = prepare_store(run.config, build(run.config["data"]), run.task)
     if store.text_hash != run.text:
         log.warning("The data are no longer those of the run: this split may hold text that it was trained on")
     if split not in store.splits:

@@ -2,10 +2,14 @@
 
 import json
 import logging
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.build import Section, build, task_class
+import torch
+
+from transformer_lab.build import Section, build, build_task, task_class
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.store import Store, build_beside, fingerprint, prepare
 from transformer_lab.data.tokenizers import File, Recipe, Tokenizer
@@ -16,7 +20,26 @@ log = logging.getLogger(__name__)
 MOST_SHARED = 0.01  # share of a split that may stand in another one by accident
 
 
-def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
+@dataclass(frozen=True)
+class Prepared:
+    """A task that fits its data, what it had to know of them, and the data themselves."""
+
+    task: Task
+    facts: dict[str, Any]
+    store: Store
+
+
+def prepare_task(config: Section, *, weightless: bool = False) -> Prepared:
+    """Everything that a config says of data, task and model; `weightless`, the model has sizes but no weights."""
+    source: Source = build(config["data"])
+    tokenizer, facts = _tokenizer(config, source), _facts(config, source)
+    torch.manual_seed(config["seed"])
+    with torch.device("meta") if weightless else nullcontext():
+        task = build_task(config, tokenizer, facts)
+    return Prepared(task, facts, prepare_store(config, source, task))
+
+
+def _tokenizer(config: Section, source: Source) -> Tokenizer:
     """The tokenizer of this source: loaded from the cache, or trained on the training split and kept there.
 
     A run that starts from another one's weights has that one's tokenizer: its tokens are what the weights know.
@@ -40,7 +63,7 @@ def prepare_tokenizer(config: Section, source: Source) -> Tokenizer:
     return Tokenizer.load(folder / "tokenizer.json")
 
 
-def prepare_facts(config: Section, source: Source) -> dict[str, Any]:
+def _facts(config: Section, source: Source) -> dict[str, Any]:
     """What the task has to know of the training split before its model can be built; kept in the cache."""
     kind = task_class(config)
     if kind.learn.__func__ is Task.learn.__func__:  # type: ignore[attr-defined]
@@ -57,9 +80,9 @@ def _write_json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def prepare_store(config: Section, source: Source, tokenizer: Tokenizer, task: Task) -> Store:
+def prepare_store(config: Section, source: Source, task: Task) -> Store:
     """The tokenized data; raises ValueError where splits share more than can be an accident."""
-    store = prepare(source, tokenizer, task.encoding, cache_dir=Path(config["cache_dir"]))
+    store = prepare(source, task.tokenizer, task.encoding, cache_dir=Path(config["cache_dir"]))
     for overlap in store.overlaps:
         if overlap.share > MOST_SHARED and not config["allow_overlap"]:
             raise ValueError(f"data: {overlap}, which is more than an accident; allow_overlap=true takes it as it is")

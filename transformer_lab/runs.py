@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback
 
 from transformer_lab.report import RunLog
+from transformer_lab.scores import METRICS
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints
 from transformer_lab.training.module import Training
@@ -154,7 +155,7 @@ def open_run(folder: Path, files: dict[str, str], run_log: RunLog) -> None:
 
 
 def conclude(folder: Path, progress: Progress, tested: dict[str, float] | None, task: Task) -> dict[str, Any]:
-    """Write `metrics.json`: what the best weights reached, by what validations are ranked, and what it took."""
+    """Write what `scores` reads: what the best weights reached, by what validations are ranked, and what it took."""
     best, scored_by = progress.best, task.scored_by()
     metrics = {
         "validation": best.metrics if best else {},
@@ -168,7 +169,7 @@ def conclude(folder: Path, progress: Progress, tested: dict[str, float] | None, 
     }
     written = folder / ".metrics.json"
     written.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    written.rename(folder / "metrics.json")  # a file of this name is a whole one
+    written.rename(folder / METRICS)  # a file of this name is a whole one
     return metrics
 
 

@@ -36,25 +36,19 @@ def table() -> list[dict[str, Any]]:
 
 
 def main(name: str) -> None:
-    import torch
-
-    from transformer_lab.build import build, build_task
+    from transformer_lab.build import build
     from transformer_lab.compose import build_loaders
     from transformer_lab.estimate import estimate
-    from transformer_lab.preparation import prepare_facts, prepare_store, prepare_tokenizer
+    from transformer_lab.preparation import prepare_task
     from transformer_lab.training.progress import Progress
 
-    made = config("hardware=cpu", *CASES[name])
-    source, machine = build(made["data"]), build(made["hardware"])
-    words, facts = prepare_tokenizer(made, source), prepare_facts(made, source)
-    with torch.device("meta"):
-        task = build_task(made, words, facts)
-    store = prepare_store(made, source, words, task)
-    loaders, budget = build_loaders(made, task, store, machine, Progress())
-    planned = estimate(task, build(made["optimizer"], model=task), loaders, budget, machine)
+    values = config("hardware=cpu", *CASES[name])
+    machine, made = build(values["hardware"]), prepare_task(values, weightless=True)
+    loaders, budget = build_loaders(values, made.task, made.store, machine, Progress())
+    planned = estimate(made.task, build(values["optimizer"], model=made.task), loaders, budget, machine)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # from here on the most is counted
-    run = Ours(name, made, words, store.splits["train"], facts)
+    run = Ours(name, values, made.task.tokenizer, made.store.splits["train"], made.facts)
     if machine.activation_checkpointing:
         run.task.model.recompute()
     run.run(3)

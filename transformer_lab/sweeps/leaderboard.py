@@ -1,7 +1,6 @@
 """What the trials of a sweep have reached: ranked, with the values they tried, and which of those matter."""
 
 import csv
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
+from transformer_lab.scores import metrics_of, scores_of
 from transformer_lab.sweeps import trials
 
 WORDS = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
@@ -94,12 +94,9 @@ def _order(trial: FrozenTrial) -> tuple[int, float, int]:
 
 
 def _line(folder: Path, trial: FrozenTrial, place: int) -> dict[str, Any]:
-    file = folder / f"{trial.number:03}" / "metrics.json"
-    metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    found = {f"{split} {name}": value for split in ("validation", "test") for name, value in
-             metrics.get(split, {}).items()}  # fmt: skip
+    metrics = metrics_of(trials.folder_of(folder, trial.number))
     return {
-        "place": place, "trial": trial.number, "values": trial.params, "metrics": found,
+        "place": place, "trial": trial.number, "values": trial.params, "metrics": scores_of(metrics),
         "steps": metrics.get("steps", trial.user_attrs.get("pruned")),
         "state": WORDS.get(trial.state, "not begun"), "reason": trial.user_attrs.get("reason", ""),
     }  # fmt: skip

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from transformer_lab.checks import Refused, fail, full_error, problems
+from transformer_lab.scores import metrics_of
 from transformer_lab.sweeps.space import Space
 
 Sampler = Literal["grid", "random", "tpe"]
@@ -135,20 +136,19 @@ class Sweep(Sweeper):
     def _words(self, folder: Path, number: int) -> list[str]:
         from transformer_lab.sweeps import trials
 
-        words = {"run_dir": self._trial_folder(folder, number), "resume": "auto"}
+        words = {"run_dir": trials.folder_of(folder, number), "resume": "auto"}
         if self.pruner != "none":
             section = {"_target_": "transformer_lab.training.pruning.Pruning", "storage": trials.storage(folder),
                        "study": trials.NAME, "trial": number, "pruner": self.pruner}  # fmt: skip
             words |= {f"callbacks.pruning.{key}": value for key, value in section.items()}
         return [f"++{key}={_quoted(value)}" for key, value in words.items()]
 
-    def _trial_folder(self, folder: Path, number: int) -> Path:
-        return folder / f"{number:03}"
-
     def _reached(self, folder: Path, number: int) -> float | None:
         """What a trial that ran to its end ranks; its own file says so, whatever process it was."""
-        file = self._trial_folder(folder, number) / "metrics.json"
-        return float(json.loads(file.read_text(encoding="utf-8"))["rank"]) if file.is_file() else None
+        from transformer_lab.sweeps.trials import folder_of
+
+        rank: float | None = metrics_of(folder_of(folder, number)).get("rank")
+        return rank
 
     def _why(self, error: Any) -> str:
         if isinstance(error, TrialFailed):

@@ -24,6 +24,11 @@ NAME = "sweep"
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": RandomSampler, "tpe": TPESampler}
 
 
+def folder_of(folder: Path, number: int) -> Path:
+    """Where a trial of the sweep in `folder` lies."""
+    return folder / f"{number:03}"
+
+
 def storage(folder: Path) -> str:
     return f"sqlite:///{folder.absolute() / STUDY}"
 
