@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.conftest import CELLS, batch_for, settings, small_task
 from tests.training.test_operations import Kept
 from transformer_lab.build import build, build_task, task_class
 from transformer_lab.data.tokenizers import Bytes
-from transformer_lab.estimate import _kept, _no_attention, _weightless
+from transformer_lab.estimate import Estimate, _kept, _no_attention, _weightless
 from transformer_lab.training.operations import forward_operations
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +52,17 @@ def test_a_plan_is_shown_and_nothing_is_made(tmp_path, optimizer):
                  "memory together", "tokens a second", "400 steps", "time in training steps"):  # fmt: skip
         assert word in done.stdout, done.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_machine_has_no_memory_for_is_said():
+    sizes = {"weights": 1e9, "gradients": 1e9, "optimizer": 2e9, "activations": 5e9, "passing": 1e9}
+    plan = Estimate(parameters={}, operations_per_token=1.0, **sizes, room=11e9, tokens_per_step=1.0, total_steps=1,
+                    step_seconds=1.0)  # fmt: skip
+    assert plan.warnings() == []
+    (line,) = replace(plan, room=8e9).warnings()
+    assert "10.00 GB of memory are needed, and 8.00 GB are there" in line and "micro_batch_tokens" in line
+    (line,) = replace(plan, room=3e9).warnings()
+    assert "alone take 4.00 GB" in line and "micro_batch_tokens" not in line
 
 
 def test_a_model_too_large_for_this_machine_can_be_planned():

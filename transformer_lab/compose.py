@@ -108,6 +108,8 @@ def train(
         if plan:
             found = estimate(learner, build(optimizer, model=learner), loaders, budget, machine)
             run_log.table("Plan", found.rows())
+            for warning in found.warnings():
+                log.warning("%s", warning)
             return {}
         curves: Curves = build(logger)
         watchers = {name: build(section) for name, section in callbacks.items()}

@@ -4,6 +4,7 @@ A step is gone through once on PyTorch's device without memory, "meta"; what it 
 up, and so is what it computes. How fast this machine multiplies matrices of that size and copies memory is measured.
 """
 
+import os
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
@@ -36,7 +37,7 @@ MEMORY = {"weights": "weights", "gradients": "gradients", "optimizer": "optimize
 
 @dataclass(frozen=True)
 class Estimate:
-    """Sizes in bytes, seconds of one step, and counts of the whole run."""
+    """Sizes in bytes, `room` being what the device has, seconds of one step, and counts of the whole run."""
 
     parameters: dict[str, int]
     operations_per_token: float
@@ -45,6 +46,7 @@ class Estimate:
     optimizer: float
     activations: float
     passing: float
+    room: float
     tokens_per_step: float
     total_steps: int | None
     step_seconds: float
@@ -52,6 +54,15 @@ class Estimate:
     @property
     def memory(self) -> float:
         return self.weights + self.gradients + self.optimizer + self.activations + self.passing
+
+    def warnings(self) -> list[str]:
+        """What would go wrong, as far as it can be told."""
+        if self.memory <= self.room:
+            return []
+        fixed = self.weights + self.gradients + self.optimizer
+        less = ("a smaller hardware.micro_batch_tokens, or hardware.activation_checkpointing=true, needs less"
+                if fixed < self.room else f"weights, gradients and optimizer alone take {_size(fixed)}")  # fmt: skip
+        return [f"hardware: {_size(self.memory)} of memory are needed, and {_size(self.room)} are there; {less}"]
 
     def rows(self) -> dict[str, str]:
         """For a table."""
@@ -61,8 +72,10 @@ class Estimate:
         rows["operations"] = f"{self.operations_per_token / 1e6:,.1f} million a token"
         for name, label in MEMORY.items():
             rows[label] = _size(getattr(self, name))
-        rows["a step"] = f"{self.tokens_per_step:,.0f} tokens, {self.step_seconds:.3g} s"
-        rows["tokens a second"] = f"{self.tokens_per_step / self.step_seconds:,.0f}"
+        rows[label] += f" of {_size(self.room)}"
+        rows["a step"] = f"{self.tokens_per_step:,.0f} tokens, {self.step_seconds:,.3f} s"
+        pace = self.tokens_per_step / self.step_seconds
+        rows["tokens a second"] = f"{pace:,.0f}" if pace >= 10 else f"{pace:.2g}"
         if self.total_steps is not None:
             tokens = self.tokens_per_step * self.total_steps
             rows["the run"] = (f"{self.total_steps:,} steps, {tokens:,.0f} tokens, "
@@ -100,8 +113,15 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
     matrices = FLOAT * sum(p.numel() for group in optimizer.param_groups if "momentum" in group
                            for p in group["params"])  # fmt: skip
     passing = PASSING * (kept + logits) + COPIES * matrices + (OWN if machine.device.type == "cpu" else 0)
-    return Estimate(_by_module(task), operations, weights, gradients, states, kept + logits, passing, per_step,
-                    budget.total_steps, seconds)  # fmt: skip
+    return Estimate(_by_module(task), operations, weights, gradients, states, kept + logits, passing,
+                    _room(machine), per_step, budget.total_steps, seconds)  # fmt: skip
+
+
+def _room(machine: Hardware) -> float:
+    """Bytes of memory that a device has."""
+    if machine.device.type == "cuda":
+        return float(torch.cuda.get_device_properties(machine.device).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _by_module(task: Task) -> dict[str, int]:
