@@ -49,7 +49,7 @@ def test_it_shows_what_it_does_and_what_to_do_next(run):
         "bits per byte",
         "scripts/predict.py",
         "scripts/evaluate.py",
-        "tensorboard",
+        "tensorboard --logdir run",
     ):
         assert word in shown
 

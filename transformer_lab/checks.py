@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from transformer_lab.signatures import Signature, expected, imported, module, named_in, shown, signature
 
 TRAIN = "transformer_lab.compose.train"
-SWEEPER = "transformer_lab.sweeps.sweeper.Sweep"
+SWEEPER, SWEEPER_PLUGIN = "transformer_lab.sweeps.sweeper.Sweep", "hydra_plugins.transformer_lab.Sweep"
 
 # What the build hands over at run time, section by section: no key of a config.
 PROVIDED = {
@@ -123,6 +123,8 @@ def problems(
 
 def sweeper_problems(section: dict[str, Any]) -> list[str]:
     """Of `hydra.sweeper`, against what our sweeper takes."""
+    if section.get("_target_") != SWEEPER_PLUGIN:
+        return ["hydra/sweeper: only trials is served here; leave it out, and -m runs every combination of values"]
     taken = signature(SWEEPER)
     assert taken is not None
     return list(Check({}, None, (), ()).section("hydra.sweeper", section, taken))

@@ -111,7 +111,8 @@ def words_after(metrics: dict[str, Any], folder: Path, prompt: str) -> str:
     lines.append("next:")
     lines.append(f'  python scripts/predict.py run={folder} prompt="{prompt}"')
     lines.append(f"  python scripts/evaluate.py run={folder}" + ("" if "test" in metrics else " split=validation"))
-    lines.append("  tensorboard --logdir outputs")
+    if (folder / "tensorboard").is_dir():
+        lines.append(f"  tensorboard --logdir {'outputs' if folder.parts[0] == 'outputs' else folder}")
     return "\n".join(lines)
 
 

@@ -86,6 +86,7 @@ def test_a_sweep_of_other_values_is_not_mixed_into_the_folder_of_one(grid, tmp_p
     (["model.dim=32,33"], "model.dim: 33 is not divisible by model.num_heads 4"),
     (["model.dim=32,64", "hydra.sweeper.sampler=tpe"], "hydra.sweeper.total: how many trials?"),
     (["model.dropout=interval(0,0.1)"], "hydra.sweeper.sampler: a grid has no intervals; sweep=optuna"),
+    (["model.dim=32,64", "hydra/sweeper=basic"], "hydra/sweeper: only trials is served here"),
     (["model.dim=32"], "-m: nothing is searched"),
 ])  # fmt: skip
 def test_a_wrong_value_is_found_before_the_first_trial(tmp_path, words, said):
