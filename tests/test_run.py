@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import settings
@@ -116,6 +117,15 @@ def test_a_used_folder_is_not_written_into(run):
     done = call("train.py", f"run_dir={run[0]}", cwd=run[0].parent)
     assert done.returncode == 2 and "resume=auto" in done.stderr and len(done.stderr.splitlines()) == 1
     assert sorted((run[0] / "checkpoints").iterdir()) == before
+
+
+def test_a_run_that_has_ended_is_not_made_shorter(run, corpus_folder):
+    config = yaml.safe_load((run[0] / "config.yaml").read_text())
+    config |= {"resume": "auto", "max_steps": 20, "run_dir": str(run[0]), "cache_dir": str(run[0].parent / "cache")}
+    before = (run[0] / "metrics.json").read_text()
+    with pytest.raises(ValueError, match="max_steps: the run has 40 steps already, and would end at 20"):
+        train(**config)
+    assert (run[0] / "metrics.json").read_text() == before
 
 
 def test_show_tells_what_a_checkpoint_holds_and_whether_it_is_whole(run, tmp_path):

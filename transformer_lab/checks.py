@@ -90,17 +90,17 @@ class Refused(SystemExit):
 
     code: int
 
-    def __init__(self, lines: list[str], code: int) -> None:
+    def __init__(self, lines: list[str], code: int, again: bool = False) -> None:
         super().__init__(code)
-        self.lines = lines
+        self.lines, self.again = lines, again  # `again`: as it was interrupted, the same command goes on
 
 
-def fail(found: Iterable[str], code: int = 2) -> NoReturn:
+def fail(found: Iterable[str], code: int = 2, *, again: bool = False) -> NoReturn:
     """End the process; 2 is the exit code for what the user has to change."""
     lines = list(found)
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
-    raise Refused(lines, code)
+    raise Refused(lines, code, again)
 
 
 def full_error() -> bool:
@@ -119,6 +119,12 @@ def problems(
     `typed`: extensions that the user named himself, on the command line. `groups`: for better suggestions.
     """
     return list(dict.fromkeys(Check(config, allowed, typed, groups).run()))
+
+
+def sweeper_keys() -> list[str]:
+    taken = signature(SWEEPER)
+    assert taken is not None
+    return [f"hydra.sweeper.{name}" for name in taken.parameters]
 
 
 def sweeper_problems(section: dict[str, Any]) -> list[str]:

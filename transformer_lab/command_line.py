@@ -4,16 +4,18 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.checks import fail, full_error, nearest, problems, sweeper_problems, unknown
+from transformer_lab.checks import fail, full_error, nearest, problems, sweeper_keys, sweeper_problems, unknown
 from transformer_lab.help_page import comments, page
 from transformer_lab.signatures import UNKNOWN, shown
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+LAUNCHERS = {"joblib": "hydra-joblib-launcher", "submitit": "hydra-submitit-launcher"}
 COMBINATIONS = 32  # of a sweep, checked one by one; of a larger one every value, up to as many of a key
 
 
@@ -25,7 +27,8 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> list[str]:
     try:
         line = CommandLine(words, configs)
         if line.args.help:
-            print(line.help())
+            with suppress(BrokenPipeError):  # of a reader that has seen enough
+                print(line.help(), flush=True)
             raise SystemExit(0)
         if line.args.hydra_help or line.args.shell_completion or line.args.info:
             return words
@@ -113,6 +116,8 @@ class CommandLine:
             if len(ways) > 1 and not self.multirun:
                 hint = "add -m to run one after the other, or write a list in [brackets]"
                 self.found.append(f"{key}: several values; {hint}")
+            elif key == "sweep" and not (self.multirun or self.args.cfg):
+                self.found.append(f"{word}: a sweep is run with -m: python train.py -m {word} …")
             elif not group or all([self._exists(key, x.partition("=")[2]) for x in ways if "=" in x]):
                 self.words[word.partition("=")[0]] = [word, *ways]
             if key == "extensions":
@@ -138,6 +143,8 @@ class CommandLine:
                 options = self.repo.get_group_options(group)
                 near = nearest(name, options)
                 hint = f"did you mean {near}?" if near else f"there are {', '.join(options)}"
+                if group == "hydra/launcher" and (package := LAUNCHERS.get(name.partition("_")[0])):
+                    hint = f"pip install {package}"
                 self.found.append(f"{group}={name}: no such option of {group}; {hint}")
                 self.wrong.add(group)
         return group not in self.wrong
@@ -181,9 +188,10 @@ class CommandLine:
         if isinstance(error, UnicodeDecodeError):
             files = [file for folder in self._folders() for file in folder.rglob("*.yaml")]
             line = ", ".join(str(x) for x in files if error.object in x.read_bytes()) + f": {line}"
-        if match := re.search(r"Could not (?:find|override) '([\w/]+)'", line):
+        if match := re.search(r"Could not (?:find|override) '([\w/.]+)'", line):
             options = [f"{group}/{x}" for group in self.groups for x in self.repo.get_group_options(group)]
-            near = nearest(match[1], [*self.groups, *options])
+            near = nearest(match[1], [*self.groups, *options, *sweeper_keys()])
+            line = line.partition("\n")[0].partition(". To append")[0]
             line = f"{line.rstrip('.')}; did you mean {near}?" if near else line
         return line
 

@@ -30,7 +30,9 @@ def folders(runs: str) -> list[Path]:
     for part in map(str.strip, runs.split(",")):
         matches = [Path(path).parent for path in sorted(glob.glob(f"{part}/config.yaml"))]
         if not matches:
-            raise ValueError(f"runs: {part} is not the folder of a run: it has no config.yaml")
+            what = "is not the folder of a run: it has no config.yaml" if Path(part).exists() else "no such folder"
+            hint = f"; the runs of a sweep are {part}/*" if (Path(part) / "sweep.json").exists() else ""
+            raise ValueError(f"runs: {part}: {what}{hint}")
         found += matches
     return found
 

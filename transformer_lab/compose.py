@@ -28,7 +28,7 @@ from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
 from transformer_lab.training.evaluation import Totals, evaluate
-from transformer_lab.training.faults import Halted, out_of_memory, worker_died
+from transformer_lab.training.faults import Halted, Interrupted, out_of_memory, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.loggers import Curves, hyperparameters
 from transformer_lab.training.module import Training
@@ -128,12 +128,18 @@ def train(
             checkpoints.clean(saver.folder)
         ranks.wait()
         resumed = restore(saver, module, watchers.values(), resume) if resume else None
+        if resumed and budget.total_steps is not None and progress.step > budget.total_steps:
+            key = next(limit for limit in checks.LIMITS if config[limit] is not None)
+            raise ValueError(f"{key}: the run has {progress.step} steps already, and would end at {budget.total_steps}")
+        if resume and not resumed and (folder / "config.yaml").exists():
+            log.info("%s holds no checkpoint yet: from the first step", folder)
         if first:
             open_run(folder, saver.files, run_log)
         kernel = kernel_name(config, learner, machine)
         run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel, module.speed))
         if resumed:
-            log.info("Going on after step %s", progress.step)
+            ended = budget.out_of_steps(progress) and not progress.validation_due
+            log.info("It has ended already, after step %s" if ended else "Going on after step %s", progress.step)
             warn_of_another_end(config, module, resumed)
         if machine.activation_checkpointing:
             learner.model.recompute()
@@ -186,8 +192,8 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
                          "smaller hardware.micro_batch_tokens for validation, may fit") from error  # fmt: skip
         if not worker_died(error):
             raise
-        raise Halted("hardware.workers: a loader process was killed, by the system if memory ran out; fewer of them, "
-                     "or 0, need less") from error  # fmt: skip
+        raise Interrupted("hardware.workers: a loader process was killed, by the system if memory ran out; fewer of "
+                          "them, or 0, need less") from error  # fmt: skip
 
 
 def build_loaders(

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from transformer_lab.checks import fail, full_error
-from transformer_lab.training.faults import Halted, LostContact, lost_contact
+from transformer_lab.training.faults import Halted, Interrupted, LostContact, lost_contact
 from transformer_lab.training.ranks import MEETING
 
 GRACE = 10.0  # seconds for the other ranks to leave on their own, and again after SIGTERM
@@ -26,7 +26,7 @@ def launch(values: dict[str, Any]) -> None:
     except (ValueError, Halted) as error:
         if full_error():
             raise
-        fail([str(error)], _code(error))
+        fail([str(error)], _code(error), again=isinstance(error, Interrupted))
     except KeyboardInterrupt:  # outside of training, which looks after itself
         fail(["interrupted"], 130)
 
@@ -51,7 +51,7 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
     """Start a process for each rank, and end with all of them as soon as one ends badly."""
     from torch import multiprocessing
 
-    errors: SimpleQueue[tuple[bool, str, int]] = multiprocessing.get_context("spawn").SimpleQueue()
+    errors: SimpleQueue[tuple[bool, str, int, bool]] = multiprocessing.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as private:
         given = (devices, f"file://{private}/ranks", values, errors)
         ranks = multiprocessing.start_processes(_rank, given, nprocs=devices, join=False)
@@ -70,12 +70,13 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
             while not errors.empty():
                 told.append(errors.get())
             if told:  # the cause is what one rank has to say, the others have only noticed
-                _, line, code = min(told)
-                fail([line], code)
+                _, line, code, again = min(told)
+                fail([line], code, again=again)
             if isinstance(error, multiprocessing.ProcessRaisedException):
                 raise
             if error.exit_code < 0:
-                fail([f"hardware.devices: rank {error.error_index} was ended by {error.signal_name}"], 1)
+                fail([f"hardware.devices: rank {error.error_index} was ended by {error.signal_name}"], 1,
+                     again=True)  # fmt: skip
             raise SystemExit(error.exit_code) from None
         finally:
             for number, handler in before.items():
@@ -83,7 +84,7 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
 
 
 def _rank(
-    index: int, devices: int, meeting: str, values: dict[str, Any], errors: "SimpleQueue[tuple[bool, str, int]]"
+    index: int, devices: int, meeting: str, values: dict[str, Any], errors: "SimpleQueue[tuple[bool, str, int, bool]]"
 ) -> None:
     os.setpgrp()  # Ctrl-C reaches the parent alone, which hands it on once
     os.environ |= {MEETING: meeting, "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(devices),
@@ -95,7 +96,7 @@ def _rank(
     except (ValueError, Halted) as error:
         if full_error():
             raise
-        errors.put((isinstance(error, LostContact), str(error), _code(error)))
+        errors.put((isinstance(error, LostContact), str(error), _code(error), isinstance(error, Interrupted)))
         raise SystemExit(_code(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -40,6 +40,8 @@ def run_folder(run_dir: str | None, name: str, resume: str | None) -> Path:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"run_dir: {folder} is a file; name a folder")
     if not resume and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+        if (folder / LOCK).exists():
+            lock(folder).close()  # whoever has it is the better reason
         raise ValueError(f"run_dir: {folder} is not empty; resume=auto goes on with the run in it")
     return folder
 
@@ -179,6 +181,8 @@ def best_checkpoint(run: str, key: str = "run") -> Path:
     Raises ValueError where `run` is no run or holds no whole checkpoint.
     """
     folder = Path(run) / "checkpoints"
+    if not Path(run).is_dir():
+        raise ValueError(f"{key}: {run}: no such folder")
     if not folder.is_dir():
         raise ValueError(f"{key}: {run} is not the folder of a run: it has no checkpoints")
     best = (folder / "best").resolve()

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CONFIGS
+from transformer_lab.checks import Refused
 from transformer_lab.command_line import preflight
+from transformer_lab.sweeps.sweeper import Trial, TrialFailed, TrialInterrupted
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ("data=text", f"data.path={ROOT}/README.md", "tokenizer=characters", "allow_overlap=true", "hardware=cpu",
@@ -53,7 +55,7 @@ def test_a_trial_that_diverges_is_recorded_and_the_rest_go_on(grid):
     folder, done = grid
     assert done.returncode == 0, done.stderr
     found = lines(folder)
-    assert {line["trial"] for line in found[:2]} == {"1", "3"} and found[2]["trial"] == "2"
+    assert {line["trial"] for line in found[:2]} == {"000", "002"} and found[2]["trial"] == "001"
     assert float(found[0]["validation loss"]) < float(found[1]["validation loss"])
     assert "not finite in 10 steps in a row" in found[2]["state"] and not found[2]["validation loss"]
     assert "not finite in 10 steps in a row" in (folder / "leaderboard.md").read_text()
@@ -88,11 +90,29 @@ def test_a_sweep_of_other_values_is_not_mixed_into_the_folder_of_one(grid, tmp_p
     (["model.dropout=interval(0,0.1)"], "hydra.sweeper.sampler: a grid has no intervals; sweep=optuna"),
     (["model.dim=32,64", "hydra/sweeper=basic"], "hydra/sweeper: only trials is served here"),
     (["model.dim=32"], "-m: nothing is searched"),
+    (["model.dim=32,64", "plan=true"], "plan: of one run at a time"),
+    (["model.dim=32,64", "hydra.sweeper.totl=4"], "Could not override 'hydra.sweeper.totl'; did you mean"),
 ])  # fmt: skip
 def test_a_wrong_value_is_found_before_the_first_trial(tmp_path, words, said):
     done = sweep(tmp_path / "sweep", *words)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {said}"), done.stderr
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_trial_that_lost_a_process_waits_for_another_time():
+    def ends(again):
+        raise Refused(["hardware.devices: rank 1 was ended by SIGKILL"], 1, again)
+
+    with pytest.raises(TrialInterrupted, match="SIGKILL"):
+        Trial(lambda config: ends(again=True))({})
+    with pytest.raises(TrialFailed):
+        Trial(lambda config: ends(again=False))({})
+
+
+def test_a_sweep_needs_its_flag(tmp_path):
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "sweep=optimizers", *SMALL], cwd=tmp_path,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and "a sweep is run with -m" in done.stderr and not list(tmp_path.iterdir())
 
 
 def test_without_a_folder_the_same_command_finds_its_own_again(tmp_path):

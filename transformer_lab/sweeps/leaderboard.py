@@ -47,7 +47,7 @@ class Leaderboard:
         for line in self.lines:
             values = [_shown(line["values"].get(name)) for name in self.values]
             metrics = [_shown(line["metrics"].get(name)) for name in self.metrics]
-            numbers = [str(line["place"]), str(line["trial"] + 1)]
+            numbers = [str(line["place"]), line["trial"]]
             found.append([*numbers, *values, *metrics, _shown(line["steps"]), line["state"]])
         return found
 
@@ -64,7 +64,7 @@ class Leaderboard:
 
     def remarks(self) -> list[str]:
         """Why trials failed, and which values matter."""
-        lines = [f"trial {line['trial'] + 1} failed: {line['reason']}" for line in self.lines if line["reason"]]
+        lines = [f"trial {line['trial']} failed: {line['reason']}" for line in self.lines if line["reason"]]
         if self.importance:
             shares = ", ".join(f"{name} {share:.0%}" for name, share in self.importance.items())
             lines.append(f"share of the difference that each value makes (PED-ANOVA): {shares}")
@@ -76,7 +76,7 @@ class Leaderboard:
             writer = csv.writer(file)
             writer.writerow(["place", *self.headings[1:]])
             for line in self.lines:
-                writer.writerow([line["place"], line["trial"] + 1,
+                writer.writerow([line["place"], line["trial"],
                                  *(line["values"].get(name) for name in self.values),
                                  *(line["metrics"].get(name) for name in self.metrics),
                                  line["steps"], line["reason"] or line["state"]])  # fmt: skip
@@ -94,9 +94,10 @@ def _order(trial: FrozenTrial) -> tuple[int, float, int]:
 
 
 def _line(folder: Path, trial: FrozenTrial, place: int) -> dict[str, Any]:
-    metrics = metrics_of(trials.folder_of(folder, trial.number))
+    own = trials.folder_of(folder, trial.number)
+    metrics = metrics_of(own)
     return {
-        "place": place, "trial": trial.number, "values": trial.params, "metrics": scores_of(metrics),
+        "place": place, "trial": own.name, "values": trial.params, "metrics": scores_of(metrics),
         "steps": metrics.get("steps", trial.user_attrs.get("pruned")),
         "state": WORDS.get(trial.state, "not begun"), "reason": trial.user_attrs.get("reason", ""),
     }  # fmt: skip

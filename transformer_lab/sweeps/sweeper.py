@@ -37,6 +37,10 @@ class TrialFailed(RuntimeError):
     """A trial ended with an error that was told in a line or more."""
 
 
+class TrialInterrupted(RuntimeError):
+    """A trial can go on another time."""
+
+
 class Trial:
     """A run as part of a sweep: an error ends the run, not the process."""
 
@@ -49,7 +53,8 @@ class Trial:
         except Refused as error:
             if error.code >= STOPPED:
                 raise
-            raise TrialFailed("; ".join(error.lines)) from error
+            kind = TrialInterrupted if error.again else TrialFailed
+            raise kind("; ".join(error.lines)) from error
 
 
 class Sweep(Sweeper):
@@ -101,22 +106,31 @@ class Sweep(Sweeper):
                 self._say(f"Going on with {folder}: {started - len(trials.interrupted)} of {total} trials have ended")
             else:
                 self._say(f"{total} trials in {folder}")
-            while waiting := trials.interrupted[: self.jobs] or self._begin(trials, total):
-                self._run(folder, space, trials, waiting, total)
+            left: set[int] = set()  # interrupted now: for another time
+            while waiting := self._next(trials, total, left):
+                left |= self._run(folder, space, trials, waiting, total)
             found = Leaderboard.read(folder)
             self.console.print(found.table())
             found.write(folder)
             self._say(f"python scripts/leaderboard.py sweep={folder}")
+            if left:
+                fail([f"{len(left)} of {total} trials were interrupted; the same command goes on"], 1)
 
-    def _begin(self, trials: Any, total: int) -> list[int]:
-        return [trials.begin() for _ in range(min(self.jobs, total - len(trials.all)))]
+    def _next(self, trials: Any, total: int, left: set[int]) -> list[int]:
+        """Trials to run at once: those that an earlier process left, then new ones."""
+        again = [number for number in trials.interrupted if number not in left]
+        return again[: self.jobs] or [trials.begin() for _ in range(min(self.jobs, total - len(trials.all)))]
 
-    def _run(self, folder: Path, space: Space, trials: Any, numbers: Sequence[int], total: int) -> None:
-        """Trials that are begun, at once as far as the launcher can; those that have ended already are only noted."""
+    def _run(self, folder: Path, space: Space, trials: Any, numbers: Sequence[int], total: int) -> set[int]:
+        """Trials that are begun, at once as far as the launcher can; those that have ended already are only noted.
+
+        Returns which were interrupted.
+        """
         own = {number: trials.words(number) for number in numbers}
         todo = [number for number in numbers if self._reached(folder, number) is None and not trials.pruned(number)]
         for number in todo:
-            self._say(f"Trial {number + 1} of {total}: {' '.join(word.lstrip('+') for word in own[number])}")
+            values = " ".join(word.lstrip("+") for word in own[number])
+            self._say(f"Trial {number:03}, {number + 1} of {total}: {values}")
         jobs = [[*space.fixed.values(), *own[number], *self._words(folder, number)] for number in todo]
         errors = {}
         if jobs:
@@ -124,14 +138,18 @@ class Sweep(Sweeper):
             for number, returned in zip(todo, returns, strict=True):
                 if returned.status != JobStatus.COMPLETED:
                     errors[number] = returned._return_value
+        interrupted = {number for number, error in errors.items() if isinstance(error, TrialInterrupted)}
         for number in numbers:
             reached = self._reached(folder, number)
+            if number in interrupted:
+                continue
             if reached is not None:
                 trials.end(number, reached)
             elif trials.pruned(number):
                 trials.end(number, None)
             else:
                 trials.end(number, None, self._why(errors.get(number)))
+        return interrupted
 
     def _words(self, folder: Path, number: int) -> list[str]:
         from transformer_lab.sweeps import trials
@@ -182,6 +200,7 @@ class Sweep(Sweeper):
             )
             said = " ".join(word.lstrip("+") for word in words)
             wrong = problems(values, typed=values.get("extensions") or [])
+            wrong += [f"{key}: of one run at a time; without -m" for key in ("plan", "preview") if values.get(key)]
             try:
                 if not wrong:
                     rehearse(values)

@@ -35,6 +35,8 @@ def storage(folder: Path) -> str:
 
 def about(folder: Path) -> dict[str, Any]:
     """What makes this sweep another one than others. Raises ValueError where there is none."""
+    if not folder.is_dir():
+        raise ValueError(f"sweep: {folder}: no such folder")
     if not (folder / ABOUT).is_file():
         raise ValueError(f"sweep: {folder} is not the folder of a sweep: it has no {ABOUT}")
     found: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))

@@ -13,7 +13,11 @@ class NotSaved(Halted):
     """A checkpoint could not be written."""
 
 
-class LostContact(Halted):
+class Interrupted(Halted):
+    """A process that the run needs was ended from outside; the run itself can go on another time."""
+
+
+class LostContact(Interrupted):
     """Another rank is gone; why, only that one could tell."""
 
 
