@@ -34,4 +34,6 @@ def test_a_sweep_that_is_killed_twice_ends_as_if_it_had_not_been(tmp_path):
     again = sweep(tmp_path / "killed", *words)  # nothing is left to do
     assert again.returncode == 0 and "Trial " not in again.stdout and "step 10/40" not in again.stdout
     more = sweep(tmp_path / "killed", *words[:-1], "hydra.sweeper.total=9")
-    assert more.stdout.count("Trial ") == 1 and "Trial 9 of 9" in more.stdout and len(lines(tmp_path / "killed")) == 9
+    assert (
+        more.stdout.count("Trial ") == 1 and "Trial 008, 9 of 9" in more.stdout and len(lines(tmp_path / "killed")) == 9
+    )
