@@ -121,19 +121,21 @@ def problems(
     return list(dict.fromkeys(Check(config, allowed, typed, groups).run()))
 
 
-def sweeper_keys() -> list[str]:
+def _sweeper() -> Signature:
     taken = signature(SWEEPER)
     assert taken is not None
-    return [f"hydra.sweeper.{name}" for name in taken.parameters]
+    return taken
+
+
+def sweeper_keys() -> list[str]:
+    return [f"hydra.sweeper.{name}" for name in _sweeper().parameters]
 
 
 def sweeper_problems(section: dict[str, Any]) -> list[str]:
     """Of `hydra.sweeper`, against what our sweeper takes."""
     if section.get("_target_") != SWEEPER_PLUGIN:
         return ["hydra/sweeper: only trials is served here; leave it out, and -m runs every combination of values"]
-    taken = signature(SWEEPER)
-    assert taken is not None
-    return list(Check({}, None, (), ()).section("hydra.sweeper", section, taken))
+    return list(Check({}, None, (), ()).section("hydra.sweeper", section, _sweeper()))
 
 
 class Check:

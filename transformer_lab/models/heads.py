@@ -152,15 +152,15 @@ class TokenHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits: (N, D) -> (N, V)."""
-        return F.linear(_divided(hidden, self.width_ratio), self.matrix, self.bias)
+        return F.linear(divided(hidden, self.width_ratio), self.matrix, self.bias)
 
     def loss(self, hidden: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy, summed: (N, D), (N,) -> ()."""
-        hidden = _divided(hidden, self.width_ratio)
+        hidden = divided(hidden, self.width_ratio)
         return token_loss(hidden, self.matrix, targets, self.bias, label_smoothing, self.cross_entropy)
 
 
-def _divided(hidden: Tensor, ratio: float) -> Tensor:
+def divided(hidden: Tensor, ratio: float) -> Tensor:
     return hidden if ratio == 1 else hidden / ratio
 
 
@@ -205,7 +205,7 @@ class SequenceHead(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        return self.out(_divided(self.dropout(self.pool(hidden, layout)), self.width_ratio))
+        return self.out(divided(self.dropout(self.pool(hidden, layout)), self.width_ratio))
 
     def pool(self, hidden: Tensor, layout: Layout) -> Tensor:  # (B, D)
         if self.pooling == "mean":

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from transformer_lab.models.heads import TokenHead
+from transformer_lab.models.heads import TokenHead, divided
 
 
 @contextmanager
@@ -39,8 +39,7 @@ def _packed(layer: nn.Linear | TokenHead, rows: int) -> Callable[[Tensor], Tenso
     ratio = layer.width_ratio if isinstance(layer, TokenHead) else 1.0
 
     def forward(x: Tensor) -> Tensor:
-        x = x if ratio == 1 else x / ratio
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, copy, layer.bias, "none", [], "")
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(divided(x, ratio), copy, layer.bias, "none", [], "")
         return product
 
     return forward
