@@ -23,7 +23,7 @@ from transformer_lab.training.module import MOST_SKIPPED, Training
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
-         "max_steps=30", "validate_every_steps=10", "checkpoint.every_steps=10", "data=text",
+         "max_steps=30", "pictures.layers=[]", "validate_every_steps=10", "checkpoint.every_steps=10", "data=text",
          "schedule=constant"]  # fmt: skip
 
 

@@ -22,7 +22,8 @@ from transformer_lab.training.module import Training
 ROOT = Path(__file__).parent.parent
 SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout=0.1", "tokens_per_step=512",
          "hardware.micro_batch_tokens=200", "max_steps=60", "validate_every_steps=15", "checkpoint.every_steps=7",
-         "log_every_steps=4", "schedule=cosine", "schedule.warmup_steps=5", "allow_overlap=true"]  # fmt: skip
+         "log_every_steps=4", "pictures.layers=[]", "schedule=cosine", "schedule.warmup_steps=5",
+         "allow_overlap=true"]  # fmt: skip
 TASKS = {
     "language_modeling": ["data=text", "data.path=corpus", "task.context=32"],
     "mlm_nsp": ["task=mlm_nsp", "data=text", "data.path=corpus", "task.context=32"],

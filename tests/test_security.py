@@ -27,7 +27,7 @@ from transformer_lab.finished import evaluate_run, load_run
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
-         "max_steps=4", "validate_every_steps=2", "checkpoint.every_steps=2", "data=text",
+         "max_steps=4", "pictures.layers=[]", "validate_every_steps=2", "checkpoint.every_steps=2", "data=text",
          "schedule=constant"]  # fmt: skip
 # What Hydra and PyTorch take as leave to run what they read.
 LEAVE = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "HYDRA_INSTANTIATE_ALLOW_ALL": "1",

@@ -16,7 +16,7 @@ from transformer_lab.signatures import UNKNOWN, shown
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 LAUNCHERS = {"joblib": "hydra-joblib-launcher", "submitit": "hydra-submitit-launcher"}
-COMBINATIONS = 32  # of a sweep, checked one by one; of a larger one every value, up to as many of a key
+COMBINATIONS = 32  # of a sweep, checked one by one; of a larger one every value (see `Space.samples`)
 
 
 def preflight(argv: list[str], *, configs: Path = CONFIGS) -> list[str]:

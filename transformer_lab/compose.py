@@ -95,6 +95,8 @@ def train(
     first = ranks.rank() == 0  # the one that writes and speaks
     run_log = RunLog(first=first)
     machine: Hardware = build(hardware)
+    curves: Curves = build(logger)
+    watchers = {name: build(section) for name, section in callbacks.items()}
     with ExitStack() as held:
         held.enter_context(ranks.joined(machine.device))
         folder = ranks.agree(run_folder(run_dir, name, resume) if first else Path())
@@ -111,8 +113,6 @@ def train(
             for warning in found.warnings():
                 log.warning("%s", warning)
             return {}
-        curves: Curves = build(logger)
-        watchers = {name: build(section) for name, section in callbacks.items()}
         check_monitored(watchers, learner, loaders)
         if preview:
             run_log.say(learner.show(loaders.steps[0].micro_batches[0]))

@@ -4,10 +4,11 @@ tests are in test_attention.py)."""
 import pytest
 import torch
 
-from tests.conftest import POSITIONS, VOCABULARY, small_task
+from tests.conftest import POSITIONS, VOCABULARY, batch_for, small_task
 from transformer_lab.layout import Layout
 from transformer_lab.models.generation import Beam, beam_search
 from transformer_lab.models.layers.kernels import auto, flex, reference, sdpa
+from transformer_lab.training.operations import forward_operations
 
 KERNELS = {"auto": auto, "reference": reference, "sdpa": sdpa}
 RESIDUALS = ["pre_norm", "post_norm", "sandwich_norm"]
@@ -90,6 +91,31 @@ def test_no_gradient_flows_between_pairs_nor_from_past_to_future(position):
     assert sources[3].all() and not any(part.any() for place, part in enumerate(sources) if place != 3)
     assert targets[3][:9].all() and not targets[3][9:].any()
     assert not any(part.any() for place, part in enumerate(targets) if place != 3)
+
+
+@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize("words", [ENCODER, []], ids=["encoder", "decoder"])
+def test_states_asked_for_by_place_are_those_of_all_tokens_and_learn_the_same(words, residual):
+    task = small_task(*words, f"residual={residual}")
+    tokens, layout, places = random_tokens(SOURCES), Layout.of(SOURCES), torch.tensor([0, 7, 30, 31, 47, 8])
+    every, some = task.model(tokens, layout)[places], task.model(tokens, layout, places=places)
+    torch.testing.assert_close(some, every, atol=1e-5, rtol=0)
+    weights = list(task.model.parameters())
+    down = torch.randn(every.shape, generator=torch.Generator().manual_seed(1))
+    one, other = (torch.autograd.grad(states, weights, down) for states in (every, some))
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("pooling", ["first", "pooler", "last"])
+def test_the_last_feed_forward_layer_spares_tokens_that_nobody_reads(pooling):
+    """A matrix of D x 4 D up and one down, two operations each, for every token that no class depends on."""
+    mean = small_task("task=classification", "feed_forward=gelu")
+    one = small_task("task=classification", "feed_forward=gelu", f"task.pooling={pooling}")
+    batch = batch_for(mean, SOURCES)
+    spared = (batch.num_tokens - len(SOURCES)) * 2 * 2 * 4 * mean.model.dim**2
+    pooler = len(SOURCES) * 2 * mean.model.dim**2 if pooling == "pooler" else 0
+    assert forward_operations(mean, batch) - forward_operations(one, batch) == spared - pooler
 
 
 @pytest.mark.parametrize("position", POSITIONS)

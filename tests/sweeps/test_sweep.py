@@ -17,8 +17,8 @@ from transformer_lab.sweeps.sweeper import Trial, TrialFailed, TrialInterrupted
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ("data=text", f"data.path={ROOT}/README.md", "tokenizer=characters", "allow_overlap=true", "hardware=cpu",
-         "model.num_layers=1", "task.context=32", "tokens_per_step=256", "max_steps=40", "validate_every_steps=10",
-         "checkpoint.every_steps=10", "data.validation=0.1")  # fmt: skip
+         "model.num_layers=1", "task.context=32", "tokens_per_step=256", "max_steps=40", "pictures.layers=[]",
+         "validate_every_steps=10", "checkpoint.every_steps=10", "data.validation=0.1")  # fmt: skip
 SEARCH = ("sweep=optuna", "hydra.sweeper.pruner=none", "model.dim=16,32", "optimizer.lr=tag(log,interval(1e-3,1e-1))")
 
 

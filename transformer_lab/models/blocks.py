@@ -95,9 +95,11 @@ class Block(nn.Module):
         return [x for x in (self.attention, self.cross_attention, self.feed_forward) if x is not None]
 
     def forward(self, x: Tensor, layout: Layout, position: Position, cross_position: Position | None = None,
-                memory: Memory | None = None, cache: LayerCache | None = None,
-                cross_cache: CrossCache | None = None) -> Tensor:  # fmt: skip
+                memory: Memory | None = None, cache: LayerCache | None = None, cross_cache: CrossCache | None = None,
+                places: Tensor | None = None) -> Tensor:  # fmt: skip
+        """`places` (R,) are the tokens whose states anybody reads, to which alone the feed-forward half is applied:
+        (N, D) -> (R, D); None: all."""
         x = self.attention(x, layout, position, cache)
         if self.cross_attention is not None:
             x = self.cross_attention(x, layout, cross_position, memory, cross_cache)
-        return self.feed_forward(x)
+        return self.feed_forward(x if places is None else x.index_select(0, places))

@@ -13,9 +13,10 @@ from transformer_lab.models.stack import Stack, embedding
 
 
 class Decoder(Stack):
-    """Tokens in, hidden states out: (N,) -> (N, D); heads belong to the tasks. Options are those of `Stack`.
+    """Tokens in, hidden states out: (N,) -> (N, D), or of R places (R, D); heads belong to the tasks.
 
-    `scale_embedding` multiplies embeddings by the root of D (Vaswani et al., 2017, section 3.4).
+    Options are those of `Stack`. `scale_embedding` multiplies embeddings by the root of D (Vaswani et al., 2017,
+    section 3.4).
     """
 
     def __init__(self, *, vocab_size: int, scale_embedding: bool = False, **stack: Any) -> None:
@@ -25,6 +26,8 @@ class Decoder(Stack):
                                    width_ratio=self.width_ratio)  # fmt: skip
         self.scale = (self.dim / self.width_ratio) ** 0.5 if scale_embedding else 1.0
 
-    def forward(self, tokens: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, layout: Layout, cache: Cache | None = None,
+                places: Tensor | None = None) -> Tensor:  # fmt: skip
+        """`places` (R,) are the tokens whose states are asked for; None: all."""
         x = self.embedding(tokens)
-        return self.run(x * self.scale if self.scale != 1 else x, layout, cache=cache)
+        return self.run(x * self.scale if self.scale != 1 else x, layout, cache=cache, places=places)

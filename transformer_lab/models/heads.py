@@ -183,11 +183,11 @@ Pooling = Literal["first", "pooler", "mean", "last"]
 
 
 class SequenceHead(nn.Module):
-    """One vector per sequence, and from it the logits of the classes: (N, D) -> (B, classes).
+    """One vector per sequence, and from it the logits of the classes: (R, D) -> (B, classes).
 
     `pooling` takes the first token, that token through a dense layer and a tanh (BERT's pooler), the mean of all
     tokens, or the last. The output matrix starts at zero, so that the first loss is ln C exactly; what it reads is
-    divided by `width_ratio` (muP; see `Stack`).
+    divided by `width_ratio` (muP; see `Stack`). It reads the states of the tokens that `places` names, and no others.
     """
 
     def __init__(
@@ -207,11 +207,17 @@ class SequenceHead(nn.Module):
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         return self.out(divided(self.dropout(self.pool(hidden, layout)), self.width_ratio))
 
+    def places(self, layout: Layout) -> Tensor | None:
+        """The tokens whose states it reads, one of each sequence: (B,); None: all."""
+        match self.pooling:
+            case "mean":
+                return None
+            case "last":
+                return layout.offsets[1:].long() - 1
+        return layout.offsets[:-1].long()
+
     def pool(self, hidden: Tensor, layout: Layout) -> Tensor:  # (B, D)
         if self.pooling == "mean":
             sums = hidden.new_zeros(layout.num_sequences, hidden.shape[1]).index_add_(0, layout.sequence, hidden)
             return sums / layout.lengths[:, None]
-        if self.pooling == "last":
-            return hidden[layout.offsets[1:].long() - 1]
-        first = hidden[layout.offsets[:-1].long()]
-        return first if self.pooler is None else torch.tanh(self.pooler(first))
+        return hidden if self.pooler is None else torch.tanh(self.pooler(hidden))

@@ -103,8 +103,13 @@ class Stack(nn.Module):
         for part in every:
             part.initialise({"zero": 0.0, "scaled": len(every) ** -0.5, "plain": 1.0}[residual_init])
 
-    def run(self, x: Tensor, layout: Layout, memory: Memory | None = None, cache: Cache | None = None) -> Tensor:
-        """From embeddings to hidden states: (N, D) -> (N, D). A cache that holds a memory's keys needs no memory."""
+    def run(self, x: Tensor, layout: Layout, memory: Memory | None = None, cache: Cache | None = None,
+            places: Tensor | None = None) -> Tensor:  # fmt: skip
+        """From embeddings to hidden states: (N, D) -> (N, D). A cache that holds a memory's keys needs no memory.
+
+        With `places` (R,) only the states of these tokens are given, (R, D), and the last block's feed-forward layer
+        spares the others.
+        """
         limit = self.position.max_length
         if limit is not None and layout.longest > limit:
             raise ValueError(f"a sequence of {layout.longest} tokens is longer than the {limit} that `position` serves")
@@ -117,12 +122,13 @@ class Stack(nn.Module):
             position = self.local_position if windowed and self.local_position is not None else self.position
             layer = cache.layers[index] if cache else None
             other = cache.cross[index] if cache and cache.cross else None
+            read = places if block is self.blocks[-1] else None
             if cache:  # `forward` itself: lengths that grow are no work for a compiler
-                x = block.forward(x, layout, position, across, memory, layer, other)
+                x = block.forward(x, layout, position, across, memory, layer, other, read)
             elif self.recomputes and torch.is_grad_enabled():
-                x = checkpoint(block, x, layout, position, across, memory, use_reentrant=False)
+                x = checkpoint(block, x, layout, position, across, memory, places=read, use_reentrant=False)
             else:
-                x = block(x, layout, position, across, memory)
+                x = block(x, layout, position, across, memory, places=read)
         if cache:
             cache.lengths = cache.lengths + layout.lengths
         return self.norm(x)

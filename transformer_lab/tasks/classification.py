@@ -166,7 +166,8 @@ class Classification(Task):
         return np.arange(begin, end)[:, None], np.minimum(lengths, self.context), int((lengths > self.context).sum())
 
     def logits(self, batch: TextBatch) -> Tensor:  # (B, C)
-        return self.head(self.model(batch.tokens, batch.layout), batch.layout)
+        hidden = self.model(batch.tokens, batch.layout, places=self.head.places(batch.layout))
+        return self.head(hidden, batch.layout)
 
     def losses(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Of each text: (B,)."""

@@ -112,9 +112,7 @@ class LanguageModeling(Task):
         self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
 
     def forward(self, batch: TextBatch) -> Outcome:
-        hidden = self.model(batch.tokens, batch.layout)  # (N, D)
-        if batch.places is not None:
-            hidden = hidden[batch.places]
+        hidden = self.model(batch.tokens, batch.layout, places=batch.places)  # of the tokens with a target
         return Outcome({"tokens": self.head.loss(hidden, batch.wanted)})
 
     def packing(self, corpus: Corpus) -> Packing:

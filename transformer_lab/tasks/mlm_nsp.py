@@ -127,22 +127,29 @@ class MLMNSP(Task):
         return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, recipe=repr(pairs))
 
     def forward(self, batch: MaskedBatch) -> Outcome:
-        return self._outcome(batch, self.model(batch.tokens, batch.layout, batch.types), {})
+        return self._outcome(batch, *self._states(batch), {})
 
     def score(self, batch: MaskedBatch) -> Outcome:
-        hidden = self.model(batch.tokens, batch.layout, batch.types)
-        right = self.head(self.transform(hidden[batch.places])).argmax(1) == batch.wanted
+        first, hidden = self._states(batch)
+        right = self.head(self.transform(hidden)).argmax(1) == batch.wanted
         sums = {"mlm": torch.stack([right.sum(), right.new_full((), len(right), dtype=torch.int64)])}
         if self.judge is not None and batch.wrong is not None:
-            right = self.judge(hidden, batch.layout).argmax(1) == batch.wrong
+            right = self.judge(first, batch.layout).argmax(1) == batch.wrong
             ones = batch.wrong.sum()
             sums["nsp"] = torch.stack([right.sum(), ones.new_full((), len(right)), ones])
-        return self._outcome(batch, hidden, sums)
+        return self._outcome(batch, first, hidden, sums)
 
-    def _outcome(self, batch: MaskedBatch, hidden: Tensor, sums: dict[str, Tensor]) -> Outcome:
-        losses = {"mlm": self.head.loss(self.transform(hidden[batch.places]), batch.wanted)}  # (M, D)
+    def _states(self, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
+        """Of the tokens that `judge` reads, (B, D), none without it; and of the hidden ones, (M, D)."""
+        first = self.judge.places(batch.layout) if self.judge is not None else batch.places[:0]
+        assert first is not None
+        states = self.model(batch.tokens, batch.layout, batch.types, places=torch.cat([first, batch.places]))
+        return states[: len(first)], states[len(first) :]
+
+    def _outcome(self, batch: MaskedBatch, first: Tensor, hidden: Tensor, sums: dict[str, Tensor]) -> Outcome:
+        losses = {"mlm": self.head.loss(self.transform(hidden), batch.wanted)}
         if self.judge is not None and batch.wrong is not None:
-            losses["nsp"] = F.cross_entropy(self.judge(hidden, batch.layout).float(), batch.wrong, reduction="sum")
+            losses["nsp"] = F.cross_entropy(self.judge(first, batch.layout).float(), batch.wrong, reduction="sum")
         return Outcome(losses, sums)
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
@@ -159,8 +166,8 @@ class MLMNSP(Task):
         assert isinstance(batch, MaskedBatch)
         batch = batch.to(self.model.embedding.weight.device)
         with torch.inference_mode():
-            hidden = self.model.forward(batch.tokens, batch.layout, batch.types)
-            guesses = self.head(self.transform(hidden[batch.places])).argmax(1).tolist()
+            hidden = self.model.forward(batch.tokens, batch.layout, batch.types, places=batch.places)
+            guesses = self.head(self.transform(hidden)).argmax(1).tolist()
         ends, shown = batch.layout.offsets.tolist(), []
         for begin, end in list(itertools.pairwise(ends))[:5]:
             rows = [row for row, place in enumerate(batch.places.tolist()) if begin <= place < end]
@@ -208,9 +215,9 @@ class MLMNSP(Task):
         device = self.model.embedding.weight.device
         tokens = torch.tensor(ids, device=device)
         with torch.inference_mode():
-            hidden = self.model.forward(tokens, Layout.of([len(ids)]).to(device))
             places = (tokens == self.mask).nonzero().squeeze(1)
-            shares, guesses = self.head(self.transform(hidden[places])).float().softmax(1).topk(top)
+            hidden = self.model.forward(tokens, Layout.of([len(ids)]).to(device), places=places)
+            shares, guesses = self.head(self.transform(hidden)).float().softmax(1).topk(top)
         tokens[places] = guesses[:, 0]
         masks = [[{"token": self.tokenizer.decode([token]), "probability": round(p, 6)} for token, p in
                   zip(*row, strict=True)] for row in zip(guesses.tolist(), shares.tolist(), strict=True)]  # fmt: skip

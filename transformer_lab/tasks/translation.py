@@ -141,7 +141,7 @@ class Translation(Task):
         if not self.joined:
             return self.model(batch.source, batch.source_layout, batch.target, batch.target_layout)
         tokens, layout, places = self._join(batch)
-        return self.model(tokens, layout)[places]
+        return self.model(tokens, layout, places=places)
 
     def _join(self, batch: PairBatch) -> tuple[Tensor, Layout, Tensor]:
         """Source, separator, target in one sequence; the token before a target's first is the separator."""

@@ -96,7 +96,8 @@ class Pictures(Callback):
     """In TensorBoard, after each validation: what some `layers` look at in a text of the validation split, head by
     head, how places are told apart, and how large the activations of each block are.
 
-    Layers and heads are counted from 0, or from the last by negative numbers; `heads` None: all.
+    Layers and heads are counted from 0, or from the last by negative numbers; `heads` None: all. Without
+    `layers` there are no pictures of attention, which take half a second of a validation.
     """
 
     def __init__(self, *, batches: Pass, layers: list[int], heads: list[int] | None = None) -> None:

@@ -105,13 +105,14 @@ def _labels(tokenizer: Tokenizer, tokens: Tensor | None, layout: Layout) -> list
 def chosen(found: Sequence[Look], layers: Sequence[int]) -> dict[str, list[Look]]:
     """Some layers of each kind, by the kind's name: `blocks.attention`, `decoder.blocks.cross_attention`.
 
-    Negative numbers count from the last layer; numbers of layers that are not there count as the last.
+    Negative numbers count from the last layer; numbers of layers that are not there count as the last. Of no layers
+    there are no kinds.
     """
     kinds: dict[str, list[Look]] = {}
     for look in found:
         kinds.setdefault(re.sub(r"\.\d+", "", look.layer), []).append(look)
     return {kind: [some[place] for place in sorted({_place(number, len(some)) for number in layers})]
-            for kind, some in kinds.items()}  # fmt: skip
+            for kind, some in kinds.items() if layers}  # fmt: skip
 
 
 def _place(number: int, count: int) -> int:
