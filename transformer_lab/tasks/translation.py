@@ -162,7 +162,8 @@ class Translation(Task):
     def score(self, batch: PairBatch) -> Outcome:
         outcome = self(batch)
         sources = [text.tolist() for text in batch.source.split(batch.source_layout.lengths.tolist())]
-        written = self._translate(sources)
+        with packed(self, len(sources) * self.beam.size):
+            written = self._translate(sources)
         return Outcome(outcome.losses, scores.statistics(written, batch.references))
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
@@ -183,10 +184,6 @@ class Translation(Task):
     @torch.inference_mode()
     def search(self, sources: list[list[int]], limits: list[int]) -> list[list[int]]:
         """What the search finds for each source, which an end token closes: at most so many tokens."""
-        with packed(self, len(sources) * self.beam.size):
-            return self._search(sources, limits)
-
-    def _search(self, sources: list[list[int]], limits: list[int]) -> list[list[int]]:
         if self.joined:
             prompts = [[*source, self.between] for source in sources]
             cache = self.model.new_cache(len(prompts))
@@ -212,10 +209,11 @@ class Translation(Task):
         written: list[str] = []
         # Those translated together shall end together.
         by_length = sorted(range(len(lines)), key=lambda i: len(lines[i]))
-        for begin in range(0, len(lines), AT_ONCE):
-            some_lines = [lines[i] for i in by_length[begin : begin + AT_ONCE]]
-            encoded = [[*ids, self.end][: self.context] for ids in self.tokenizer.encode_batch(some_lines)]
-            written += self._translate(encoded)
+        with packed(self, min(len(lines), AT_ONCE) * self.beam.size):
+            for begin in range(0, len(lines), AT_ONCE):
+                some_lines = [lines[i] for i in by_length[begin : begin + AT_ONCE]]
+                encoded = [[*ids, self.end][: self.context] for ids in self.tokenizer.encode_batch(some_lines)]
+                written += self._translate(encoded)
         self.train(training)
         return [text for _, text in sorted(zip(by_length, written, strict=True))]
 
