@@ -43,7 +43,8 @@ class OurSearch:
 
     def __init__(self, setting: Setting, sources: list[list[int]], limits: list[int], beams: int) -> None:
         words = (*translation.MARIAN, f"task.beam_size={beams}")
-        self.task: Any = translation.ours(setting, "", *words).task.to(setting.device).eval()
+        task: Any = translation.ours(setting, "", *words).task
+        self.task = task.to(setting.device).eval()
         torch.nn.init.normal_(self.task.model.embedding.weight, std=0.02)
         self.task.head = Endless(self.task.head, self.task.end)
         self.sources, self.limits, self.device = sources, limits, setting.device

@@ -81,6 +81,7 @@ class OurLoop:
         self.task, self.steps = ours.task, ours.loaders.steps
         self.device = ours.hardware.device
         self.optimizer = ours.module.optimizer
+        assert ours.module.gradient_clip is not None
         self.clip = ours.module.gradient_clip
         self.next = 0
 

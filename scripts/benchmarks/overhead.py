@@ -55,10 +55,10 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         def collate(chosen: list[dict[str, Tensor]]) -> dict[str, Tensor]:
             return {name: torch.stack([row[name] for row in chosen]) for name in ("input_ids", "labels")}
 
-        return HFTrainer("transformers GPT-2, Trainer", gpt2(), examples, collate, batch, setting.device, setting.dtype,
+        return HFTrainer("transformers GPT-2, Trainer", gpt2(), examples, collate, batch, setting.machine,
                          lambda given: given["input_ids"].numel(), "another model")  # fmt: skip
 
     name = "transformers GPT-2"
-    yield name, lambda: Loop(name, gpt2(), lambda model, given: model(**given).loss, batches, setting.device,
-                             setting.dtype, "another model")  # fmt: skip
+    yield name, lambda: Loop(name, gpt2(), lambda model, given: model(**given).loss, batches, setting.machine,
+                             "another model")  # fmt: skip
     yield f"{name}, Trainer", trainer

@@ -134,8 +134,8 @@ def scaled(rounds: int) -> list[dict[str, Any]]:
                     measured = scaling.measure(text_bytes, examples, packing)
                     found.setdefault((packing, text_bytes), []).append(measured)
     lines = []
-    for (packing, text_bytes), measured in found.items():
-        microseconds, most, own = (statistics.median(values) for values in zip(*measured, strict=True))
+    for (packing, text_bytes), rows in found.items():
+        microseconds, most, own = (statistics.median(values) for values in zip(*rows, strict=True))
         examples = dict(CORPORA)[text_bytes]
         line = {"packing": packing, "bytes": f"{text_bytes:,}", "examples": f"{examples:,}"}
         costs = {"microseconds a token": microseconds, "MB at the most": most, "MB without files": own}
@@ -195,8 +195,8 @@ def versions() -> dict[str, str]:
 def write(folder: Path, setting: Setting, size: str, found: list[dict[str, Any]], more: dict[str, Any]) -> Path:
     """The table as JSON and as Markdown; returns what their names have in common."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"date": date.today().isoformat(), "machine": machine(setting.device), "precision": str(setting.dtype),
-             "versions": versions()}  # fmt: skip
+    about: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine(setting.device),
+                             "precision": str(setting.dtype), "versions": versions()}  # fmt: skip
     name = f"{about['date']}-{'gpu' if setting.device.type == 'cuda' else 'cpu'}-{size}"
     (folder / f"{name}.json").write_text(
         json.dumps({**about, "rows": found, **more}, indent=1) + "\n", encoding="utf-8"

@@ -102,9 +102,7 @@ class Pictures(Callback):
 
     def __init__(self, *, batches: Pass, layers: list[int], heads: list[int] | None = None) -> None:
         self.batches, self.layers, self.heads = batches, layers, heads
-
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._positions(trainer, pl_module)
+        self.has_places = False  # whether a scheme that stays what it is has been drawn
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not (board := board_of(trainer, pl_module)):
@@ -116,16 +114,12 @@ class Pictures(Callback):
             board.add_figure(name, attention_picture(some, self.heads), global_step=step)
         for name, scale in scales.items():
             board.add_scalar(f"activations/{name}", scale, global_step=step)
-        if any(True for _ in pl_module.task.model.position.parameters()):  # others stay what they were
-            self._positions(trainer, pl_module)
-
-    def _positions(self, trainer: Trainer, pl_module: Any) -> None:
         task = pl_module.task
-        board = board_of(trainer, pl_module)
-        if board:
+        if not self.has_places or any(True for _ in task.model.position.parameters()):
+            self.has_places = True
             figure = position_picture(task.model.position, task.model.dim, task.model.num_heads, task.context)
             if figure is not None:
-                board.add_figure("position", figure, global_step=pl_module.progress.step)
+                board.add_figure("position", figure, global_step=step)
 
 
 def board_of(trainer: Trainer, pl_module: Any) -> Any | None:
