@@ -141,14 +141,8 @@ def test_show_tells_what_a_checkpoint_holds_and_whether_it_is_whole(run, tmp_pat
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "config.yaml has 9 bytes" in done.stderr
 
 
-SMALL = [
-    "tokenizer=bytes",
-    "model.dim=32",
-    "model.num_layers=1",
-    "task.context=32",
-    "tokens_per_step=256",
-    "pictures.layers=[]",
-]
+SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
+         "pictures.layers=[]"]  # fmt: skip
 
 
 def test_callbacks_of_lightning_and_early_stopping(corpus_folder, tmp_path, monkeypatch):

@@ -216,10 +216,8 @@ def test_bert(seed):
     hidden = task.model(tokens, layout, types)
     each = [theirs(part[None], token_type_ids=kinds[None])
             for part, kinds in zip(tokens.split(lengths), types.split(lengths), strict=True)]  # fmt: skip
-    verdicts = (
-        task.judge(hidden[task.judge.places(layout)], layout),
-        torch.cat([out.seq_relationship_logits for out in each]),
-    )
+    judged = hidden[task.judge.places(layout)]
+    verdicts = task.judge(judged, layout), torch.cat([out.seq_relationship_logits for out in each])
     torch.testing.assert_close(*verdicts, atol=1e-5, rtol=0)
     for verdict in verdicts:
         F.cross_entropy(verdict, targets).backward(retain_graph=True)

@@ -94,7 +94,8 @@ class Samples(Callback):
 
 class Pictures(Callback):
     """In TensorBoard, after each validation: what some `layers` look at in a text of the validation split, head by
-    head, how places are told apart, and how large the activations of each block are.
+    head, and how large the activations of each block are. How places are told apart is drawn once, or each time where
+    that is learned.
 
     Layers and heads are counted from 0, or from the last by negative numbers; `heads` None: all. Without
     `layers` there are no pictures of attention, which take half a second of a validation.
@@ -102,7 +103,7 @@ class Pictures(Callback):
 
     def __init__(self, *, batches: Pass, layers: list[int], heads: list[int] | None = None) -> None:
         self.batches, self.layers, self.heads = batches, layers, heads
-        self.has_places = False  # whether a scheme that stays what it is has been drawn
+        self.drew_places = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not (board := board_of(trainer, pl_module)):
@@ -115,8 +116,8 @@ class Pictures(Callback):
         for name, scale in scales.items():
             board.add_scalar(f"activations/{name}", scale, global_step=step)
         task = pl_module.task
-        if not self.has_places or any(True for _ in task.model.position.parameters()):
-            self.has_places = True
+        if not self.drew_places or any(True for _ in task.model.position.parameters()):
+            self.drew_places = True
             figure = position_picture(task.model.position, task.model.dim, task.model.num_heads, task.context)
             if figure is not None:
                 board.add_figure("position", figure, global_step=step)
