@@ -46,14 +46,18 @@ def test_it_reports_what_its_field_reports_and_evaluate_repeats_it(run, monkeypa
     assert evaluate_run(loaded, "test", "cpu") == pytest.approx(metrics["test"], rel=1e-6)
     file = "corpus/json_decoder.txt" if task == "mlm_nsp" else "lines.tsv"
     assert set(evaluate_file(loaded, file, "cpu")) == METRICS[task]
+    with pytest.raises(ValueError, match=f"^file={file}x: "):
+        evaluate_file(loaded, f"{file}x", "cpu")
     assert f'prompt="{loaded.task.prompt}"' in shown
+    told = [line.split()[1] for line in shown.splitlines() if " examples, " in line]
+    assert told == ["train", "validation", "test"]
 
 
 def test_predictions_are_json_with_a_text_for_people(run):
     task, folder, _ = run
     lines = ["Return the <mask> value", "a <mask> of <mask>."] if task == "mlm_nsp" else ["Return the value", "a b c."]
     found = load_run(str(folder), []).task.predict(lines)
-    assert len(found) == 2 and all(isinstance(one["text"], str) for one in found)
+    assert [one["input"] for one in found] == lines and all(isinstance(one["text"], str) for one in found)
     assert json.loads(json.dumps(found)) == found
     if task == "mlm_nsp":
         assert [len(one["masks"]) for one in found] == [1, 2] and "<mask>" not in found[0]["filled"]

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shlex
 import subprocess
 import sys
 from copy import deepcopy
@@ -157,6 +158,16 @@ def test_flags_are_known(told):
 
 def test_a_required_key_is_explained_by_its_comment(told):
     assert told("data=text") == ["data.path: required, not set (a file, a folder or a glob)"]
+
+
+def test_what_hydra_cannot_read_is_told_with_the_way_to_write_it(told):
+    assert told("pictures.layers=[0") == ["pictures.layers=[0: [ and ] do not match"]
+    assert told("name='a b") == ["name='a b: the text does not end with its '"]
+    for name in ("résumé (1).txt", "a=b", "it's", 'the "new" one', "C:\\new=1"):
+        (line,) = told(f"name={name}")
+        (word,) = shlex.split(line.split("quotes only: ")[1])
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            assert compose("train", [word]).name == name
 
 
 @pytest.mark.parametrize(

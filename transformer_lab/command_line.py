@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -103,9 +104,8 @@ class CommandLine:
         for word in self.args.overrides:
             try:
                 (override,) = self.parser.parse_overrides([word])
-            except Exception as error:
-                reason = str(error).split("\nSee ")[0].splitlines()[0]
-                self.found.append(f"{word}: " + (reason if "=" in word else "expected key=value"))
+            except Exception:
+                self.found.append(f"{word}: {unreadable(word)}")
                 continue
             key, value = override.key_or_group, override.value()
             group = self.repo.group_exists(key) and not isinstance(value, dict)
@@ -293,6 +293,20 @@ def hydra_problems(hydra: dict[str, Any]) -> Iterator[str]:
 
     for part in ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging"):
         yield from walk(f"hydra.{part}", part, hydra.get(part))
+
+
+def unreadable(word: str) -> str:
+    """Why Hydra cannot read a word, and how it is written."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return "expected key=value"
+    for opening, closing in ("[]", "{}", "()"):
+        if value.count(opening) != value.count(closing):
+            return f"{opening} and {closing} do not match"
+    if value[:1] in ("'", '"'):
+        return f"the text does not end with its {value[0]}"
+    quoted = value.replace('"', r"\"")
+    return "has characters that stand in quotes only: " + shlex.quote(f'{key}="{quoted}"')
 
 
 def one_line(error: BaseException) -> str:

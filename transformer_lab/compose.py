@@ -5,7 +5,7 @@ import logging
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import yaml
@@ -200,7 +200,7 @@ def build_loaders(
     config: Section, task: Task, store: Store, machine: Hardware, progress: Progress
 ) -> tuple[DataModule, Budget]:
     """The loaders, and the end of the run that follows from how much data there is."""
-    corpora: dict[Split, Corpus] = dict(store.splits)
+    corpora: dict[Split, Corpus] = {split: store.splits[split] for split in get_args(Split) if split in store.splits}
     if "validation" not in corpora and not config["overfit"]:
         raise ValueError("data.validation: a run needs a validation split; 0.05 is usual")
     units_per_step = config["tokens_per_step"] // task.capacity

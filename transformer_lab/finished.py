@@ -75,7 +75,10 @@ def evaluate_file(run: LoadedRun, file: str, accelerator: str) -> dict[str, floa
     section: Section = {"_target_": f"{reader.__module__}.{reader.__name__}"}
     section |= {key: own[key] for key in live(reader).parameters if key in own}
     section |= {"path": file, "validation_path": None, "test_path": None, "validation": 0.0, "test": 0.0}
-    store = prepare(build(section), run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
+    try:
+        store = prepare(build(section), run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
+    except ValueError as error:
+        raise ValueError(str(error).replace("data.path=", "file=")) from error
     return _evaluate(run, store.splits["train"], accelerator)
 
 

@@ -56,7 +56,7 @@ class Leaderboard:
         table = Table(title="Trials, best first", title_justify="left")
         shown = [place for place, heading in enumerate(self.headings) if not heading.startswith("test ")]
         for place in shown:
-            table.add_column(self.headings[place].removeprefix("validation "))
+            table.add_column(self.headings[place].removeprefix("validation "), overflow="fold")
         for row in self.rows():
             table.add_row(*(row[place] for place in shown))
         table.caption, table.caption_justify = "\n".join(self.remarks()), "left"

@@ -157,7 +157,7 @@ class LanguageModeling(Task):
         asked = [line for line in lines for _ in range(num_samples)]
         written = self.complete(asked, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                 seed=seed)  # fmt: skip
-        return [{"prompt": line, "continuation": more, "text": line + more}
+        return [{"input": line, "continuation": more, "text": line + more}
                 for line, more in zip(asked, written, strict=True)]  # fmt: skip
 
     def complete(self, lines: list[str], *, max_new_tokens: int | None = None, temperature: float = 1.0,

@@ -219,7 +219,7 @@ class Translation(Task):
 
     def predict(self, lines: list[str]) -> list[dict[str, Any]]:
         """The translation of each line."""
-        return [{"source": line, "translation": text, "text": text}
+        return [{"input": line, "translation": text, "text": text}
                 for line, text in zip(lines, self.translate(lines), strict=True)]  # fmt: skip
 
     def samples(self, batches: Pass) -> str:
