@@ -9,9 +9,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import settings
 from transformer_lab.compose import train
+from transformer_lab.tasks.language_modeling import LanguageModeling
+from transformer_lab.training import hardware
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("model.dim=32", "model.num_layers=1", "hardware=cpu", "max_steps=20", "validate_every_steps=10",
@@ -136,3 +139,18 @@ def test_runs_are_compared_by_curves_and_by_what_differs(runs, tmp_path):
     assert globbed.returncode == 2 and globbed.stderr.startswith("error: metric: no run has blue; there are ")
     alone = subprocess.run([*command, f"runs={runs}/language"], capture_output=True, text=True)
     assert alone.returncode == 2 and "two or more can be compared" in alone.stderr
+
+
+def test_a_run_in_half_precision_learns_as_much_and_its_samples_are_in_half_precision(tmp_path, monkeypatch):
+    """… also where validations have ended: some kernels of a GPU serve nothing else."""
+    monkeypatch.setattr(hardware, "product_dtype", lambda device: torch.bfloat16)  # of a CPU with bf16
+    seen = []
+    samples = LanguageModeling.samples
+    monkeypatch.setattr(LanguageModeling, "samples",
+                        lambda *some: seen.append(torch.is_autocast_enabled("cpu")) or samples(*some))  # fmt: skip
+    expected = run(tmp_path, "whole", *LM)
+    assert not any(seen)
+    seen.clear()
+    found = run(tmp_path, "half", *LM, "hardware.precision=bf16")
+    assert seen == [True, True]
+    assert found["validation"]["loss"] == pytest.approx(expected["validation"]["loss"], rel=0.01)

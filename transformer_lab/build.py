@@ -93,9 +93,11 @@ def kernel_name(config: Section, task: Task, machine: Hardware) -> str:
     """Which attention kernel a run uses; for `auto`, which one it picks. Raises ValueError for one that cannot run."""
     place = torch.zeros(1, dtype=torch.int64)
     biased = task.model.position.bias(place, place) is not None
+    served = machine.device, machine.dtype, task.model.dim // task.model.num_heads
     name: str = config["attention"]["_target_"].split(".")[-2]
     if name == "auto":
-        both = (auto.choose(machine.device, machine.dtype, biased=biased, plain=plain) for plain in (False, True))
+        both = (auto.choose(*served, biased=biased, plain=plain) for plain in (False, True))
         return f"{' or '.join(dict.fromkeys(both))} (auto)"
-    auto.check(name, machine.device, machine.dtype, biased)
+    if why := auto.refusal(name, *served, biased=biased):
+        raise ValueError(f"attention: {why}")
     return name

@@ -113,7 +113,7 @@ def train(
             for warning in found.warnings():
                 log.warning("%s", warning)
             return {}
-        check_monitored(watchers, learner, loaders)
+        check_monitored(watchers, learner, loaders, machine)
         if preview:
             run_log.say(learner.show(loaders.steps[0].micro_batches[0]))
             return {}
@@ -166,14 +166,14 @@ def train(
         return metrics
 
 
-def check_monitored(watchers: dict[str, Any], task: Task, loaders: DataModule) -> None:
+def check_monitored(watchers: dict[str, Any], task: Task, loaders: DataModule, machine: Hardware) -> None:
     """Raises ValueError for a callback that watches a metric which no validation will report."""
     watched = {name: monitor for name, watcher in watchers.items() if (monitor := getattr(watcher, "monitor", None))}
     if watched:
         totals = Totals()
-        batch = loaders.passes["validation"][0]
-        with torch.inference_mode():
-            totals.add(batch, task.eval().score(batch))
+        batch = loaders.passes["validation"][0].to(machine.device)
+        with torch.inference_mode(), machine.autocast():
+            totals.add(batch, task.to(machine.device).eval().score(batch))
         task.train()
         known = [f"val/{name}" for name in task.metrics(*totals.mean(), loaders.corpora["validation"])]
         for name, monitor in watched.items():

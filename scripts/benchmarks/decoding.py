@@ -47,12 +47,13 @@ class OurSearch:
         self.task = task.to(setting.device).eval()
         torch.nn.init.normal_(self.task.model.embedding.weight, std=0.02)
         self.task.head = Endless(self.task.head, self.task.end)
-        self.sources, self.limits, self.device = sources, limits, setting.device
+        self.sources, self.limits, self.machine, self.device = sources, limits, setting.machine, setting.device
 
     def run(self, steps: int) -> Pace:
         wait(self.device)
         started = time.perf_counter()
-        with packed(self.task, len(self.sources) * self.task.beam.size):  # once for all batches, as `translate` has it
+        # The matrices are laid out once for all batches, as `translate` has it.
+        with self.machine.autocast(), packed(self.task, len(self.sources) * self.task.beam.size):
             for _ in range(steps):
                 written = self.task.search(self.sources, self.limits)
                 assert [len(text) for text in written] == self.limits
@@ -69,7 +70,7 @@ class Marian:
         from transformers import LogitsProcessor, LogitsProcessorList
 
         self.model = translation.marian(setting).to(setting.device).eval()
-        self.device, self.limits, self.beams = setting.device, limits, beams
+        self.machine, self.device, self.limits, self.beams = setting.machine, setting.device, limits, beams
         longest = max(map(len, sources))
         padding = self.model.config.pad_token_id
         self.ids = torch.tensor(
@@ -90,12 +91,13 @@ class Marian:
     def run(self, steps: int) -> Pace:
         wait(self.device)
         started = time.perf_counter()
-        for _ in range(steps):
-            self.model.generate(
-                input_ids=self.ids, attention_mask=(self.ids != self.model.config.pad_token_id).long(),
-                num_beams=self.beams, do_sample=False, max_new_tokens=max(self.limits) + 1, use_cache=True,
-                logits_processor=self.processors,
-            )  # fmt: skip
+        with self.machine.autocast():
+            for _ in range(steps):
+                self.model.generate(
+                    input_ids=self.ids, attention_mask=(self.ids != self.model.config.pad_token_id).long(),
+                    num_beams=self.beams, do_sample=False, max_new_tokens=max(self.limits) + 1, use_cache=True,
+                    logits_processor=self.processors,
+                )  # fmt: skip
         wait(self.device)
         return Pace(steps * sum(self.limits), time.perf_counter() - started, steps)
 

@@ -79,14 +79,15 @@ class OurLoop:
     def __init__(self, ours: Ours) -> None:
         self.name, self.differs = f"{ours.name}, in a plain loop", "no Lightning, no logging, no check for NaN"
         self.task, self.steps = ours.task, ours.loaders.steps
-        self.device = ours.hardware.device
+        self.machine, self.device = ours.hardware, ours.hardware.device
         self.optimizer = ours.module.optimizer
         assert ours.module.gradient_clip is not None
         self.clip = ours.module.gradient_clip
         self.next = 0
 
     def run(self, steps: int) -> Pace:
-        self.task.train()
+        self.task.to(self.device).train()
+        self.optimizer.load_state_dict(self.optimizer.state_dict())  # Lightning leaves both on the CPU
         wait(self.device)
         tokens, started = 0, time.perf_counter()
         for _ in range(steps):
@@ -94,7 +95,10 @@ class OurLoop:
             self.next += 1
             targets = step.targets
             for batch in step.micro_batches:
-                torch.stack([loss / targets[name] for name, loss in self.task(batch).losses.items()]).sum().backward()
+                with self.machine.autocast():
+                    losses = self.task(batch).losses
+                    loss = torch.stack([loss / targets[name] for name, loss in losses.items()]).sum()
+                loss.backward()
             torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.clip)
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -128,7 +132,7 @@ class Loop:
     def __init__(self, name: str, model: nn.Module, loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
                  batches: Batches, machine: Hardware, differs: str = "") -> None:  # fmt: skip
         self.name, self.differs, self.loss, self.batches = name, differs, loss, batches
-        self.device, self.dtype = machine.device, machine.dtype
+        self.machine, self.device = machine, machine.device
         self.model = model.to(self.device).train()
         if machine.compile:
             self.model.compile()
@@ -144,7 +148,7 @@ class Loop:
         for _ in range(steps):
             batch, useful = next(self.source, None) or self._again()
             batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with self.machine.autocast():
                 loss = self.loss(self.model, batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

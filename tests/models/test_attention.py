@@ -91,6 +91,29 @@ def test_flex_agrees_with_the_reference(position, variant):
         torch.testing.assert_close(hidden(task, random_tokens(LENGTHS), LENGTHS), expected, atol=1e-5, rtol=0)
 
 
+@hypothesis_settings(deadline=None, max_examples=100)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=6),
+    kind=st.sampled_from([(True, False), (True, True), (False, True), (False, False)]),
+    window=st.none() | st.integers(1, 600),
+)
+def test_the_tiles_of_flex_leave_out_no_pair_and_take_only_visible_ones_without_looking(lengths, kind, window):
+    """… and hold no tile in vain, but at the border of a window."""
+    causal, same = kind
+    queries = Layout.of([q for q, _ in lengths])
+    keys = queries if same or causal else Layout.of([k for _, k in lengths])
+    window = window if same or causal else None
+    keep = reference.visible(queries.positions, keys.positions, causal, window)
+    keep &= queries.sequence[:, None] == keys.sequence
+    more = [-n % flex.TILE for n in keep.shape]
+    pieces = torch.nn.functional.pad(keep, (0, more[1], 0, more[0])).unflatten(1, (-1, flex.TILE))
+    pieces = pieces.unflatten(0, (-1, flex.TILE)).transpose(1, 2)  # (Q, K, 128, 128)
+    some, every = flex.tiles(queries, keys, causal, window)
+    assert (every == pieces.all(-1).all(-1)).all()
+    visible = pieces.any(-1).any(-1)
+    assert (some >= visible).all() and (window is not None or (some == visible).all())
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @hypothesis_settings(deadline=None, max_examples=40)
 @given(
@@ -146,11 +169,14 @@ def test_attention_weights_are_shares():
 
 def test_auto_takes_the_kernel_that_serves_device_precision_and_bias():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert auto.choose(cpu, torch.float32, biased=True, plain=False) == "sdpa"
-    assert auto.choose(cuda, torch.bfloat16, biased=False, plain=False) == "varlen"
-    assert auto.choose(cuda, torch.bfloat16, biased=False, plain=True) == "sdpa"
-    assert auto.choose(cuda, torch.float32, biased=False, plain=False) == "sdpa"
-    assert auto.choose(cuda, torch.bfloat16, biased=True, plain=True) == "flex"
+    assert auto.choose(cpu, torch.float32, 32, biased=True, plain=False) == "sdpa"
+    assert auto.choose(cuda, torch.bfloat16, 32, biased=False, plain=False) == "varlen"
+    assert auto.choose(cuda, torch.bfloat16, 32, biased=False, plain=True) == "sdpa"
+    assert auto.choose(cuda, torch.float32, 32, biased=False, plain=False) == "sdpa"
+    assert auto.choose(cuda, torch.bfloat16, 32, biased=True, plain=True) == "flex"
+    # Widths of heads that those do not serve.
+    assert auto.choose(cuda, torch.bfloat16, 10, biased=False, plain=False) == "sdpa"
+    assert auto.choose(cuda, torch.bfloat16, 8, biased=True, plain=True) == "sdpa"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

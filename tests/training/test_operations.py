@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import CELLS, batch_for, small_task
 from tests.training.test_training import gradient
-from transformer_lab.models.layers.attention import Attention
+from transformer_lab.models.layers.attention import Attention, kernels_of
 from transformer_lab.training.operations import Speed, forward_operations, matrix_rate
 
 DIM, LAYERS = 32, 2
@@ -28,6 +28,15 @@ def test_a_decoder_takes_two_operations_for_each_weight_and_token_and_those_of_a
     expected = 60 * (products(task, "blocks.") + products(task, "head.weight"))
     expected += LAYERS * 4 * DIM * pairs(batch.layout, causal=True)
     assert forward_operations(task, batch) == expected
+
+
+def test_attention_is_counted_and_not_computed():
+    """A kernel that compiles itself cannot do so while PyTorch counts products."""
+    task = small_task("task=language_modeling")
+    batch = batch_for(task, [40, 3, 17])
+    expected = forward_operations(task, batch)
+    with kernels_of(task, lambda _: None):
+        assert forward_operations(task, batch) == expected
 
 
 def test_an_encoder_looks_both_ways_and_predicts_hidden_tokens_only():

@@ -104,7 +104,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     part, p = cross_entropy_in_place(filled, vocab_size, wanted, smoothing)
                 else:
                     logits = F.linear(states, weight, None if bias is None else bias.to(weight.dtype))
-                    part, p = compiled(logits, wanted, smoothing)
+                    part, p = compiled(logits, wanted.clone(), smoothing)  # a view would be compiled for its offset
                 loss += part
                 if hidden_grad is not None and weight_grad is not None:
                     if bias_grad is not None:

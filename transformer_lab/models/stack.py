@@ -141,12 +141,19 @@ class Stack(nn.Module):
     def compile(self, *args: Any, **options: Any) -> None:
         """From now on run compiled blocks; the options are those of `torch.compile`. They share their code, so it is
         compiled once, not once for each."""
+        from torch._dynamo import config  # slow to import
+
+        # Programs: for training and for validation, for sequences of one length and of many, for the last block and for
+        # those before it. PyTorch would give up at 8.
+        config.recompile_limit = max(config.recompile_limit, 64)
         for block in self.blocks:
             block.compile(*args, **options)
 
     def new_cache(self, rows: int) -> Cache:
         """An empty cache for `rows` sequences."""
-        like = next(self.blocks.parameters())
+        like: Tensor = next(self.blocks.parameters())
+        if torch.is_autocast_enabled(like.device.type):
+            like = like.new_empty(0, dtype=torch.get_autocast_dtype(like.device.type))  # what keys and values come in
         layers = [LayerCache(rows=rows, like=like, **self.cache_shape) for _ in self.blocks]
         return Cache(layers, [CrossCache() for _ in self.blocks] if self.cross else [])
 

@@ -152,7 +152,7 @@ class Translation(Task):
         tokens[begins[sources.sequence] + sources.positions] = batch.source
         places = (begins + sources.lengths)[targets.sequence] + targets.positions
         tokens[places] = batch.target
-        tokens[begins + sources.lengths] = self.between
+        tokens.index_fill_(0, begins + sources.lengths, self.between)
         return tokens, layout, places
 
     def forward(self, batch: PairBatch) -> Outcome:

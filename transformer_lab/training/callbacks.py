@@ -87,7 +87,9 @@ class Samples(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if board := board_of(trainer, pl_module):
             step = pl_module.progress.step
-            board.add_text("samples", pl_module.task.samples(self.batches), global_step=step)
+            with trainer.precision_plugin.forward_context():  # as the validation before it: Lightning has left that
+                samples = pl_module.task.samples(self.batches)
+            board.add_text("samples", samples, global_step=step)
             for name, figure in pl_module.task.pictures(pl_module.sums).items():
                 board.add_figure(name, figure, global_step=step)
 

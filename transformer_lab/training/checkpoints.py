@@ -274,7 +274,7 @@ def _take_tensors(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> An
     """
     if isinstance(value, torch.Tensor):
         path = path if path not in tensors else f"{path}#{len(tensors)}"  # {"a.b": …} beside {"a": {"b": …}}
-        tensors[path] = value.detach().clone(memory_format=torch.contiguous_format)
+        tensors[path] = value.detach().to("cpu", copy=True).contiguous()
         return {TENSOR: path}
     if isinstance(value, dict):
         inner: dict[Any, Any] = {

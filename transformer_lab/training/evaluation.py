@@ -51,7 +51,7 @@ def evaluate(task: Task, batches: Pass, machine: Hardware) -> dict[str, float]:
     """The metrics of a task with its present weights."""
     task.to(machine.device).eval()
     totals = Totals()
-    with torch.autocast(machine.device.type, machine.dtype, enabled=machine.bf16):
+    with machine.autocast():
         for index in ranks.share(len(batches)):
             batch = batches[index].to(machine.device)
             totals.add(batch, task.score(batch))

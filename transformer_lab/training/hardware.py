@@ -38,8 +38,9 @@ class Hardware:
             )
         if self.device.type == "cuda" and self.devices > (there := torch.cuda.device_count()):
             raise ValueError(f"hardware.devices: {self.devices} asked for, but PyTorch finds {there}")
-        if self.bf16 and self.device.type == "cpu" and product_dtype(self.device) != torch.bfloat16:
-            raise ValueError("hardware.precision: bf16 is many times slower than fp32 on this CPU; precision=fp32")
+        if self.precision == "bf16" and product_dtype(self.device) != torch.bfloat16:
+            kind = "GPU" if self.device.type == "cuda" else "CPU"
+            raise ValueError(f"hardware.precision: bf16 is many times slower than fp32 on this {kind}; precision=fp32")
 
     @property
     def device(self) -> torch.device:
@@ -49,13 +50,17 @@ class Hardware:
     @property
     def bf16(self) -> bool:
         if self.precision == "auto":
-            return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+            return self.device.type == "cuda" and product_dtype(self.device) == torch.bfloat16
         return self.precision == "bf16"
 
     @property
     def dtype(self) -> torch.dtype:
         """What products are computed in."""
         return torch.bfloat16 if self.bf16 else torch.float32
+
+    def autocast(self) -> torch.autocast:
+        """A context in which they are."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.bf16)
 
     @property
     def description(self) -> str:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from transformer_lab.data.steps import Batch, Steps
 from transformer_lab.layout import Layout
-from transformer_lab.models.layers.attention import Attention
+from transformer_lab.models.layers.attention import Attention, kernels_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.hardware import Hardware
 
@@ -35,15 +35,19 @@ def measure(task: Task, steps: Steps, machine: Hardware) -> Speed:
     units = steps.plan.step(0)[: max(1, SAMPLED // steps.packing.capacity)]
     batch = steps.batch(0, units).to(machine.device)
     task.to(machine.device)
-    with torch.autocast(machine.device.type, machine.dtype, enabled=machine.bf16):
+    with machine.autocast():
         operations = operations_per_token(task, batch)
-    return Speed(operations, steps.world_size * matrix_rate(machine.device, machine.dtype))
+    rate = matrix_rate(machine.device, machine.dtype)
+    if machine.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # these matrices are none of the run's
+    return Speed(operations, steps.world_size * rate)
 
 
 def forward_operations(task: Task, batch: Batch) -> float:
     """Floating-point operations of a forward pass: products with matrices, and the scores and sums of attention.
 
-    Attention counts what it must look at: no padding, and half of all pairs where a model is causal.
+    Attention counts what it must look at: no padding, and half of all pairs where a model is causal. It is counted
+    here and not computed: a kernel that compiles itself cannot while PyTorch counts the products.
     """
     looked = 0.0
 
@@ -60,13 +64,17 @@ def forward_operations(task: Task, batch: Batch) -> float:
 
     hooks = [module.register_forward_hook(look) for module in task.modules() if isinstance(module, Attention)]
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), kernels_of(task, lambda _: _blind), FlopCounterMode(display=False) as counter:
             task(batch)
     finally:
         for hook in hooks:
             hook.remove()
     counts = counter.get_flop_counts().get("Global", {})
     return looked + sum(counts.get(product, 0) for product in PRODUCTS)
+
+
+def _blind(q: Tensor, k: Tensor, v: Tensor, **rules: Any) -> Tensor:
+    return torch.empty_like(q)
 
 
 def _lengths(layout: Layout) -> Tensor:
@@ -91,9 +99,10 @@ def matrix_rate(
     rows, inner, columns = shape or ((16_384, 8192, 8192) if device.type == "cuda" else (2048, 1024, 1024))
     a = torch.randn(rows, inner, device=device, dtype=dtype)
     b = torch.randn(inner, columns, device=device, dtype=dtype)
+    a @ b  # the first product of a process makes the library ready
+    wait(device)
     best, until = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
-        wait(device)
         started = time.perf_counter()
         a @ b
         wait(device)

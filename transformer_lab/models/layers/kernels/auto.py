@@ -8,28 +8,28 @@ from transformer_lab.models.layers.kernels import sdpa
 from transformer_lab.models.layers.kernels.reference import Bias
 
 
-def choose(device: torch.device, dtype: torch.dtype, *, biased: bool, plain: bool) -> str:
-    """The name of the kernel that serves tensors of this device and type.
+def choose(device: torch.device, dtype: torch.dtype, head_dim: int, *, biased: bool, plain: bool) -> str:
+    """The name of the kernel that serves heads of this width, on this device and in this type.
 
     `plain`: sequences of one length without a window, which sdpa need not mask; GPT-2's step is then 2 % shorter.
     """
-    if device.type != "cuda":
-        return "sdpa"
-    if biased:
-        return "flex"
-    return "varlen" if dtype in (torch.float16, torch.bfloat16) and not plain else "sdpa"
+    wanted = "flex" if biased else "sdpa" if plain else "varlen"
+    return "sdpa" if refusal(wanted, device, dtype, head_dim, biased=biased) else wanted
 
 
-def check(kernel: str, device: torch.device, dtype: torch.dtype, biased: bool) -> None:
-    """Raises ValueError where a kernel cannot serve tensors of this device and type, with this position scheme."""
+def refusal(kernel: str, device: torch.device, dtype: torch.dtype, head_dim: int, *, biased: bool) -> str | None:
+    """Why a kernel cannot serve heads of this width, on this device and in this type, with this position scheme."""
     if kernel in ("varlen", "flex") and device.type != "cuda":
-        raise ValueError(f"attention: {kernel} needs a CUDA device; attention=auto takes what runs here")
+        return f"{kernel} needs a CUDA device; attention=auto takes what runs here"
     if kernel == "varlen" and dtype == torch.float32:
-        raise ValueError("attention: varlen computes in half precision only; hardware.precision=bf16 or attention=auto")
+        return "varlen computes in half precision only; hardware.precision=bf16 or attention=auto"
     if kernel == "varlen" and biased:
-        raise ValueError(
-            "attention: varlen cannot add the position scheme's bias to the scores; attention=flex or auto"
-        )
+        return "varlen cannot add the position scheme's bias to the scores; attention=flex or auto"
+    if kernel == "varlen" and (head_dim % 8 or head_dim > 256):
+        return f"varlen serves heads as wide as a multiple of 8, up to 256, and these are {head_dim}; attention=auto"
+    if kernel == "flex" and head_dim < 16:
+        return f"flex serves heads at least 16 wide, and these are {head_dim}; attention=auto"
+    return None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
@@ -37,7 +37,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, ca
     biased = q.device.type == "cuda" and bias(queries.positions[:1], keys.positions[:1]) is not None
     kernel = sdpa.attend
     plain = window is None and queries.equal and keys.equal
-    match choose(q.device, q.dtype, biased=biased, plain=plain):
+    match choose(q.device, q.dtype, q.shape[-1], biased=biased, plain=plain):
         # Imported where they are used: neither can be, nor need be, on a machine without CUDA.
         case "varlen":
             from transformer_lab.models.layers.kernels.varlen import attend as kernel
