@@ -24,7 +24,7 @@ def main(*, work: str = "all", peers: str = "all", size: str = "small", hardware
     memory: measure the peak memory of each contender too, in a process of its own
     scaling: measure cost by the size of the corpus too, which takes minutes and a gigabyte of disk
     planning: measure what plan=true says against what runs then take, too
-    output: the folder for the table as JSON and Markdown
+    output: the folder for the table as JSON and Markdown, after each row; all of it takes about an hour
     """
     works = _chosen(work)
     from benchmarks.table import measure  # its imports take seconds

@@ -79,7 +79,7 @@ def test_tensorboard_shows_a_batch_at_the_start_and_samples_after_each_validatio
 def test_a_preview_shows_a_batch_and_leaves_no_run(place):
     done = train(place, "task=mlm_nsp", *TASKS["mlm_nsp"], "preview=true", "run_dir=nowhere")
     assert done.returncode == 0 and not (place / "nowhere").exists()
-    assert done.stdout.count("<cls>") > 3 and "<mask>" in done.stdout and "hidden: " in done.stdout
+    assert done.stdout.count("<cls>") > 3 and "<mask>" in done.stdout and "hidden, in this order: " in done.stdout
     assert "is next | " in done.stdout or "is not next | " in done.stdout
 
 

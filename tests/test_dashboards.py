@@ -139,6 +139,11 @@ def test_runs_are_compared_by_curves_and_by_what_differs(runs, tmp_path):
     assert globbed.returncode == 2 and globbed.stderr.startswith("error: metric: no run has blue; there are ")
     alone = subprocess.run([*command, f"runs={runs}/language"], capture_output=True, text=True)
     assert alone.returncode == 2 and "two or more can be compared" in alone.stderr
+    (tmp_path / "hurt").mkdir()
+    (tmp_path / "hurt" / "config.yaml").write_text("a: [\n")
+    hurt = subprocess.run([*command, f"runs={runs}/language,{tmp_path}/hurt"], capture_output=True, text=True)
+    assert hurt.returncode == 2 and hurt.stderr.startswith(f"error: runs: {tmp_path}/hurt/config.yaml is no YAML: ")
+    assert len(hurt.stderr.splitlines()) == 1
 
 
 def test_a_run_in_half_precision_learns_as_much_and_its_samples_are_in_half_precision(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """One small run from the command line, and everything a user does with it afterwards."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import settings
 from transformer_lab.compose import train
+from transformer_lab.contents import contents
+from transformer_lab.training import callbacks
 from transformer_lab.training.checkpoints import damage, read_weights
 
 ROOT = Path(__file__).parent.parent
@@ -138,7 +141,8 @@ def test_show_tells_what_a_checkpoint_holds_and_whether_it_is_whole(run, tmp_pat
     shutil.copytree(run[0], tmp_path / "run", symlinks=True)
     (tmp_path / "run" / "checkpoints" / "best" / "config.yaml").write_text("model: {}")
     done = call("scripts/show.py", f"run={tmp_path / 'run'}")
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "config.yaml has 9 bytes" in done.stderr
+    assert done.returncode == 0 and "config.yaml has 9 bytes" in done.stdout
+    assert "newest whole checkpoint: step 20" in " ".join(done.stdout.split())
 
 
 SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
@@ -211,11 +215,40 @@ def test_going_on_from_before_damaged_checkpoints_keeps_the_good_ones(corpus_fol
     assert damage(checkpoints / "last") is None and damage(checkpoints / "best") is None
 
 
+def test_what_is_in_a_run_is_shown_also_where_its_best_checkpoint_is_damaged(corpus_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=5", "run_dir=run"]
+    train(**settings(*words, "max_steps=10", "checkpoint.every_steps=5", "checkpoint.keep=2"))
+    (tmp_path / "run" / "checkpoints" / "best" / "model.safetensors").write_bytes(b"no weights")
+    shown = contents("run", "best")
+    best, other = (5, 10) if (tmp_path / "run/checkpoints/best").resolve().name.endswith("5") else (10, 5)
+    states = {step: state for step, state, *_ in shown.checkpoints}
+    assert states[other] == "whole" != states[best]
+    assert shown.facts["newest whole checkpoint"]["step"] == other and shown.parameters
+    for path in (tmp_path / "run" / "checkpoints").glob("step-*"):
+        (path / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"run: no checkpoint of run is whole \(step 5: .*; step 10: .*\)"):
+        contents("run", "best")
+
+
+def test_where_there_is_no_terminal_the_log_tells_of_progress_in_whole_lines(corpus_folder, tmp_path, monkeypatch,
+                                                                             capsys):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(callbacks, "SILENCE", 0.0)
+    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=10", "run_dir=run"]
+    train(**settings(*words, "max_steps=10", "log_every_steps=5"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines if re.match(r"[\d:]+ step ", line)] == [f"{n}/10" for n in
+                                                                                      [*range(1, 11), 10]]  # fmt: skip
+    assert any("tokens/s" in line and "loss" in line for line in lines)
+
+
 @pytest.mark.parametrize("words, said", [
     (["attention=varlen"], "attention"),
     (["max_steps=null", "max_minutes=1"], "schedule"),
     (["schedule._target_=transformer_lab.models.layers.norms.RMSNorm", "~schedule.decay_fraction"], "schedule"),
     (["cache_dir=README.md/x"], "cache_dir"),
+    (["cache_dir=/proc/x"], "cache_dir"),
     (["task.context=1"], "task.context"),
     (["-m", "position=rotary,none", "run_dir=README.md"], "run_dir"),
     (["callbacks.c._target_=lightning.pytorch.callbacks.ModelCheckpoint"], "callbacks.c"),

@@ -38,8 +38,11 @@ def folders(runs: str) -> list[Path]:
 
 
 def read(folder: Path, name: str) -> Run:
-    """Raises ValueError for a run without curves of TensorBoard."""
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    """Raises ValueError for a run without curves of TensorBoard, or whose config cannot be read."""
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"runs: {folder / 'config.yaml'} is no YAML: {' '.join(str(error).split())}") from error
     reached = scores_of(metrics_of(folder))
     if not (folder / "tensorboard").is_dir():
         raise ValueError(f"runs: {folder} has no curves: it was run with another logger, or has not begun")

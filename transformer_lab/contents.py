@@ -16,9 +16,10 @@ class Contents:
 
 
 def contents(run: str, link: str) -> Contents:
-    """Of a run, and of the checkpoint that `link` (best or last) leads to.
+    """Of a run, and of the checkpoint that `link` (best or last) leads to; of the newest whole one where that is
+    damaged.
 
-    Raises ValueError where there is none, or where it is damaged.
+    Raises ValueError where there is none.
     """
     folder = Path(run) / "checkpoints"
     found = checkpoints.steps(folder)
@@ -29,15 +30,16 @@ def contents(run: str, link: str) -> Contents:
     listed = [(checkpoints.step_of(path), wrong[path] or "whole", sum(f.stat().st_size for f in path.iterdir()),
                marks[path]) for path in reversed(found)]  # fmt: skip
     chosen = next((path for path in found if link in marks[path].split(", ")), None)
+    title = f"{link} checkpoint"
     if chosen is None or wrong[chosen]:
-        why = wrong[chosen] if chosen else "it is missing"
+        chosen, title = next((path for path in found if not wrong[path]), None), "newest whole checkpoint"
+    if chosen is None:
         states = "; ".join(f"step {step}: {state}" for step, state, *_ in listed)
-        hint = "; checkpoint=last shows the newest" if link == "best" and not wrong[found[-1]] else ""
-        raise ValueError(f"checkpoint: {link} of {run} cannot be shown: {why} ({states}){hint}")
+        raise ValueError(f"run: no checkpoint of {run} is whole ({states})")
     with checkpoints.as_saved(chosen):
         progress = checkpoints.read_progress(chosen)
         best = progress["best"] or {"step": None, "metrics": {}}
-        facts = {f"{link} checkpoint": {"step": progress["step"], "tokens": f"{progress['tokens']:,}",
-                                        "seconds": round(progress["seconds"], 1), "skipped_steps": progress["skipped"]},
+        facts = {title: {"step": progress["step"], "tokens": f"{progress['tokens']:,}",
+                         "seconds": round(progress["seconds"], 1), "skipped_steps": progress["skipped"]},
                  f"best validation, step {best['step']}": dict(best["metrics"])}  # fmt: skip
         return Contents(listed, facts, checkpoints.sizes(chosen), (chosen / "config.yaml").read_text(encoding="utf-8"))

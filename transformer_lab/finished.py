@@ -78,7 +78,8 @@ def evaluate_file(run: LoadedRun, file: str, accelerator: str) -> dict[str, floa
     try:
         store = prepare(build(section), run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
     except ValueError as error:
-        raise ValueError(str(error).replace("data.path=", "file=")) from error
+        text = str(error).replace("data.path=", "file=")
+        raise ValueError(text if text.startswith("file=") else f"file: read as the run's data were: {text}") from error
     return _evaluate(run, store.splits["train"], accelerator)
 
 

@@ -38,6 +38,10 @@ class LogShown(LetsOut, RichHandler):
     pass
 
 
+class LogPiped(LetsOut, logging.StreamHandler[Any]):
+    pass
+
+
 class RunLog:
     """The log of one run: shown as it is written, and kept in `log.txt` as soon as there is a folder for it.
 
@@ -45,9 +49,13 @@ class RunLog:
     """
 
     def __init__(self, *, first: bool) -> None:
-        self.console = Console(quiet=not first)
+        # What is no terminal has no width, and lines that are cut cannot be searched.
+        self.console = Console(quiet=not first, width=None if sys.stdout.isatty() else 200)
         self._waiting = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
-        shown = LogShown(console=self.console, show_level=False, show_path=False, log_time_format="%H:%M:%S")
+        shown: logging.Handler = LogPiped(sys.stdout)
+        shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        if self.console.is_terminal:
+            shown = LogShown(console=self.console, show_level=False, show_path=False, log_time_format="%H:%M:%S")
         log.handlers = [shown, self._waiting]
         log.setLevel(logging.INFO if first else logging.CRITICAL)
         log.propagate = False

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -50,10 +51,10 @@ def refuse_unwritable(**folders: Path) -> None:
     """Raises ValueError for a folder that cannot be made or written, named by its key; better now than after hours."""
     for key, folder in folders.items():
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise ValueError(
-                f"{key}: {folder} cannot be written: {there} is {'read-only' if there.is_dir() else 'a file'}"
-            )
+        try:
+            tempfile.TemporaryDirectory(dir=there).cleanup()
+        except OSError as error:
+            raise ValueError(f"{key}: {folder} cannot be written: {there}: {error.strerror}") from error
 
 
 def lock(folder: Path) -> TextIO:
@@ -92,7 +93,7 @@ def restore(
 
     With `resume` "changed", what is learned with may differ from before; else any difference is refused.
     """
-    found = checkpoints.newest_whole(saver.folder)
+    found = checkpoints.newest_whole(saver.folder, "run_dir")
     if found is None:
         return None
     with checkpoints.as_saved(found):
@@ -189,8 +190,9 @@ def best_checkpoint(run: str, key: str = "run") -> Path:
     wrong = checkpoints.damage(best) if best.is_dir() else "it is missing"
     if wrong is None:
         return best
-    log.warning("The best checkpoint cannot be used (%s); the newest whole one is", wrong)
-    newest = checkpoints.newest_whole(folder)
+    newest = checkpoints.newest_whole(folder, key)
     if newest is None:
         raise ValueError(f"{key}: {run} holds no checkpoint yet")
+    step = checkpoints.step_of(newest)
+    log.warning("The best checkpoint cannot be used (%s); in its place that of step %s is", wrong, step)
     return newest

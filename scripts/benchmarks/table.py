@@ -1,6 +1,7 @@
 """The benchmark as a whole: which contenders are there, their rounds, and the table on the terminal and in files."""
 
 import importlib
+import itertools
 import json
 import platform
 import statistics
@@ -27,7 +28,7 @@ from transformer_lab.training.operations import Speed, matrix_rate
 LIBRARIES = ("torch", "lightning", "transformers", "litgpt", "x-transformers", "ctranslate2", "tokenizers", "numpy")
 CORPORA = ((1_000_000, 1000), (10_000_000, 10_000), (100_000_000, 100_000), (1_000_000_000, 1_000_000))  # bytes, rows
 STORED = (10_000_000, 100_000_000, 1_000_000_000)  # bytes
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def measure(*, works: list[str], peers: str, size: str, hardware: str, precision: str, rounds: int, steps: int,
@@ -35,13 +36,15 @@ def measure(*, works: list[str], peers: str, size: str, hardware: str, precision
     warnings.filterwarnings("ignore")
     found: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
+    place: Path | None = None
     for name in works:
         work = importlib.import_module(f"benchmarks.{name}")
         for case in work.CASES:
             setting = Setting(hardware, precision, case, size if size in getattr(work, "SIZES", {}) else "small")
             found.append(row(work, name, setting, peers, rounds, steps, memory))
             console.print(as_table(found[-1]))
-            write(Path(output), setting, size, found, more)  # what an interrupted run has measured stays
+            place = place or unused(Path(output), setting, size)
+            write(place, setting, found, more)  # what an interrupted run has measured stays
     for name in works:
         if name in FACTS:
             more[name] = FACTS[name]()
@@ -50,8 +53,9 @@ def measure(*, works: list[str], peers: str, size: str, hardware: str, precision
         more["storing by size"], more["steps by size of the corpus"] = stored(), scaled(rounds)
     if planned:
         more["plan / run"] = planning.table()
-    file = write(Path(output), setting, size, found, more)
-    console.print(f"written: {file}.md and .json", highlight=False)
+    assert place is not None
+    write(place, setting, found, more)
+    console.print(f"written: {place}.md and .json", highlight=False)
 
 
 def row(
@@ -192,15 +196,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(folder: Path, setting: Setting, size: str, found: list[dict[str, Any]], more: dict[str, Any]) -> Path:
-    """The table as JSON and as Markdown; returns what their names have in common."""
+def unused(folder: Path, setting: Setting, size: str) -> Path:
+    """Where a table of today's goes: its name without an ending, with a number where an earlier run has that name."""
     folder.mkdir(parents=True, exist_ok=True)
+    name = f"{date.today().isoformat()}-{'gpu' if setting.device.type == 'cuda' else 'cpu'}-{size}"
+    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    return next(folder / each for each in names if not (folder / f"{each}.json").exists())
+
+
+def write(place: Path, setting: Setting, found: list[dict[str, Any]], more: dict[str, Any]) -> None:
+    """The table as JSON and as Markdown."""
     about: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine(setting.device),
                              "precision": str(setting.dtype), "versions": versions()}  # fmt: skip
-    name = f"{about['date']}-{'gpu' if setting.device.type == 'cuda' else 'cpu'}-{size}"
-    (folder / f"{name}.json").write_text(
-        json.dumps({**about, "rows": found, **more}, indent=1) + "\n", encoding="utf-8"
-    )
+    written = json.dumps({**about, "rows": found, **more}, indent=1) + "\n"
+    place.with_name(f"{place.name}.json").write_text(written, encoding="utf-8")
     said = ", ".join(f"{library} {number}" for library, number in about["versions"].items())
     lines = [f"# {about['date']}, {about['machine']}", "", f"{about['precision']}; {said}.", ""]
     for each in found:
@@ -210,8 +219,7 @@ def write(folder: Path, setting: Setting, size: str, found: list[dict[str, Any]]
         lines += ["", *(f"Not there: {peer} ({why})." for peer, why in each["skipped"].items()), ""]
     for title, facts in more.items():
         lines += [f"## {title}", "", *rows_of(facts), ""]
-    (folder / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
-    return folder / name
+    place.with_name(f"{place.name}.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 def rows_of(facts: Any) -> list[str]:

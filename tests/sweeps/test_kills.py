@@ -8,19 +8,20 @@ import time
 from tests.sweeps.test_sweep import SEARCH, lines, results, sweep
 
 
-def test_a_sweep_that_is_killed_twice_ends_as_if_it_had_not_been(tmp_path):
+def test_a_sweep_that_is_killed_or_interrupted_ends_as_if_it_had_not_been(tmp_path):
     words = (*SEARCH, "hydra.sweeper.total=8")
     whole = sweep(tmp_path / "whole", *words)
     assert whole.returncode == 0, whole.stderr
-    for trial in (2, 5):  # while these are under way, at a step that is saved and one that is not
+    for trial in (2, 5):  # while these are under way
         process = sweep(tmp_path / "killed", *words, wait=False)
         saved = tmp_path / "killed" / f"{trial:03}" / "checkpoints" / "step-00000010"
         until = time.monotonic() + 120
         while not saved.exists():
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        os.kill(process.pid, signal.SIGKILL if trial == 2 else signal.SIGINT)
+        _, told = process.communicate()
+        assert trial == 2 or (process.returncode == 130 and "the same command goes on with the sweep" in told)
         assert not (tmp_path / "killed" / f"{trial:03}" / "metrics.json").exists()
     last = sweep(tmp_path / "killed", *words)
     assert last.returncode == 0, last.stderr

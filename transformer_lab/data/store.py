@@ -159,8 +159,11 @@ def fingerprint(facts: dict[str, Any]) -> str:
 
 def build_beside(target: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a folder, then rename it to `target`; where another process was faster, its result stays."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise ValueError(f"cache_dir: {target.parent} cannot be written: {error.strerror}") from error
     try:
         write(beside)
         try:

@@ -178,7 +178,7 @@ def _check_sizes(dim: int, num_layers: int, num_heads: int, num_kv_heads: int, w
         if size < 1:
             raise ValueError(f"model.{name}: {size} is too small; at least 1")
     if dim % num_heads:
-        nearest = max(1, round(dim / num_heads)) * num_heads
+        nearest = max(1, round(dim / num_heads / 2)) * 2 * num_heads  # rotary turns pairs of a head's channels
         raise ValueError(f"model.dim: {dim} is not divisible by model.num_heads {num_heads}; nearest {nearest}")
     if num_kv_heads < 1 or num_heads % num_kv_heads:
         divisors = [n for n in range(1, num_heads + 1) if num_heads % n == 0]

@@ -31,6 +31,7 @@ Pruner = Literal["none", "median", "hyperband"]
 PLUGINS = "hydra_plugins"
 CHECKED = 64  # combinations that are built in rehearsal before the first trial
 STOPPED = 128  # exit codes from here on are those of signals: the sweep ends, and goes on another time
+GOES_ON = "interrupted; the same command goes on with the sweep"
 
 
 class TrialFailed(RuntimeError):
@@ -85,7 +86,11 @@ class Sweep(Sweeper):
                 raise
             fail([str(error)])
         except KeyboardInterrupt:
-            fail(["interrupted; the same command goes on"], STOPPED + 2)
+            fail([GOES_ON], STOPPED + 2)
+        except SystemExit as stop:  # with which a trial has obeyed a signal
+            if isinstance(stop, Refused):
+                raise
+            fail([GOES_ON], int(stop.code or 0))
 
     def _sweep(self, arguments: list[str]) -> None:
         parser = OverridesParser.create(config_loader=self.loader)

@@ -191,8 +191,8 @@ class MLMNSP(Task):
             ids = text.tolist()
             verdict = f"{names[answer]} | " if names and answer is not None else ""
             lines.append(f"{verdict}{self.tokenizer.reveal(ids[:first])} ‖ {self.tokenizer.reveal(ids[first:])}")
-        hidden = self.tokenizer.reveal(batch.wanted.tolist())
-        return "\n".join([*lines, "", f"hidden: {hidden}"])
+        hidden = " | ".join(map(self._piece, batch.wanted.tolist()))
+        return "\n".join([*lines, "", f"hidden, in this order: {hidden}"])
 
     def predict(self, lines: list[str], *, top: int = GUESSES) -> list[dict[str, Any]]:
         """The `top` likeliest tokens for each <mask> of a line."""

@@ -14,16 +14,18 @@ from transformer_lab.training.pictures import attention_picture, chosen, looks, 
 
 log = logging.getLogger(__name__)
 MOST_SHOWN = 40  # lines of a batch
+SILENCE = 60.0  # seconds without a line, at the most, where nobody sees a progress bar
 
 
 class ProgressBar(Callback):
-    """Steps done, loss, tokens per second and time left, in a terminal; elsewhere the log's lines must do."""
+    """Steps done, loss, tokens per second and time left, in a terminal; elsewhere in a line of the log each minute."""
 
     def __init__(self, *, console: Console) -> None:
         columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
                    TextColumn("{task.fields[facts]}"), TimeRemainingColumn())  # fmt: skip
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task: TaskID | None = None
+        self.said = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.bar.start()
@@ -37,12 +39,18 @@ class ProgressBar(Callback):
             pace = f"{point['train/tokens_per_second']:,.0f} tokens/s · MFU {point['train/mfu']:.0%}"
             facts = f"loss {point['train/loss']:.3f} · {pace}"
         self.bar.update(self.task, completed=pl_module.progress.step, facts=facts)
+        if self.bar.disable and time.monotonic() - self.said >= SILENCE:
+            self.said = time.monotonic()
+            total = pl_module.budget.total_steps
+            steps = f"step {pl_module.progress.step}" + (f"/{total}" if total else "")
+            log.info(" · ".join(filter(None, [steps, facts])))
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         if self.task is not None:
             self.bar.update(self.task, description="validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.said = time.monotonic()  # another line tells of the validation
         if self.task is not None:
             self.bar.update(self.task, description="training")
 

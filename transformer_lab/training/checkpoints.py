@@ -207,10 +207,10 @@ def damage(folder: Path) -> str | None:
         return "manifest.json cannot be read"
 
 
-def newest_whole(folder: Path) -> Path | None:
+def newest_whole(folder: Path, key: str) -> Path | None:
     """The newest checkpoint that is whole; says which damaged ones it passed over. None where there is none at all.
 
-    Raises ValueError where all are damaged.
+    Raises ValueError, which names the `key`, where all are damaged.
     """
     found = steps(folder)
     for path in found:
@@ -219,7 +219,7 @@ def newest_whole(folder: Path) -> Path | None:
             return path
         log.warning("Checkpoint %s is damaged and passed over: %s", path, wrong)
     if found:
-        raise ValueError(f"run_dir: all {len(found)} checkpoints in {folder} are damaged; nothing to go on from")
+        raise ValueError(f"{key}: all {len(found)} checkpoints in {folder} are damaged")
     return None
 
 

@@ -4,6 +4,8 @@ from collections import Counter
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from transformer_lab.data.steps import Batch, Pass
@@ -51,8 +53,11 @@ def evaluate(task: Task, batches: Pass, machine: Hardware) -> dict[str, float]:
     """The metrics of a task with its present weights."""
     task.to(machine.device).eval()
     totals = Totals()
+    console = Console(stderr=True)
+    hidden = not console.is_terminal or ranks.rank() > 0
+    some = track(ranks.share(len(batches)), "evaluating", console=console, transient=True, disable=hidden)
     with machine.autocast():
-        for index in ranks.share(len(batches)):
+        for index in some:
             batch = batches[index].to(machine.device)
             totals.add(batch, task.score(batch))
     return task.metrics(*totals.mean(), batches.packing.corpus)
