@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import settings
 from transformer_lab.compose import train
 from transformer_lab.contents import contents
+from transformer_lab.runs import best_checkpoint
 from transformer_lab.training import callbacks
 from transformer_lab.training.checkpoints import damage, read_weights
 
@@ -229,6 +230,8 @@ def test_what_is_in_a_run_is_shown_also_where_its_best_checkpoint_is_damaged(cor
         (path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"run: no checkpoint of run is whole \(step 5: .*; step 10: .*\)"):
         contents("run", "best")
+    with pytest.raises(ValueError, match=r"^run: all 2 checkpoints in run/checkpoints are damaged$"):
+        best_checkpoint("run")
 
 
 def test_where_there_is_no_terminal_the_log_tells_of_progress_in_whole_lines(corpus_folder, tmp_path, monkeypatch,

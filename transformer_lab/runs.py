@@ -93,7 +93,7 @@ def restore(
 
     With `resume` "changed", what is learned with may differ from before; else any difference is refused.
     """
-    found = checkpoints.newest_whole(saver.folder, "run_dir")
+    found = checkpoints.newest_whole(saver.folder)
     if found is None:
         return None
     with checkpoints.as_saved(found):

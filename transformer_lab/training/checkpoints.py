@@ -207,7 +207,7 @@ def damage(folder: Path) -> str | None:
         return "manifest.json cannot be read"
 
 
-def newest_whole(folder: Path, key: str) -> Path | None:
+def newest_whole(folder: Path, key: str = "run_dir") -> Path | None:
     """The newest checkpoint that is whole; says which damaged ones it passed over. None where there is none at all.
 
     Raises ValueError, which names the `key`, where all are damaged.
