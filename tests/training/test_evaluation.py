@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CELLS, corpus_for, small_task
+from tests.conftest import CELLS, batch_for, corpus_for, small_task
 from transformer_lab.data.steps import Pass
 from transformer_lab.layout import Layout
+from transformer_lab.models import heads
 from transformer_lab.training.evaluation import evaluate
 from transformer_lab.training.hardware import Hardware
 
@@ -31,6 +32,21 @@ def test_metrics_do_not_depend_on_the_size_of_batches(cell, extra):
     found = [evaluate(task, batches, CPU) for batches in passes(task, corpus, (64, 400, 10**6))]
     for metrics in found[1:]:
         assert metrics == pytest.approx(found[0], rel=1e-6)
+
+
+def test_hidden_tokens_are_scored_a_few_at_a_time_as_all_at_once(monkeypatch):
+    task = small_task("task=mlm_nsp", "model=encoder")
+    batch = batch_for(task, [40, 33, 57])
+    with torch.inference_mode():
+        states = task.model(batch.tokens, batch.layout, batch.types, places=batch.places)
+        right = (task.head(task.transform(states)).argmax(1) == batch.wanted).sum()
+        expected = task(batch).losses
+        monkeypatch.setitem(heads.LOGITS_AT_ONCE, "cpu", 3 * len(task.head.matrix))
+        found = task.score(batch)
+    assert found.sums["mlm"].tolist() == [right, len(batch.wanted)] and len(batch.wanted) > 9
+    assert found.losses.keys() == expected.keys()
+    for name, loss in found.losses.items():
+        torch.testing.assert_close(loss, expected[name], rtol=1e-6, atol=0)
 
 
 def test_bits_per_byte_are_the_surprise_of_the_whole_text():

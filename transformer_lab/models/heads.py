@@ -175,6 +175,16 @@ class TokenHead(nn.Module):
         hidden = divided(hidden, self.width_ratio)
         return token_loss(hidden, self.matrix, targets, self.bias, label_smoothing, self.cross_entropy)
 
+    def score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy, summed, and how many targets were the likeliest tokens: (N, D), (N,) -> (), ()."""
+        loss, right = hidden.new_zeros((), dtype=torch.float32), targets.new_zeros(())
+        rows = max(1, LOGITS_AT_ONCE["cuda" if hidden.is_cuda else "cpu"] // len(self.matrix))
+        for states, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+            logits = self(states).float()
+            loss += F.cross_entropy(logits, wanted, reduction="sum")
+            right += (logits.argmax(1) == wanted).sum()
+        return loss, right
+
 
 def divided(hidden: Tensor, ratio: float) -> Tensor:
     return hidden if ratio == 1 else hidden / ratio

@@ -127,17 +127,22 @@ class MLMNSP(Task):
         return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, recipe=repr(pairs))
 
     def forward(self, batch: MaskedBatch) -> Outcome:
-        return self._outcome(batch, *self._states(batch), {})
+        first, hidden = self._states(batch)
+        losses = {"mlm": self.head.loss(self.transform(hidden), batch.wanted)}
+        if self.judge is not None and batch.wrong is not None:
+            losses["nsp"] = F.cross_entropy(self.judge(first, batch.layout).float(), batch.wrong, reduction="sum")
+        return Outcome(losses)
 
     def score(self, batch: MaskedBatch) -> Outcome:
         first, hidden = self._states(batch)
-        right = self.head(self.transform(hidden)).argmax(1) == batch.wanted
-        sums = {"mlm": torch.stack([right.sum(), right.new_full((), len(right), dtype=torch.int64)])}
+        loss, right = self.head.score(self.transform(hidden), batch.wanted)
+        losses, sums = {"mlm": loss}, {"mlm": torch.stack([right, right.new_full((), len(hidden))])}
         if self.judge is not None and batch.wrong is not None:
-            right = self.judge(first, batch.layout).argmax(1) == batch.wrong
-            ones = batch.wrong.sum()
-            sums["nsp"] = torch.stack([right.sum(), ones.new_full((), len(right)), ones])
-        return self._outcome(batch, first, hidden, sums)
+            logits, ones = self.judge(first, batch.layout).float(), batch.wrong.sum()
+            losses["nsp"] = F.cross_entropy(logits, batch.wrong, reduction="sum")
+            right = (logits.argmax(1) == batch.wrong).sum()
+            sums["nsp"] = torch.stack([right, ones.new_full((), len(logits)), ones])
+        return Outcome(losses, sums)
 
     def _states(self, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
         """Of the tokens that `judge` reads, (B, D), none without it; and of the hidden ones, (M, D)."""
@@ -145,12 +150,6 @@ class MLMNSP(Task):
         assert first is not None
         states = self.model(batch.tokens, batch.layout, batch.types, places=torch.cat([first, batch.places]))
         return states[: len(first)], states[len(first) :]
-
-    def _outcome(self, batch: MaskedBatch, first: Tensor, hidden: Tensor, sums: dict[str, Tensor]) -> Outcome:
-        losses = {"mlm": self.head.loss(self.transform(hidden), batch.wanted)}
-        if self.judge is not None and batch.wrong is not None:
-            losses["nsp"] = F.cross_entropy(self.judge(first, batch.layout).float(), batch.wrong, reduction="sum")
-        return Outcome(losses, sums)
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
         found = {"loss": sum(losses.values()), "mlm_loss": losses["mlm"]}
