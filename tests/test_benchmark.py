@@ -29,7 +29,7 @@ def test_a_table_is_shown_and_written_and_says_whom_it_measured(tmp_path):
     assert [line["name"] for line in row["lines"]] == ["transformer_lab", "transformer_lab, in a plain loop"]
     assert all(line["rate"] > 0 for line in row["lines"]) and row["lines"][0]["ratio"] == [1, 1, 1]
     assert found["versions"]["torch"] and "| transformer_lab |" in file.with_suffix(".md").read_text()
-    assert unused(tmp_path, CPU, "small").name == f"{file.stem}-2"  # what was measured before stays
+    assert unused(tmp_path, CPU).name == f"{file.stem}-2"  # what was measured before stays
 
 
 def test_work_that_is_not_there_is_told_in_one_line():

@@ -94,7 +94,7 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
         task.model.recompute()
     with _no_attention(task):
         kept = _kept(task, _weightless(batch)) / half
-        operations = operations_per_token(task, _weightless(batch))
+    operations = operations_per_token(task, _weightless(batch))
     if machine.activation_checkpointing:
         operations *= 4 / 3
     weights = FLOAT * sum(p.numel() for p in task.parameters())

@@ -79,7 +79,7 @@ def evaluate_file(run: LoadedRun, file: str, accelerator: str) -> dict[str, floa
         store = prepare(build(section), run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
     except ValueError as error:
         text = str(error).replace("data.path=", "file=")
-        raise ValueError(text if text.startswith("file=") else f"file: read as the run's data were: {text}") from error
+        raise ValueError(f"file: read as the run's data were: {text}" if text.startswith("data.") else text) from error
     return _evaluate(run, store.splits["train"], accelerator)
 
 

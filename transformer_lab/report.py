@@ -49,13 +49,15 @@ class RunLog:
     """
 
     def __init__(self, *, first: bool) -> None:
-        # What is no terminal has no width, and lines that are cut cannot be searched.
-        self.console = Console(quiet=not first, width=None if sys.stdout.isatty() else 200)
+        self.console = Console(quiet=not first)
         self._waiting = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
-        shown: logging.Handler = LogPiped(sys.stdout)
-        shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        shown: logging.Handler
         if self.console.is_terminal:
             shown = LogShown(console=self.console, show_level=False, show_path=False, log_time_format="%H:%M:%S")
+        else:  # which has no width, and lines that are cut cannot be searched
+            self.console.width = 200
+            shown = LogPiped(sys.stdout)
+            shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         log.handlers = [shown, self._waiting]
         log.setLevel(logging.INFO if first else logging.CRITICAL)
         log.propagate = False

@@ -36,14 +36,13 @@ def measure(*, works: list[str], peers: str, size: str, hardware: str, precision
     warnings.filterwarnings("ignore")
     found: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
-    place: Path | None = None
+    place = unused(Path(output), Setting(hardware, precision, "", size))
     for name in works:
         work = importlib.import_module(f"benchmarks.{name}")
         for case in work.CASES:
             setting = Setting(hardware, precision, case, size if size in getattr(work, "SIZES", {}) else "small")
             found.append(row(work, name, setting, peers, rounds, steps, memory))
             console.print(as_table(found[-1]))
-            place = place or unused(Path(output), setting, size)
             write(place, setting, found, more)  # what an interrupted run has measured stays
     for name in works:
         if name in FACTS:
@@ -53,7 +52,6 @@ def measure(*, works: list[str], peers: str, size: str, hardware: str, precision
         more["storing by size"], more["steps by size of the corpus"] = stored(), scaled(rounds)
     if planned:
         more["plan / run"] = planning.table()
-    assert place is not None
     write(place, setting, found, more)
     console.print(f"written: {place}.md and .json", highlight=False)
 
@@ -196,10 +194,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def unused(folder: Path, setting: Setting, size: str) -> Path:
+def unused(folder: Path, setting: Setting) -> Path:
     """Where a table of today's goes: its name without an ending, with a number where an earlier run has that name."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{date.today().isoformat()}-{'gpu' if setting.device.type == 'cuda' else 'cpu'}-{size}"
+    name = f"{date.today().isoformat()}-{'gpu' if setting.device.type == 'cuda' else 'cpu'}-{setting.size}"
     names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
     return next(folder / each for each in names if not (folder / f"{each}.json").exists())
 

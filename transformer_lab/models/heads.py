@@ -60,6 +60,13 @@ def row_size(vocab_size: int) -> int:
     return 16 * (lines + 4 if lines % 64 == 0 else lines)
 
 
+def chunk_size(hidden: Tensor, vocab_size: int) -> int:
+    """Tokens whose logits are held at a time: equal chunks."""
+    at_once = LOGITS_AT_ONCE["cuda" if hidden.is_cuda else "cpu"]
+    chunks = -(-len(hidden) * vocab_size // at_once)
+    return max(1, -(-len(hidden) // max(1, chunks)))
+
+
 def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None,
                label_smoothing: float = 0.0, compiled: CrossEntropy | None = None) -> Tensor:  # fmt: skip
     """Cross-entropy of `hidden @ weight.T + bias` with the targets, summed: (N, D), (V, D), (N,), (V,) -> ().
@@ -87,13 +94,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weight_grad = fresh(weight, dtype=torch.float32) if learns else None
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if learns and bias is not None else None
         loss = hidden.new_zeros((), dtype=torch.float32)
-        at_once = LOGITS_AT_ONCE["cuda" if hidden.is_cuda else "cpu"]
-        chunks = -(-len(hidden) * len(weight) // at_once)
-        size = -(-len(hidden) // max(1, chunks))  # equal ones
         vocab_size = len(weight)
+        size = chunk_size(hidden, vocab_size)
         # Of all chunks: fresh memory is slow.
         room = None if compiled else hidden.new_empty(size, row_size(vocab_size), dtype=torch.float32)
-        for begin in range(0, len(hidden), size or 1):
+        for begin in range(0, len(hidden), size):
             rows = slice(begin, begin + size)
             states, wanted = hidden[rows], targets[rows, None]
             with torch.autocast(hidden.device.type, enabled=False) if mixed else nullcontext():
@@ -178,7 +183,7 @@ class TokenHead(nn.Module):
     def score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy, summed, and how many targets were the likeliest tokens: (N, D), (N,) -> (), ()."""
         loss, right = hidden.new_zeros((), dtype=torch.float32), targets.new_zeros(())
-        rows = max(1, LOGITS_AT_ONCE["cuda" if hidden.is_cuda else "cpu"] // len(self.matrix))
+        rows = chunk_size(hidden, len(self.matrix))
         for states, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
             logits = self(states).float()
             loss += F.cross_entropy(logits, wanted, reduction="sum")
