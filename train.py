@@ -1,6 +1,7 @@
 """The one entry point: `python train.py --help` shows what can be chosen."""
 
 import os
+import signal
 import sys
 
 import hydra
@@ -34,4 +35,7 @@ def main(config: DictConfig) -> None:
 if __name__ == "__main__":
     sys.path.append(os.getcwd())  # for `extensions` that lie in the user's own folder
     sys.argv[1:] = preflight(sys.argv[1:])
-    main()
+    try:
+        main()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is saved and said: Ctrl-C needs no traceback now

@@ -53,21 +53,21 @@ def answer(words):
 
 @pytest.mark.parametrize("task", ["translation", pytest.param("mlm_nsp", marks=pytest.mark.battery)])
 def test_three_ranks_train_and_score_what_one_process_does_also_when_it_goes_on(words, tmp_path, task):
-    train(**settings(*words(tmp_path / "one", task, "hardware.devices=1", "max_steps=20")))
-    train(**settings(*words(tmp_path / "one", task, "hardware.devices=1", "resume=auto")))
-    done = answer(words(tmp_path / "three", task, "hardware.devices=3", "max_steps=20"))
+    adamw = "optimizer=adamw"  # Muon makes every direction of a gradient as long as the others, rounding errors too
+    train(**settings(*words(tmp_path / "one", task, "hardware.devices=1", "max_steps=20", adamw)))
+    train(**settings(*words(tmp_path / "one", task, "hardware.devices=1", "resume=auto", adamw)))
+    done = answer(words(tmp_path / "three", task, "hardware.devices=3", "max_steps=20", adamw))
     assert done.returncode == 0 and "3 × CPU" in done.stdout, done.stderr
     scored = json.loads((tmp_path / "three" / "metrics.json").read_text())
     for split in ("validation", "test"):  # the same weights, scored by one process
         again = evaluate_run(load_run(str(tmp_path / "three"), []), split, "cpu")
         assert scored[split] == pytest.approx(again, rel=1e-6)
-    train(**settings(*words(tmp_path / "three", task, "hardware.devices=1", "resume=auto")))
+    train(**settings(*words(tmp_path / "three", task, "hardware.devices=1", "resume=auto", adamw)))
     one, three = curves(tmp_path / "one"), curves(tmp_path / "three")
-    assert one["train/loss"][0][1] == pytest.approx(three["train/loss"][0][1], rel=1e-6)
     for name in one:
         assert [step for step, _ in one[name]] == [step for step, _ in three[name]]
         values, others = ([value for _, value in curve] for curve in (one[name], three[name]))
-        assert values == pytest.approx(others, rel=2e-3, abs=1e-4)
+        assert values == pytest.approx(others, rel=2e-6, abs=1e-6)
     first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "three"))
     assert first["tokens"] == second["tokens"]
 

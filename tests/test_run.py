@@ -185,6 +185,22 @@ def test_an_interrupted_run_says_how_to_go_on(corpus_folder, tmp_path):
     assert refused.returncode == 2 and "another run" in refused.stderr
 
 
+def test_a_second_ctrl_c_ends_an_interrupted_run_without_a_traceback(corpus_folder, tmp_path):
+    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "checkpoint.every_steps=5", "run_dir=run"]
+    command = [sys.executable, str(ROOT / "train.py"), *words, "max_steps=100000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = ""
+    while line := process.stdout.readline():
+        said += line
+        if "Saved step 5:" in line:
+            process.send_signal(signal.SIGINT)
+        if "Interrupted;" in line:
+            time.sleep(0.006)  # Python has begun to end
+            process.send_signal(signal.SIGINT)
+    assert process.wait() in (128 + signal.SIGINT, -signal.SIGINT) and "Interrupted;" in said
+    assert "Traceback" not in said
+
+
 def test_an_epoch_holds_every_token_once(corpus_folder, tmp_path, monkeypatch):
     words = [
         "data=text",
