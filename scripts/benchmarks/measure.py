@@ -28,6 +28,7 @@ class Pace:
 class Contender(Protocol):
     name: str
     differs: str  # from the first contender of its row, in the maths or in what is done
+    # pid: of the process that it works in, where that is not this one
     # cycle: how many steps it takes at least, where its batches change their size from one to the next in an order
 
     def run(self, steps: int) -> Pace: ...
@@ -86,10 +87,10 @@ def machine(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-def resident(which: str) -> float:
-    """Megabytes of this process in memory: now (VmRSS), at the most (VmHWM), or not from files (RssAnon).
+def resident(which: str, pid: int | str = "self") -> float:
+    """Megabytes of a process in memory: now (VmRSS), at the most (VmHWM), or not from files (RssAnon).
 
     (The system's own count of the most, ru_maxrss, includes what the process was a copy of when it started.)
     """
-    with open("/proc/self/status", encoding="utf-8") as lines:
+    with open(f"/proc/{pid}/status", encoding="utf-8") as lines:
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))

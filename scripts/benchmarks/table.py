@@ -121,9 +121,10 @@ def peak_here(work: str, hardware: str, precision: str, case: str, size: str, na
         first()  # whose model it is
     contender = makers[name]()
     cuda = setting.device.type == "cuda"
-    before = 0.0 if cuda else resident("VmRSS")
+    pid = getattr(contender, "pid", "self")
+    before = 0.0 if cuda else resident("VmRSS", pid)
     contender.run(3)
-    print(torch.cuda.max_memory_allocated() / 2**20 if cuda else resident("VmHWM") - before)
+    print(torch.cuda.max_memory_allocated() / 2**20 if cuda else resident("VmHWM", pid) - before)
 
 
 def scaled(rounds: int) -> list[dict[str, Any]]:
