@@ -34,8 +34,10 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.path.append(os.getcwd())  # for `extensions` that lie in the user's own folder
-    sys.argv[1:] = preflight(sys.argv[1:])
     try:
+        sys.argv[1:] = preflight(sys.argv[1:])
         main()
+    except KeyboardInterrupt:  # outside of training, which looks after itself
+        fail(["interrupted"], 130)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is saved and said: Ctrl-C needs no traceback now

@@ -27,8 +27,6 @@ def launch(values: dict[str, Any]) -> None:
         if full_error():
             raise
         fail([str(error)], _code(error), again=isinstance(error, Interrupted))
-    except KeyboardInterrupt:  # outside of training, which looks after itself
-        fail(["interrupted"], 130)
 
 
 def _train(values: dict[str, Any]) -> None:
