@@ -64,6 +64,7 @@ def test_three_ranks_train_and_score_what_one_process_does_also_when_it_goes_on(
         assert scored[split] == pytest.approx(again, rel=1e-6)
     train(**settings(*words(tmp_path / "three", task, "hardware.devices=1", "resume=auto", adamw)))
     one, three = curves(tmp_path / "one"), curves(tmp_path / "three")
+    assert one["train/loss"][0][1] == pytest.approx(three["train/loss"][0][1], rel=1e-6)
     for name in one:
         assert [step for step, _ in one[name]] == [step for step, _ in three[name]]
         values, others = ([value for _, value in curve] for curve in (one[name], three[name]))
