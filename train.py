@@ -1,6 +1,5 @@
 """The one entry point: `python train.py --help` shows what can be chosen."""
 
-import os
 import signal
 import sys
 
@@ -9,12 +8,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from transformer_lab.checks import fail, full_error, problems
 from transformer_lab.command_line import preflight
+from transformer_lab.importing import importable, keep_out
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> None:
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
+    importable(values.get("extensions") or [])  # in a process that a launcher has started, too
     # Once more: a sweeper chooses values that the command line did not show.
     if found := problems(values, typed=values.get("extensions") or []):
         fail(found)
@@ -33,7 +34,7 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(os.getcwd())  # for `extensions` that lie in the user's own folder
+    keep_out()
     try:
         sys.argv[1:] = preflight(sys.argv[1:])
         main()

@@ -1,5 +1,6 @@
 """Several runs side by side: `python scripts/compare.py runs=RUN_DIR,RUN_DIR`."""
 
+import io
 from pathlib import Path
 
 from transformer_lab.script import answer
@@ -13,6 +14,8 @@ def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") ->
     output: where the picture (.png) and the table (.md) go
     """
     from transformer_lab.comparison import folders, picture, read, table
+    from transformer_lab.folders import replace
+    from transformer_lab.terminal import plain
 
     places = folders(runs)
     if len(places) < 2:
@@ -23,9 +26,11 @@ def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") ->
     drawn = picture(found, metric)
     target = Path(output)
     target.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(target.with_suffix(".png"), dpi=120)
-    target.with_suffix(".md").write_text(f"![curves]({target.name}.png)\n\n{table(found)}\n", encoding="utf-8")
-    print(table(found))
+    image = io.BytesIO()
+    drawn.savefig(image, dpi=120)
+    replace(target.with_suffix(".png"), image.getvalue())
+    replace(target.with_suffix(".md"), f"![curves]({target.name}.png)\n\n{table(found)}\n")
+    print(plain(table(found)))
     print(f"\nwritten: {target.with_suffix('.png')} and {target.with_suffix('.md').name}")
 
 

@@ -23,9 +23,9 @@ def main(*, model: Literal["decoder", "encoder", "seq2seq"] = "decoder",
     model: whose
     output: the picture
     """
-    from matplotlib.figure import Figure
+    from transformer_lab.figures import new_figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = new_figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, mup in zip(axes, (False, True), strict=True):
         found = {width: sizes(*learner(model, width, mup)) for width in WIDTHS}

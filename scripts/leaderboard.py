@@ -10,12 +10,13 @@ def main(*, sweep: str) -> None:
 
     sweep: the sweep's folder
     """
-    from rich.console import Console
-
+    from transformer_lab.folders import refuse_links
     from transformer_lab.sweeps.leaderboard import Leaderboard
+    from transformer_lab.terminal import console
 
+    refuse_links(Path(sweep), "sweep")
     found = Leaderboard.read(Path(sweep))
-    Console().print(found.table())
+    console().print(found.table())
     found.write(Path(sweep))
 
 

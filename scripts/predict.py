@@ -8,6 +8,7 @@ from typing import Any
 from transformer_lab.checks import unknown
 from transformer_lab.script import answer
 from transformer_lab.signatures import expected, live, shown
+from transformer_lab.terminal import one_line, say
 
 
 def main(
@@ -46,13 +47,13 @@ def main(
     found = task.predict(lines, **options)
     texts = [jsonlib.dumps(one, ensure_ascii=False) if json else one["text"] for one in found]
     if prompt is not None and output is None:
-        print(("\n" if json else "\n\n").join(texts))
+        say(("\n" if json else "\n\n").join(texts) + "\n")
         return
     written = "".join((text if json else _on_one_line(text)) + "\n" for text in texts)
     if output is not None:
         Path(output).write_text(written, encoding="utf-8")
     else:
-        print(written, end="")
+        say(written)
 
 
 def _check(options: dict[str, Any], task: Any) -> None:
@@ -76,7 +77,7 @@ def _lines(name: str | None) -> list[str]:
 
 
 def _on_one_line(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")
+    return one_line(text.replace("\\", "\\\\"))
 
 
 if __name__ == "__main__":

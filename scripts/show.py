@@ -13,23 +13,25 @@ def main(*, run: str, checkpoint: Literal["best", "last"] = "best", depth: int =
     depth: how finely parameters are listed: 1 is the parts of the task, 2 the parts of its model
     config: show the config too
     """
-    from rich.console import Console
     from rich.table import Table
 
     from transformer_lab.contents import contents
+    from transformer_lab.terminal import console as screen
+    from transformer_lab.terminal import one_line, plain
 
     if depth < 1:
         raise ValueError(f"depth: {depth} is too small; at least 1")
-    console = Console()
+    console = screen()
     found = contents(run, checkpoint)
     table = Table(title="Checkpoints", title_justify="left")
     for heading in ("step", "integrity", "MB", ""):
         table.add_column(heading, justify="right" if heading in ("step", "MB") else "left")
     for step, integrity, size, marks in found.checkpoints:
-        table.add_row(f"{step:,}", integrity, f"{size / 1e6:.1f}", marks)
+        table.add_row(f"{step:,}", one_line(integrity), f"{size / 1e6:.1f}", marks)
     console.print(table)
     for title, facts in found.facts.items():
-        console.print(f"{title}: {', '.join(map(_fact, facts.items()))}", highlight=False, markup=False, soft_wrap=True)
+        line = one_line(f"{title}: {', '.join(map(_fact, facts.items()))}")
+        console.print(line, highlight=False, soft_wrap=True)
     table = Table("module", title="Parameters", title_justify="left")
     table.add_column("number", justify="right")
     table.add_column("type")
@@ -38,11 +40,11 @@ def main(*, run: str, checkpoint: Literal["best", "last"] = "best", depth: int =
         key = ".".join(name.split(".")[:depth]), kind
         sizes[key] = sizes.get(key, 0) + size
     for (name, kind), size in sizes.items():
-        table.add_row(name, f"{size:,}", kind)
+        table.add_row(one_line(name), f"{size:,}", kind)
     table.add_row("all", f"{sum(sizes.values()):,}", "")
     console.print(table)
     if config:
-        console.print(found.config, highlight=False, markup=False, soft_wrap=True)
+        console.print(plain(found.config), highlight=False, soft_wrap=True)
 
 
 def _fact(fact: tuple[str, Any]) -> str:

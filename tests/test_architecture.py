@@ -13,11 +13,15 @@ SCRIPTS = [ROOT / "train.py", *sorted((ROOT / "scripts").glob("*.py"))]
 # Who may import whom: the part of the package, and the parts that it sees.
 SEES = {
     "layout": set(),
+    "terminal": set(),
+    "folders": set(),
+    "importing": set(),
+    "figures": set(),
     "models": {"layout"},
     "data": {"layout"},
-    "tasks": {"layout", "models", "data"},
-    "training": {"layout", "models", "data", "tasks"},
-    "sweeps": {"checks", "build", "runs", "scores"},  # a trial is a run like any other, and knows nothing of it
+    "tasks": {"layout", "models", "data", "terminal", "figures"},
+    "training": {"layout", "models", "data", "tasks", "terminal", "figures", "folders"},
+    "sweeps": {"checks", "build", "runs", "scores", "folders", "terminal"},  # of a sweep, a trial knows nothing
 }
 
 

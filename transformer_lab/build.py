@@ -13,7 +13,7 @@ from transformer_lab.data.tokenizers import Bytes, Recipe, Tokenizer
 from transformer_lab.models.layers.kernels import auto
 from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.tasks.base import Task
-from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.hardware import Hardware, room
 from transformer_lab.training.loggers import Curves
 from transformer_lab.training.schedules import Schedule
 
@@ -79,7 +79,11 @@ def rehearse(config: Section) -> None:
         kind = task_class(config)
         task = build_task(config, Bytes().train([], specials=kind.specials), kind.stand_in)
         kernel_name(config, task, build(config["hardware"]))
+    if not config["plan"]:
+        refuse_giants(task)
     build(config["optimizer"], model=task)
+    if config["average"]:
+        build(config["average"])
     if config["tokens_per_step"] < task.capacity:
         raise ValueError(f"tokens_per_step: {config['tokens_per_step']} is less than one sequence of task.context "
                          f"{task.context} may need; nearest {task.capacity}")  # fmt: skip
@@ -87,6 +91,14 @@ def rehearse(config: Section) -> None:
     endless = config["max_steps"] is None and config["max_epochs"] is None and config["max_tokens"] is None
     if config["max_steps"] is not None or endless:
         build(config["schedule"], total_steps=config["max_steps"])
+
+
+def refuse_giants(task: Task) -> None:
+    """Raises ValueError where the weights of a task on the device "meta" are more than this machine's memory."""
+    needed = sum(tensor.nbytes for tensor in (*task.parameters(), *task.buffers()))
+    if needed > (there := room()):
+        raise ValueError(f"model: its weights and tables alone take {needed / 1e9:,.1f} GB of memory, and this machine "
+                         f"has {there / 1e9:,.1f}; plan=true says what would fit")  # fmt: skip
 
 
 def kernel_name(config: Section, task: Task, machine: Hardware) -> str:

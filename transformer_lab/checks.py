@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from transformer_lab.signatures import Signature, expected, imported, module, named_in, shown, signature
+from transformer_lab.terminal import one_line
 
 TRAIN = "transformer_lab.compose.train"
 SWEEPER, SWEEPER_PLUGIN = "transformer_lab.sweeps.sweeper.Sweep", "hydra_plugins.transformer_lab.Sweep"
@@ -35,6 +36,26 @@ NAMED = {"callbacks"}  # a section of sections
 # Other libraries' classes that a config may name: the package, and what they must descend from.
 EXTERNAL = {
     "lightning.pytorch.callbacks": "Callback",
+}
+# … but for those of Lightning's that would change or save a run behind its back: what to use instead.
+SAVES = "a run saves its own checkpoints, as plain data: checkpoint.every_steps and checkpoint.keep"
+AVERAGES = "what it validates is not what would be saved: average=ema is"
+REFUSED = {
+    "ModelCheckpoint": SAVES,
+    "OnExceptionCheckpoint": SAVES,
+    "Checkpoint": SAVES,
+    "WeightAveraging": AVERAGES,
+    "EMAWeightAveraging": AVERAGES,
+    "StochasticWeightAveraging": AVERAGES,
+    "LearningRateFinder": "it trains before the run begins: python train.py -m sweep=learning_rate",
+    "BatchSizeFinder": "a run that is out of memory halves hardware.micro_batch_tokens by itself",
+    "GradientAccumulationScheduler": "a step is one optimizer step: tokens_per_step and hardware.micro_batch_tokens",
+    "BaseFinetuning": "freeze_layers and optimizer.layer_decay are what a resumed run knows of",
+    "BackboneFinetuning": "freeze_layers and optimizer.layer_decay are what a resumed run knows of",
+    "ModelPruning": "its masks are not saved",
+    "ProgressBar": "a run shows its own progress",
+    "RichProgressBar": "a run shows its own progress",
+    "TQDMProgressBar": "a run shows its own progress",
 }
 LIMITS = ("max_steps", "max_epochs", "max_tokens", "max_minutes")
 POSITIVE = {
@@ -99,7 +120,7 @@ def fail(found: Iterable[str], code: int = 2, *, again: bool = False) -> NoRetur
     """End the process; 2 is the exit code for what the user has to change."""
     lines = list(found)
     for line in lines:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {one_line(line)}", file=sys.stderr)
     raise Refused(lines, code, again)
 
 
@@ -119,6 +140,15 @@ def problems(
     `typed`: extensions that the user named himself, on the command line. `groups`: for better suggestions.
     """
     return list(dict.fromkeys(Check(config, allowed, typed, groups).run()))
+
+
+def refuse_callbacks(built: dict[str, object]) -> None:
+    """Raises ValueError for a callback of another package that is one of those refused."""
+    for name, callback in built.items():
+        for kind in type(callback).__mro__:
+            if kind.__module__.startswith("lightning.") and kind.__name__ in REFUSED:
+                what = f"{type(callback).__name__} is a {kind.__name__}"
+                raise ValueError(f"callbacks.{name}._target_: refused; {what}: {REFUSED[kind.__name__]}")
 
 
 def _sweeper() -> Signature:
@@ -221,8 +251,8 @@ class Check:
             raise ValueError(f"refused: {name!r} is of none of {', '.join(self.allowed)}, extensions")
         for package, parent in EXTERNAL.items():
             if name.startswith(f"{package}."):
-                if last == "ModelCheckpoint":
-                    raise ValueError("refused: a run saves its own checkpoints; see checkpoint.every_steps and .keep")
+                if last in REFUSED:
+                    raise ValueError(f"refused: {last}: {REFUSED[last]}")
                 if home != package:
                     raise ValueError(f"refused: {name!r}; name a class of {package} itself")
                 return imported(name, parent)
@@ -237,7 +267,8 @@ class Check:
         """A package of the user's own: a stranger's file must not be able to open up an installed library."""
         spec = find_spec(name) if re.fullmatch(r"[a-zA-Z]\w*", name) else None
         if spec is None:
-            yield f"{path}: no package {name!r} in this folder, nor installed"
+            yield (f"{path}: no package {name!r} is installed; one in this folder has to be named on the command line, "
+                   f"extensions=[{name}]")  # fmt: skip
             return
         places = [spec.origin or "", *(spec.submodule_search_locations or ())]
         installed = any(part in Path(x).parts for x in places for part in ("site-packages", "dist-packages"))

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import Any
 
 from transformer_lab.checks import fail, full_error, nearest, problems, sweeper_keys, sweeper_problems, unknown
 from transformer_lab.help_page import comments, page
+from transformer_lab.importing import importable
 from transformer_lab.signatures import UNKNOWN, shown
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -31,6 +33,8 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> list[str]:
             with suppress(BrokenPipeError):  # of a reader that has seen enough
                 print(line.help(), flush=True)
             raise SystemExit(0)
+        if line.args.hydra_help or line.args.shell_completion or line.args.info or line.args.cfg:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Hydra prints, and that is all: to `| head`, for instance
         if line.args.hydra_help or line.args.shell_completion or line.args.info:
             return words
         words = line.rewritten()
@@ -122,6 +126,7 @@ class CommandLine:
                 self.words[word.partition("=")[0]] = [word, *ways]
             if key == "extensions":
                 self.typed |= set(re.findall(r"\w+", word.partition("=")[2]))
+                importable(self.typed)
         return [*self.flags, *words]
 
     def _ways(self, word: str) -> list[str]:

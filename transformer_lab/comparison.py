@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from transformer_lab.figures import new_figure
 from transformer_lab.scores import metrics_of, scores_of
 from transformer_lab.training.loggers import hyperparameters
 
@@ -99,13 +100,11 @@ def picture(runs: list[Run], metric: str) -> Any:
 
     Raises ValueError for a metric that no run has.
     """
-    from matplotlib.figure import Figure  # here, for it costs half a second
-
     tags = ["train/loss", f"val/{metric}"]
     known = sorted({tag.removeprefix("val/") for run in runs for tag in run.curves if tag.startswith("val/")})
     if metric not in known:
         raise ValueError(f"metric: no run has {metric}; there are {', '.join(known)}")
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = new_figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(2, 2, sharey="row")
     for row, tag in zip(axes, tags, strict=True):
         for axis, column, label in zip(row, (0, 1), ("tokens", "seconds of training"), strict=True):

@@ -22,7 +22,7 @@ from transformer_lab.data.store import Corpus, Store
 from transformer_lab.estimate import estimate
 from transformer_lab.preparation import Prepared, prepare_task
 from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
-from transformer_lab.runs import best_checkpoint, conclude, lock, open_run, refuse_unwritable, restore, run_folder
+from transformer_lab.runs import best_checkpoint, conclude, open_run, restore, taken
 from transformer_lab.scores import scores_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
@@ -34,7 +34,7 @@ from transformer_lab.training.loggers import Curves, hyperparameters
 from transformer_lab.training.module import Training
 from transformer_lab.training.operations import measure
 from transformer_lab.training.progress import Budget, Progress
-from transformer_lab.training.signals import Signals
+from transformer_lab.training.signals import EXIT, Signals
 from transformer_lab.training.strategy import SummedGradients
 from transformer_lab.transfer import freeze, start_from
 
@@ -84,6 +84,7 @@ def train(
     allow_overlap: bool,
     preview: bool,
     plan: bool,
+    average: Section | None = None,  # a run of before there were any has none
     overfit: bool = False,
 ) -> dict[str, Any]:
     """Train the model that the config describes; every argument is a top-level key of `configs/train.yaml`.
@@ -97,10 +98,11 @@ def train(
     machine: Hardware = build(hardware)
     curves: Curves = build(logger)
     watchers = {name: build(section) for name, section in callbacks.items()}
+    checks.refuse_callbacks(watchers)
     with ExitStack() as held:
         held.enter_context(ranks.joined(machine.device))
-        folder = ranks.agree(run_folder(run_dir, name, resume) if first else Path())
-        refuse_unwritable(run_dir=folder, cache_dir=Path(cache_dir))
+        mine = first and not (plan or preview)
+        folder = ranks.agree(held.enter_context(taken(run_dir, name, resume)) if mine else Path())
 
         progress = Progress()
         with ranks.first_of_machine():
@@ -124,10 +126,9 @@ def train(
         saver = build_saver(config, folder, made)
 
         if first:
-            held.enter_context(lock(folder))
             checkpoints.clean(saver.folder)
         ranks.wait()
-        resumed = restore(saver, module, watchers.values(), resume) if resume else None
+        resumed = restore(saver, module, watchers, config, resume) if resume else None
         if resumed and budget.total_steps is not None and progress.step > budget.total_steps:
             key = next(limit for limit in checks.LIMITS if config[limit] is not None)
             raise ValueError(f"{key}: the run has {progress.step} steps already, and would end at {budget.total_steps}")
@@ -138,20 +139,22 @@ def train(
         kernel = kernel_name(config, learner, machine)
         run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel, module.speed))
         if resumed:
-            ended = budget.out_of_steps(progress) and not progress.validation_due
-            log.info("It has ended already, after step %s" if ended else "Going on after step %s", progress.step)
+            ended = not module.trains_on
+            stopped = "; a callback has stopped it" if progress.stopped else ""
+            log.info(f"{'It has ended already,' if ended else 'Going on'} after step {progress.step}{stopped}")
             warn_of_another_end(config, module, resumed)
         if machine.activation_checkpointing:
             learner.model.recompute()
         if machine.compile:
             learner.compile()
         kept = None
-        if progress.validation_due or not budget.out_of_steps(progress):
-            kept = curves.open(folder, progress.step + 1 if resume else None)
+        if module.trains_on:
+            kept = curves.open(folder, progress.step + 1)
             validation = {"batches": loaders.passes["validation"]}
             seen = [Samples(**validation), build(pictures, **validation)]
             shown = [ProgressBar(console=run_log.console), ValidationLines(), *seen]
-            fit(build_trainer(machine, kept, [*shown, *watchers.values(), saver, Signals()]), module, loaders)
+            signals = Signals(unread=lambda: run_log.unread)
+            fit(build_trainer(machine, kept, [*shown, *watchers.values(), signals, saver]), module, loaders)
             ranks.wait()  # for the last checkpoint
 
         learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
@@ -192,6 +195,8 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
                          "smaller hardware.micro_batch_tokens for validation, may fit") from error  # fmt: skip
         if not worker_died(error):
             raise
+        if module.received:  # it was told to leave as the run was, or by the run
+            raise SystemExit(EXIT + module.received) from error
         raise Interrupted("hardware.workers: a loader process was killed, by the system if memory ran out; fewer of "
                           "them, or 0, need less") from error  # fmt: skip
 
@@ -240,6 +245,7 @@ def build_training(
         log_every_steps=config["log_every_steps"],
         seed=config["seed"],
         speed=measure(task, loaders.steps, machine),
+        average=build(config["average"]) if config["average"] else None,
     )
 
 
@@ -273,7 +279,7 @@ def build_saver(config: Section, folder: Path, made: Prepared) -> checkpoints.Ch
 
 
 def build_trainer(machine: Hardware, logger: Logger, callbacks: list[Any]) -> Trainer:
-    """Lightning's Trainer, without what the run does itself: checkpoints, progress bar, samplers, limits."""
+    """Lightning's Trainer, without what the run does itself: progress bar, samplers, limits, checkpoints in its way."""
     quiet_lightning()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return Trainer(
@@ -286,7 +292,6 @@ def build_trainer(machine: Hardware, logger: Logger, callbacks: list[Any]) -> Tr
         callbacks=callbacks,
         max_epochs=-1,
         num_sanity_val_steps=0,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

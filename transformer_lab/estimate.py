@@ -4,7 +4,6 @@ A step is gone through once on PyTorch's device without memory, "meta"; what it 
 up, and so is what it computes. How fast this machine multiplies matrices of that size and copies memory is measured.
 """
 
-import os
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
@@ -19,7 +18,7 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.heads import LOGITS_AT_ONCE
 from transformer_lab.models.layers.attention import kernels_of
 from transformer_lab.tasks.base import Task
-from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.hardware import Hardware, room
 from transformer_lab.training.operations import matrix_rate, operations_per_token, wait
 from transformer_lab.training.optimizers import QUINTICS, product_dtype
 from transformer_lab.training.progress import Budget
@@ -121,7 +120,7 @@ def _room(machine: Hardware) -> float:
     """Bytes of memory that a device has."""
     if machine.device.type == "cuda":
         return float(torch.cuda.get_device_properties(machine.device).total_memory)
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return room()
 
 
 def _by_module(task: Task) -> dict[str, int]:

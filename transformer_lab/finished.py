@@ -5,10 +5,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+import torch
 
 from transformer_lab import checks
-from transformer_lab.build import Section, build, build_task
+from transformer_lab.build import Section, build, build_task, refuse_giants
 from transformer_lab.data.examples import Document, LabeledText, Pair, Split
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.sources.labeled import Labeled
@@ -46,16 +46,32 @@ def load_run(run: str, extensions: list[str]) -> LoadedRun:
     """
     folder = best_checkpoint(run)
     with checkpoints.as_saved(folder):
-        config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+        config = checkpoints.read_config(folder)
     # Of the machine that trained it, nothing matters here; and callbacks are never built again.
     config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
     if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
         raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
     with checkpoints.as_saved(folder):
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        task = build_task(config, Tokenizer.load(folder / "tokenizer.json"), facts)
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        _same_sizes(config, tokenizer, facts, folder)
+        task = build_task(config, tokenizer, facts)
         task.load_state_dict(checkpoints.read_weights(folder))
         return LoadedRun(task.eval(), config, checkpoints.read_identity(folder)["text"])
+
+
+def _same_sizes(config: Section, tokenizer: Tokenizer, facts: Section, folder: Path) -> None:
+    """Raises ValueError where a config is not that of the weights beside it, before a model is built by it."""
+    sizes = {name: count for name, (count, _) in checkpoints.sizes(folder).items()}
+    layers = config["model"].get("num_layers", 0)
+    if layers > len(sizes):
+        raise ValueError(f"model.num_layers: {layers} are more than its {len(sizes)} weights")
+    with torch.device("meta"):
+        task = build_task(config, tokenizer, facts)
+    refuse_giants(task)
+    for name, tensor in task.state_dict().items():
+        if sizes.get(name) != tensor.numel():
+            raise ValueError(f"{name} has {sizes.get(name, 0):,} numbers, and by its config {tensor.numel():,}")
 
 
 def evaluate_run(run: LoadedRun, split: Split, accelerator: str) -> dict[str, float]:

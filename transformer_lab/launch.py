@@ -9,6 +9,8 @@ from types import FrameType
 from typing import Any
 
 from transformer_lab.checks import fail, full_error
+from transformer_lab.data.workers import SIGNALS
+from transformer_lab.importing import importable
 from transformer_lab.training.faults import Halted, Interrupted, LostContact, lost_contact
 from transformer_lab.training.ranks import MEETING
 
@@ -59,7 +61,7 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
                 if process.is_alive():
                     os.kill(process.pid, number)
 
-        before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, hand_on) for number in SIGNALS}
         try:
             while not ranks.join(grace_period=GRACE):
                 pass
@@ -84,6 +86,7 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
 def _rank(
     index: int, devices: int, meeting: str, values: dict[str, Any], errors: "SimpleQueue[tuple[bool, str, int, bool]]"
 ) -> None:
+    importable(values["extensions"])
     os.setpgrp()  # Ctrl-C reaches the parent alone, which hands it on once
     os.environ |= {MEETING: meeting, "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(devices),
                    "LOCAL_WORLD_SIZE": str(devices), "GROUP_RANK": "0"}  # fmt: skip

@@ -7,12 +7,13 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
 from transformer_lab.data.module import DataModule
+from transformer_lab.folders import replace
 from transformer_lab.tasks.base import Task
+from transformer_lab.terminal import Plain, console, hang_up, plain
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.operations import Speed
 from transformer_lab.training.progress import Budget
@@ -31,7 +32,12 @@ class LetsOut(logging.Handler):
 
 
 class LogFile(LetsOut, logging.FileHandler):
-    pass
+    """Goes on with a log, in a file that is surely this one."""
+
+    def __init__(self, file: Path) -> None:
+        replace(file, file.read_bytes() if file.exists() else b"")
+        super().__init__(file, encoding="utf-8", errors="backslashreplace")
+        self.setFormatter(Plain("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
 
 
 class LogShown(LetsOut, RichHandler):
@@ -39,7 +45,14 @@ class LogShown(LetsOut, RichHandler):
 
 
 class LogPiped(LetsOut, logging.StreamHandler[Any]):
-    pass
+    unread = False  # nobody reads on
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            self.unread = True
+            hang_up()
+        else:
+            super().handleError(record)
 
 
 class RunLog:
@@ -49,22 +62,22 @@ class RunLog:
     """
 
     def __init__(self, *, first: bool) -> None:
-        self.console = Console(quiet=not first)
+        self.console = console(quiet=not first)
         self._waiting = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
         shown: logging.Handler
         if self.console.is_terminal:
             shown = LogShown(console=self.console, show_level=False, show_path=False, log_time_format="%H:%M:%S")
+            shown.setFormatter(Plain("%(message)s"))
         else:  # which has no width, and lines that are cut cannot be searched
             self.console.width = 200
             shown = LogPiped(sys.stdout)
-            shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+            shown.setFormatter(Plain("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         log.handlers = [shown, self._waiting]
         log.setLevel(logging.INFO if first else logging.CRITICAL)
         log.propagate = False
 
     def keep_in(self, folder: Path) -> None:
-        kept = LogFile(folder / "log.txt", encoding="utf-8")
-        kept.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        kept = LogFile(folder / "log.txt")
         self._waiting.setTarget(kept)
         self._waiting.flush()
         log.handlers[1] = kept
@@ -73,14 +86,27 @@ class RunLog:
         """Show facts as a table; in the log, one line each."""
         table = Table(title=title, show_header=False, title_justify="left")
         for name, value in rows.items():
-            table.add_row(name, value)
-        self.console.print(table)
+            table.add_row(name, plain(value))
+        self._show(table)
         for name, value in rows.items():
             log.handlers[1].handle(log.makeRecord(log.name, logging.INFO, "", 0, f"{name}: {value}", (), None))
 
     def say(self, text: str) -> None:
         """Text for the terminal alone, as it stands."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._show(plain(text), highlight=False, soft_wrap=True)
+
+    @property
+    def unread(self) -> bool:
+        """Whether what reads this output has gone, as `| head` does."""
+        return getattr(log.handlers[0], "unread", False)
+
+    def _show(self, what: Any, **how: Any) -> None:
+        try:
+            self.console.print(what, **how)
+        except BrokenPipeError:
+            hang_up()
+            if isinstance(log.handlers[0], LogPiped):
+                log.handlers[0].unread = True
 
 
 def facts_before(

@@ -1,13 +1,14 @@
 """A run as a folder: opened, gone on with, concluded, and searched for its best weights."""
 
+import errno
 import fcntl
 import itertools
 import json
 import logging
 import os
 import socket
-import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,31 +16,62 @@ from typing import Any, TextIO
 import torch
 from lightning.pytorch import Callback
 
+from transformer_lab.build import Section
+from transformer_lab.folders import refuse_links, replace
 from transformer_lab.report import RunLog
 from transformer_lab.scores import METRICS
 from transformer_lab.tasks.base import Task
+from transformer_lab.terminal import plain
 from transformer_lab.training import checkpoints
 from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Progress
 
 log = logging.getLogger(__name__)
-LOCK = ".lock"  # in a run's folder
+LOCK, CONFIG = ".lock", "config.yaml"  # in a run's folder
 LEARNING = ("optimizer.", "schedule.", "gradient_clip ")  # what resume=changed may change
 
 
-def run_folder(run_dir: str | None, name: str, resume: str | None) -> Path:
-    """Where the run will lie; nothing is written yet."""
-    if run_dir is None:
-        if resume:
-            raise ValueError("resume: auto needs run_dir, the folder of the run to go on with")
-        if Path(name).name in ("", ".."):
-            raise ValueError(f"name: {name!r} is no name for a folder")
-        first = Path("outputs") / Path(name).name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        names = (f"{first.name}-{number}" if number > 1 else first.name for number in itertools.count(1))
-        return next(folder for folder in map(first.with_name, names) if not folder.exists())
-    folder = Path(run_dir)
+@contextmanager
+def taken(run_dir: str | None, name: str, resume: str | None) -> Iterator[Path]:
+    """The folder of the run, from here on this process' own; where no run comes of it, nothing of it stays.
+
+    Raises ValueError where another process has it, or something is in the way.
+    """
+    for folder in _candidates(run_dir, name, resume):
+        first = next(place for place in reversed((folder, *folder.parents)) if not place.exists() or place == folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=run_dir is not None)
+        except FileExistsError:  # of another run that began in this second
+            continue
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        break
+    try:
+        with lock(folder):
+            yield folder
+    finally:
+        if not (folder / CONFIG).exists():
+            _forget(folder, first)
+
+
+def _candidates(run_dir: str | None, name: str, resume: str | None) -> Iterator[Path]:
+    """Where the run may lie: where the user says, or in the first free one of these."""
+    if run_dir is not None:
+        yield _checked(Path(run_dir), resume)
+        return
+    if resume:
+        raise ValueError("resume: auto needs run_dir, the folder of the run to go on with")
+    if Path(name).name in ("", ".."):
+        raise ValueError(f"name: {name!r} is no name for a folder")
+    time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        yield Path("outputs") / Path(name).name / (f"{time}-{number}" if number > 1 else time)
+
+
+def _checked(folder: Path, resume: str | None) -> Path:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"run_dir: {folder} is a file; name a folder")
+    refuse_links(folder, "run_dir")
     if not resume and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         if (folder / LOCK).exists():
             lock(folder).close()  # whoever has it is the better reason
@@ -47,14 +79,14 @@ def run_folder(run_dir: str | None, name: str, resume: str | None) -> Path:
     return folder
 
 
-def refuse_unwritable(**folders: Path) -> None:
-    """Raises ValueError for a folder that cannot be made or written, named by its key; better now than after hours."""
-    for key, folder in folders.items():
-        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-        try:
-            tempfile.TemporaryDirectory(dir=there).cleanup()
-        except OSError as error:
-            raise ValueError(f"{key}: {folder} cannot be written: {there}: {error.strerror}") from error
+def _forget(folder: Path, first: Path) -> None:
+    """Delete an empty folder of a run, and those above it that were made for it: down to `first`."""
+    with suppress(OSError):  # as soon as one is not empty
+        (folder / LOCK).unlink(missing_ok=True)
+        for place in (folder, *folder.parents):
+            place.rmdir()
+            if place == first:
+                break
 
 
 def lock(folder: Path) -> TextIO:
@@ -62,23 +94,38 @@ def lock(folder: Path) -> TextIO:
 
     Raises ValueError where another process has it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # loader workers do not inherit it, and so cannot outlive it
-    except (BlockingIOError, PermissionError) as error:
-        with file:
-            file.seek(0)
-            owner = file.read() or "another process"
-        raise ValueError(f"run_dir: {folder} is in use by {owner}") from error
-    except OSError as error:
-        log.warning("run_dir: %s cannot be locked (%s): use it from one process only", folder, error.strerror)
+    while True:
+        file = _open_lock(folder)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # loader workers do not inherit it: they cannot outlive it
+        except (BlockingIOError, PermissionError) as error:
+            with file:
+                owner = plain(file.read(200)) or "another process"
+            raise ValueError(f"run_dir: {folder} is in use by {owner}") from error
+        except OSError as error:
+            log.warning("run_dir: %s cannot be locked (%s): use it from one process only", folder, error.strerror)
+        with suppress(OSError):  # it was deleted meanwhile
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK)):
+                break
+        file.close()
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
+    return file
+
+
+def _open_lock(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+", encoding="utf-8",
+                         errors="replace")  # fmt: skip
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"run_dir: {folder / LOCK} is a link; delete it") from error
+        raise _unwritable(folder, error) from error
+    if os.fstat(file.fileno()).st_nlink > 1:
+        file.close()
+        raise ValueError(f"run_dir: {folder / LOCK} is another file's second name; delete it")
     return file
 
 
@@ -87,7 +134,7 @@ def _unwritable(folder: Path, error: OSError) -> ValueError:
 
 
 def restore(
-    saver: checkpoints.Checkpoints, module: Training, watchers: Iterable[Callback], resume: str
+    saver: checkpoints.Checkpoints, module: Training, watchers: dict[str, Callback], config: Section, resume: str
 ) -> dict[str, Any] | None:
     """Put the newest whole checkpoint back where it came from; returns what it holds, or None where there is none.
 
@@ -104,14 +151,26 @@ def restore(
         log.warning("Going on with a change: %s", change)
     with checkpoints.as_saved(found):
         module.task.load_state_dict(checkpoints.read_weights(found))
+        if module.average:
+            module.average.restore(module.task, training["weights"])
         _restore_optimizer(module.optimizer, training["optimizer"])
         module.progress.load_state_dict(training["progress"])
-        for watcher in watchers:
-            if watcher.state_key in state:
-                watcher.load_state_dict(state[watcher.state_key])
+        _restore_callbacks(watchers, state, config["callbacks"])
+        if module.progress.stopped and checkpoints.read_config(found)["callbacks"] != config["callbacks"]:
+            module.progress.stopped = False
+            log.info("The callbacks are no longer those that stopped it after step %s", module.progress.step)
     saver.verified.add(found.name)
     saver.set_back(module)
     return training
+
+
+def _restore_callbacks(watchers: dict[str, Callback], state: dict[str, Any], sections: Section) -> None:
+    """What they have counted; their options, which some keep as well, are those of the config."""
+    for name, watcher in watchers.items():
+        if watcher.state_key in state:
+            watcher.load_state_dict(state[watcher.state_key])
+            for option in sections[name].keys() & state[watcher.state_key].keys():
+                setattr(watcher, option, sections[name][option])
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -151,7 +210,7 @@ def open_run(folder: Path, files: dict[str, str], run_log: RunLog) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            replace(folder / name, text)
         run_log.keep_in(folder)
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -170,9 +229,7 @@ def conclude(folder: Path, progress: Progress, tested: dict[str, float] | None, 
         "seconds": round(progress.seconds, 3),
         "tokens_per_second": round(progress.tokens / progress.seconds, 1),
     }
-    written = folder / ".metrics.json"
-    written.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    written.rename(folder / METRICS)  # a file of this name is a whole one
+    replace(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 
@@ -186,8 +243,8 @@ def best_checkpoint(run: str, key: str = "run") -> Path:
         raise ValueError(f"{key}: {run}: no such folder")
     if not folder.is_dir():
         raise ValueError(f"{key}: {run} is not the folder of a run: it has no checkpoints")
-    best = (folder / "best").resolve()
-    wrong = checkpoints.damage(best) if best.is_dir() else "it is missing"
+    best = folder / Path(os.path.realpath(folder / "best")).name  # one of these, wherever a link may lead
+    wrong = checkpoints.damage(best) if best in checkpoints.steps(folder) else "it is missing"
     if wrong is None:
         return best
     newest = checkpoints.newest_whole(folder, key)

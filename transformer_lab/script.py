@@ -1,14 +1,16 @@
 """The words after `python scripts/NAME.py`: the arguments of the script's main function, as `key=value`."""
 
 import inspect
-import os
+import logging
 import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from transformer_lab.checks import fail, full_error, nearest, unknown
+from transformer_lab.importing import importable, keep_out
 from transformer_lab.signatures import expected, live, shown
+from transformer_lab.terminal import UNREAD, Plain, hang_up
 
 
 def arguments(function: Callable[..., Any], argv: list[str]) -> dict[str, Any]:
@@ -55,10 +57,18 @@ def _parsed(word: str, name: str, text: str) -> Any:
 
 def answer(function: Callable[..., Any]) -> None:
     """Run a script's main function on the words of the command line; a user's mistake is one line and exit code 2."""
-    sys.path.append(os.getcwd())  # for `extensions` that lie in the user's own folder
-    words = arguments(function, sys.argv[1:])
+    keep_out()
+    spoken = logging.StreamHandler()
+    spoken.setFormatter(Plain())
+    logging.getLogger("transformer_lab").addHandler(spoken)
     try:
+        words = arguments(function, sys.argv[1:])
+        importable(words.get("extensions", []))
         function(**words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        hang_up()
+        raise SystemExit(UNREAD) from None
     except ValueError as error:
         if full_error():
             raise

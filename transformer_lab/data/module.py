@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from transformer_lab.data import workers
 from transformer_lab.data.examples import Split
 from transformer_lab.data.steps import Batch, Pass, Step, Steps
 from transformer_lab.data.store import Corpus
@@ -52,6 +53,14 @@ class Share(Dataset[Batch | None]):
         return self.batches[own] if own < len(self.batches) else None
 
 
+class Loader(DataLoader[Any]):
+    """Starts its workers while signals wait: none of them is ever without a way to meet one."""
+
+    def __iter__(self) -> Any:
+        with workers.blocked():
+            return super().__iter__()
+
+
 class DataModule(LightningDataModule):
     """Training by steps in stretches; validation by passes over the whole split.
 
@@ -73,12 +82,6 @@ class DataModule(LightningDataModule):
 
     def _loader(self, dataset: Steps | Share, **more: Any) -> DataLoader[Any]:
         # Items are whole steps already, so nothing is left to collate (batch_size=None).
-        return DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory,
-                          persistent_workers=self.workers > 0, worker_init_fn=partial(_leave_orphaned, os.getpid()),
-                          **more)  # fmt: skip
-
-
-def _leave_orphaned(parent: int, worker: int) -> None:
-    """PyTorch's workers end with their parent, but not if it is dead before they begin to look: that is seen here."""
-    if os.getppid() != parent:
-        os._exit(1)
+        return Loader(dataset, batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory,
+                      persistent_workers=self.workers > 0, worker_init_fn=partial(workers.begin, os.getpid()),
+                      **more)  # fmt: skip

@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ UNKNOWN = "<unk>"  # of the tokenizers that do not know every text
 # a text, the beginning of one that is judged as a whole, what stands between two, what stands for a hidden token.
 SPECIALS = ("<eos>", "<cls>", "<sep>", "<mask>")
 MAX_CHARACTERS = 50_000_000  # more text hardly changes a vocabulary, and costs memory and minutes
+MAX_VOCABULARY = 10_000_000  # the library sets room aside for all of it at once
+PROBE = f"Once upon a time, in 1905 … {'a' * 64} {'1' * 64} {' ' * 64}\n\n\tdéjà 東京 ↔ 🙂"  # any tokenizer reads it
 RARE = 4  # single characters may take one part in RARE of a vocabulary; the rarest ones become unknown
 # A word with the space before it, digits, signs, white space: GPT-2's pattern without the English contractions.
 WORDS = Regex(r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
@@ -45,9 +48,14 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         try:
-            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+            loaded = cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
         except Exception as error:  # the library raises nothing more precise
             raise ValueError(f"{path}: not a tokenizer.json: {' '.join(str(error).split())}") from error
+        try:
+            loaded.decode(loaded.encode(PROBE))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return loaded
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(self.json, encoding="utf-8")
@@ -71,10 +79,12 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
+        with _runs():
+            return [encoding.ids for encoding in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._inner.decode(list(ids), skip_special_tokens=True)
+        with _runs():
+            return self._inner.decode(list(ids), skip_special_tokens=True)
 
     def reveal(self, ids: Sequence[int]) -> str:
         """Decoded with the special tokens in their places."""
@@ -101,6 +111,22 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:  # to a worker process; the library would forget encode_special_tokens
         return _from_json, (self._inner.to_str(),)
+
+
+@contextmanager
+def _runs() -> Iterator[None]:
+    """Raises ValueError for what stops the library in the middle: a pattern, of a file of others, that takes too long.
+
+    It raises no `Exception` then, but what its language, Rust, has for a bug.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"the tokenizer cannot be run: {' '.join(str(error).split())}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"the tokenizer cannot be run: {' '.join(str(error).split())}") from error
 
 
 def _from_json(text: str) -> Tokenizer:
@@ -265,6 +291,8 @@ def _all(specials: Sequence[str], *more: str) -> list[str]:
 def _check(specials: Sequence[str], vocab_size: int | None = None, least: int = 0, what: str = "") -> None:
     for name in specials:  # pre-tokenizers part letters from signs, so no piece of ordinary text can equal it
         assert re.fullmatch(r"<[a-z]+>", name), f"a special token is written like <eos>, not {name}"
+    if vocab_size is not None and vocab_size > MAX_VOCABULARY:
+        raise ValueError(f"tokenizer.vocab_size={vocab_size}: at most {MAX_VOCABULARY:,}")
     if vocab_size is not None and vocab_size < least + len(specials):
         raise ValueError(
             f"tokenizer.vocab_size={vocab_size}: at least {least + len(specials)}, "

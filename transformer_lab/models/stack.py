@@ -18,6 +18,7 @@ from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.feed_forward import FeedForward
 from transformer_lab.models.layers.positions.base import Position
 
+MOST_LAYERS = 10_000  # ten times as many as anybody has trained: a slip of the hand would take minutes to build
 BASE_DIM, BASE_HEAD_DIM = 128, 32  # the widths that muP measures others by: those of the shipped models
 
 
@@ -177,6 +178,8 @@ def _check_sizes(dim: int, num_layers: int, num_heads: int, num_kv_heads: int, w
     for name, size in (("dim", dim), ("num_layers", num_layers), ("num_heads", num_heads)):
         if size < 1:
             raise ValueError(f"model.{name}: {size} is too small; at least 1")
+    if num_layers > MOST_LAYERS:
+        raise ValueError(f"model.num_layers: {num_layers} is too many; at most {MOST_LAYERS:,}")
     if dim % num_heads:
         nearest = max(1, round(dim / num_heads / 2)) * 2 * num_heads  # rotary turns pairs of a head's channels
         raise ValueError(f"model.dim: {dim} is not divisible by model.num_heads {num_heads}; nearest {nearest}")

@@ -1,6 +1,7 @@
 """What the trials of a sweep have reached: ranked, with the values they tried, and which of those matter."""
 
 import csv
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
+from transformer_lab.folders import replace
 from transformer_lab.scores import metrics_of, scores_of
 from transformer_lab.sweeps import trials
+from transformer_lab.terminal import cell, one_line, without_markup
 
 WORDS = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
          TrialState.RUNNING: "not ended"}  # fmt: skip
@@ -56,10 +59,10 @@ class Leaderboard:
         table = Table(title="Trials, best first", title_justify="left")
         shown = [place for place, heading in enumerate(self.headings) if not heading.startswith("test ")]
         for place in shown:
-            table.add_column(self.headings[place].removeprefix("validation "), overflow="fold")
+            table.add_column(one_line(self.headings[place].removeprefix("validation ")), overflow="fold")
         for row in self.rows():
-            table.add_row(*(row[place] for place in shown))
-        table.caption, table.caption_justify = "\n".join(self.remarks()), "left"
+            table.add_row(*(one_line(row[place]) for place in shown))
+        table.caption, table.caption_justify = "\n".join(map(one_line, self.remarks())), "left"
         return table
 
     def remarks(self) -> list[str]:
@@ -72,18 +75,19 @@ class Leaderboard:
 
     def write(self, folder: Path) -> None:
         """As leaderboard.csv and leaderboard.md."""
-        with (folder / "leaderboard.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["place", *self.headings[1:]])
-            for line in self.lines:
-                writer.writerow([line["place"], line["trial"],
-                                 *(line["values"].get(name) for name in self.values),
-                                 *(line["metrics"].get(name) for name in self.metrics),
-                                 line["steps"], line["reason"] or line["state"]])  # fmt: skip
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(map(cell, ["place", *self.headings[1:]]))
+        for line in self.lines:
+            writer.writerow(map(cell, [line["place"], line["trial"],
+                                       *(line["values"].get(name) for name in self.values),
+                                       *(line["metrics"].get(name) for name in self.metrics),
+                                       line["steps"], line["reason"] or line["state"]]))  # fmt: skip
+        replace(folder / "leaderboard.csv", table.getvalue())
         rows = [self.headings, ["---"] * len(self.headings), *self.rows()]
-        text = "\n".join(f"| {' | '.join(cell.replace('|', '¦') for cell in row)} |" for row in rows)
-        text += "".join(f"\n\n{line}" for line in self.remarks())
-        (folder / "leaderboard.md").write_text(text + "\n", encoding="utf-8")
+        text = "\n".join(f"| {' | '.join(map(without_markup, row))} |" for row in rows)
+        text += "".join(f"\n\n{without_markup(line)}" for line in self.remarks())
+        replace(folder / "leaderboard.md", text + "\n")
 
 
 def _order(trial: FrozenTrial) -> tuple[int, float, int]:

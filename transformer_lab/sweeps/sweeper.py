@@ -20,11 +20,12 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from transformer_lab.checks import Refused, fail, full_error, problems
+from transformer_lab.folders import refuse_links, replace
 from transformer_lab.scores import metrics_of
 from transformer_lab.sweeps.space import Space
+from transformer_lab.terminal import UNREAD, console, hang_up, plain
 
 Sampler = Literal["grid", "random", "tpe"]
 Pruner = Literal["none", "median", "hyperband"]
@@ -70,7 +71,7 @@ class Sweep(Sweeper):
                  params: Mapping[str, Any]) -> None:  # fmt: skip
         self.sampler, self.pruner, self.total, self.jobs, self.seed = sampler, pruner, total, jobs, seed
         self.params = dict(params)
-        self.console = Console()
+        self.console = console()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.composed = hydra_context.config_loader, config
@@ -85,6 +86,9 @@ class Sweep(Sweeper):
             if full_error():
                 raise
             fail([str(error)])
+        except BrokenPipeError:
+            hang_up()
+            raise SystemExit(UNREAD) from None
         except KeyboardInterrupt:
             fail([GOES_ON], STOPPED + 2)
         except SystemExit as stop:  # with which a trial has obeyed a signal
@@ -103,6 +107,7 @@ class Sweep(Sweeper):
         from transformer_lab.sweeps.trials import ABOUT, Trials
 
         folder = self._folder(space)
+        refuse_links(folder, "run_dir")
         with lock(folder):
             self._same_sweep(folder / ABOUT, space)
             trials = Trials(folder, space, self.sampler, self.seed)
@@ -229,7 +234,7 @@ class Sweep(Sweeper):
     def _same_sweep(self, file: Path, space: Space) -> None:
         now = self._about(space)
         if not file.exists():
-            file.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+            replace(file, json.dumps(now, indent=1) + "\n")
             return
         before = json.loads(file.read_text(encoding="utf-8"))
         for key in now:
@@ -238,7 +243,7 @@ class Sweep(Sweeper):
                                  f"is {now[key]}")  # fmt: skip
 
     def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(plain(text), highlight=False, soft_wrap=True)
 
 
 def _quoted(value: Any) -> str:

@@ -12,6 +12,7 @@ from transformer_lab.data.steps import Collate, Pass
 from transformer_lab.data.store import Corpus, Encoding
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.models.heads import TokenHead
+from transformer_lab.terminal import plain
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Task(nn.Module):
 
 def quoted(text: str) -> str:
     """Text as it is, for Markdown: indented, so that nothing in it is taken for markup."""
-    return "\n".join(f"    {line}" for line in text.splitlines())
+    return "\n".join(f"    {plain(line)}" for line in text.splitlines())
 
 
 def some(count: int, most: int) -> np.ndarray:

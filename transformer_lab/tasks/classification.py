@@ -25,6 +25,7 @@ from transformer_lab.models.encoder import Encoder
 from transformer_lab.models.heads import Pooling, SequenceHead
 from transformer_lab.tasks import classification_report as report
 from transformer_lab.tasks.base import Outcome, Task, check_context, quoted
+from transformer_lab.terminal import without_markup
 
 BEGIN, END = "<cls>", "<sep>"
 LOOKED_AT = 512  # examples of the validation split among which the worst mistakes are sought
@@ -217,7 +218,7 @@ class Classification(Task):
             for loss, text, guess, truth in zip(losses, texts, said, batch.classes.tolist(), strict=True):
                 if guess != truth:
                     shown = self.tokenizer.decode(text.tolist())
-                    line = f"loss {loss:.2f}: {self._name(truth)}, taken for {self._name(guess)}"
+                    line = f"loss {loss:.2f}: {without_markup(f'{self._name(truth)}, taken for {self._name(guess)}')}"
                     found.append((loss, f"{line}\n\n{quoted(shown)}"))
             if float(total.sum()) >= LOOKED_AT:
                 break

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transformer_lab.figures import new_figure
+from transformer_lab.terminal import without_markup
+
 
 def confusion(logits: Tensor, classes: Tensor) -> Tensor:
     """How many texts of each class (row) were taken for which (column): (B, C), (B,) -> (C, C)."""
@@ -68,16 +71,14 @@ def table(counts: Tensor, labels: Sequence[str], several: bool) -> str:
     lines = ["| class | texts | precision | recall | F1 |", "| --- | --- | --- | --- | --- |"]
     for label, r, s, t in zip(labels, right.tolist(), said.tolist(), true.tolist(), strict=True):
         shares = [f"{x:.3f}" for x in (r / max(s, 1), r / max(t, 1), 2 * r / max(s + t, 1))]
-        lines.append(f"| {label} | {t:.0f} | {' | '.join(shares)} |")
+        lines.append(f"| {without_markup(label)} | {t:.0f} | {' | '.join(shares)} |")
     return "\n".join(lines)
 
 
 def confusion_picture(counts: Tensor, labels: Sequence[str]) -> Any:
     """A matplotlib figure: rows are true classes, columns what they were taken for, colours shares of a row."""
-    from matplotlib.figure import Figure  # here, for it costs half a second
-
     size = max(3.0, 0.5 * len(labels) + 1.5)
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = new_figure(figsize=(size, size), layout="constrained")
     axes = figure.add_subplot()
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)

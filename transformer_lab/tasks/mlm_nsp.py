@@ -25,6 +25,7 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.encoder import Encoder
 from transformer_lab.models.heads import SequenceHead, TokenHead, Transform
 from transformer_lab.tasks.base import Outcome, Task, check_context, quoted
+from transformer_lab.terminal import plain
 
 BEGIN, END, MASK = "<cls>", "<sep>", "<mask>"
 GUESSES = 5  # shown for each hidden token
@@ -177,7 +178,7 @@ class MLMNSP(Task):
         return "\n\n---\n\n".join(shown)
 
     def _piece(self, token: int) -> str:
-        return self.tokenizer.decode([token]).replace("|", "¦").replace("`", "'").replace("\n", "⏎")
+        return plain(self.tokenizer.decode([token])).replace("|", "¦").replace("`", "'").replace("\n", "⏎")
 
     def show(self, batch: MaskedBatch) -> str:
         lines = []

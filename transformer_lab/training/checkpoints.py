@@ -1,7 +1,8 @@
 """Checkpoints: folders of safetensors and JSON, whole or not there at all, and no code in them.
 
     checkpoints/step-00000400/model.safetensors     the weights
-                              training.safetensors  the tensors of optimizer and callbacks
+                              training.safetensors  the tensors of optimizer and callbacks; with `average`, whose
+                                                    weights are in the file above, also the latest ones
                               training.json         their numbers, the counters of the run, what it was made of
                               config.yaml, tokenizer.json
                               facts.json            what the task learnt of the training data: the names of classes
@@ -11,36 +12,43 @@
 A folder is written beside, flushed to the disk and renamed; only then does `last` lead to it.
 """
 
+import copy
 import hashlib
 import json
 import logging
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
+import yaml
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from yaml import YAMLError
 
+from transformer_lab.folders import remove
 from transformer_lab.training.faults import NotSaved
+from transformer_lab.training.signals import children_wait
 
 log = logging.getLogger(__name__)
 FORMAT = 1
+STEP = re.compile(r"step-\d{8,}")
 TENSOR, PAIRS = "<tensor>", "<pairs>"  # what stands in training.json for what JSON cannot hold
 
 
-class Checkpoints(Callback):
+class Checkpoints(Checkpoint):
     """Saves every `every_steps` steps, after each best validation and at the end; keeps the `keep` newest and the best.
 
-    A step that ends with a validation is saved after it. Whatever ends the run early, the latest step is saved before.
+    A step that ends with a validation is saved once everybody has counted that: callbacks that stop early do so at the
+    end of what Lightning calls an epoch, and a `Checkpoint` is asked last of all. Whatever ends the run early, the
+    latest step is saved before; within a validation, as it was before it.
     """
 
     def __init__(self, *, folder: Path, files: dict[str, str], identity: dict[str, Any], every_steps: int,
@@ -52,17 +60,23 @@ class Checkpoints(Callback):
         self.folder, self.files, self.identity = folder, files, identity
         self.every_steps, self.keep = every_steps, keep
         self.verified: set[str] = set()  # those that this process has read back and found whole
+        self.before: dict[str, Any] = {}  # what a validation that goes on may change, as it was
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         progress = pl_module.progress
         if progress.step % self.every_steps == 0 and not progress.validation_due:
             self.save(trainer, pl_module)
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        step, best = pl_module.progress.step, pl_module.progress.best
-        if trainer.state.fn == TrainerFn.FITTING and (
-            step % self.every_steps == 0 or trainer.should_stop or best.step == step
-        ):
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.before = copy.deepcopy(self._counted(trainer, pl_module))
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.before = {}
+        progress = pl_module.progress
+        progress.stopped = trainer.should_stop and not pl_module.over
+        best = progress.best is not None and progress.best.step == progress.step
+        if progress.step % self.every_steps == 0 or trainer.should_stop or best:
             self.save(trainer, pl_module)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -74,27 +88,32 @@ class Checkpoints(Callback):
         where = f"after step {step_of(kept[0])}" if kept else "from the start"
         log.info("Interrupted; with run_dir=%s resume=auto the run goes on %s", self.folder.parent, where)
 
+    def _counted(self, trainer: Any, module: Any) -> dict[str, Any]:
+        module.collect()
+        callbacks = {callback.state_key: state for callback in trainer.callbacks if (state := callback.state_dict())}
+        return {"progress": module.progress.state_dict(), "callbacks": callbacks}
+
     def save(self, trainer: Any, module: Any) -> None:
         """Raises NotSaved where there is no room, or no permission. Of several ranks, the first writes."""
-        module.collect()
-        progress = module.progress
+        progress, (weights, latest) = module.progress, module.weights()
         state = {
-            "progress": progress.state_dict(),
+            **(self.before or self._counted(trainer, module)),
             "total_steps": module.budget.total_steps,
             "optimizer": module.optimizer.state_dict(),
-            "callbacks": {c.state_key: c.state_dict() for c in trainer.callbacks if c.state_dict()},
+            **({"weights": latest} if latest else {}),
         }
         name = _name(progress.step)
         if not trainer.is_global_zero:
             self.verified.add(name)
             return
         began = time.perf_counter()
-        size = write(self.folder / name, module.task.state_dict(), {**state, "identity": self.identity}, self.files)
-        self.verified.add(name)
-        _point(self.folder / "last", name)
-        if progress.best and progress.best.step == progress.step:
-            _point(self.folder / "best", name)
-        self._forget(name)
+        with children_wait():  # a loader worker that dies does not end the saving
+            size = write(self.folder / name, weights, {**state, "identity": self.identity}, self.files)
+            self.verified.add(name)
+            _point(self.folder / "last", name)
+            if (best := state["progress"]["best"]) and best["step"] == progress.step:
+                _point(self.folder / "best", name)
+            self._forget(name)
         seconds = time.perf_counter() - began
         log.info("Saved step %s: %.1f MB in %.2f s", progress.step, size / 1e6, seconds)
         if module.logger:
@@ -130,13 +149,14 @@ def step_of(folder: Path) -> int:
 
 def steps(folder: Path) -> list[Path]:
     """The checkpoints in a `checkpoints` folder, newest first."""
-    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+    named = (path for path in folder.glob("step-*") if STEP.fullmatch(path.name))
+    return sorted((path for path in named if path.is_dir() and not path.is_symlink()), reverse=True)
 
 
 def clean(folder: Path) -> None:
     """Delete what interrupted saves have left in a `checkpoints` folder."""
     for path in folder.glob(".*.partial"):
-        path.unlink() if path.is_symlink() else shutil.rmtree(path)
+        remove(path)
 
 
 def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, Any], files: dict[str, str]) -> int:
@@ -154,7 +174,8 @@ def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, An
         beside.rename(folder)
         _flush(folder.parent)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        with suppress(OSError):
+            remove(beside)
         needed = sum(x.nbytes for x in (*weights.values(), *tensors.values())) + sum(map(len, plain.values()))
         there = next(place for place in folder.absolute().parents if place.exists())
         raise NotSaved(f"checkpoint: {folder} cannot be saved: {getattr(error, 'strerror', None) or error}; it needs "
@@ -165,14 +186,14 @@ def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, An
 def _delete(folder: Path) -> None:
     """All at once, as far as anybody can tell who is interrupted in it."""
     aside = folder.with_name(f".{folder.name}.deleted.partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(aside)
     folder.rename(aside)
-    shutil.rmtree(aside)
+    remove(aside)
 
 
 def _write(folder: Path, weights: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor],
            plain: dict[str, str]) -> int:  # fmt: skip
-    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted save
+    remove(folder)  # of an interrupted save
     folder.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
     save_file(tensors, folder / "training.safetensors")
@@ -232,13 +253,17 @@ def as_saved(folder: Path) -> Iterator[None]:
     """Raises ValueError, in one line, where a checkpoint turns out to be something else inside."""
     try:
         yield
-    except (SafetensorError, YAMLError, LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+    except (SafetensorError, yaml.YAMLError, LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise ValueError(f"{folder} is not what a run has saved: {type(error).__name__}: {reason}") from error
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
 
 
 def read_training(folder: Path) -> dict[str, Any]:

@@ -1,11 +1,17 @@
 """What the run runs on."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from transformer_lab.training.optimizers import product_dtype
+
+
+def room() -> float:
+    """Bytes of memory that this machine has, beside those of its GPUs."""
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
-from transformer_lab.data.module import DataModule
+from transformer_lab.data.module import DataModule, Stretch
 from transformer_lab.data.steps import Step, Steps
 from transformer_lab.data.store import Corpus
 from transformer_lab.tasks.base import Outcome, Task
 from transformer_lab.training import ranks
+from transformer_lab.training.averages import Ema
 from transformer_lab.training.evaluation import Totals
 from transformer_lab.training.faults import Halted, out_of_memory
 from transformer_lab.training.operations import Speed
@@ -52,31 +53,52 @@ def memory(device: torch.device) -> float:
 class Training(LightningModule):
     """Optimizer steps over whole `Step`s: the loss of a step is the sum over its targets divided by their number.
 
-    `corpus` is the validation split. Everything random in a step follows from (seed, step, rank), so there is no
-    random state to save.
+    `corpus` is the validation split. With an `average` of the weights, that is validated and saved. Everything random
+    in a step follows from (seed, step, rank), so there is no random state to save.
     """
 
     def __init__(self, *, task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule, budget: Budget,
                  progress: Progress, corpus: Corpus, gradient_clip: float | None, log_every_steps: int,
-                 seed: int, speed: Speed) -> None:  # fmt: skip
+                 seed: int, speed: Speed, average: Ema | None = None) -> None:  # fmt: skip
         super().__init__()
         self.automatic_optimization = False  # micro-batches, clipping and the schedule are ours to time
         self.task, self.optimizer, self.schedule = task, optimizer, schedule
         self.budget, self.progress, self.corpus = budget, progress, corpus
         self.gradient_clip, self.log_every_steps, self.seed = gradient_clip, log_every_steps, seed
-        self.speed = speed
+        self.speed, self.average = speed, average
         self.validated: dict[str, float] = {}  # what the latest validation reported
         self.sums: dict[str, Tensor] = {}  # what it counted
         self.point: dict[str, float] = {}  # the latest point of the training curves
         self._norms: dict[str, Tensor] = {}  # of the gradient of each layer, at the latest point
         self.received: int | None = None  # a signal that this process has got …
         self.leaving: int | None = None  # … and that all ranks know of, to leave together after this step
+        self.over = False  # the run has come to one of its limits
         self.updating = False  # in the middle of a step's update: weights and counters do not belong together
         self._window_losses: dict[str, Tensor] = {}  # stay on the device until somebody asks; added in one order only
         self._watch = 0.0
 
+    @property
+    def trains_on(self) -> bool:
+        """Whether something is left to be done: a step, or the validation behind the last one."""
+        progress = self.progress
+        return progress.validation_due or not (progress.stopped or self.budget.out_of_steps(progress))
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer
+
+    def on_train_start(self) -> None:
+        if self.average:
+            self.average.begin(self.task)
+        # Lightning counts those of this process, and callbacks keep what it counts: a resumed run's are all.
+        progress, loop = self.progress, self.trainer.fit_loop
+        stretch: Stretch = self.trainer.datamodule.stretch  # type: ignore[attr-defined]
+        done = (progress.step - progress.validation_due) // stretch.every
+        vars(loop.epoch_progress.current).update(ready=done, started=done, processed=done, completed=done)
+        loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = progress.step - progress.skipped
+
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What is saved as the model, and the latest weights where those are others."""
+        return self.average.states(self.task) if self.average else (self.task.state_dict(), {})
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch if batch is None else batch.to(device, non_blocking=True)
@@ -86,7 +108,7 @@ class Training(LightningModule):
 
     def training_step(self, step: Step, batch_idx: int) -> None:
         if self.progress.validation_due:  # a resumed run: the step was done, only its validation is missing
-            self.trainer.should_stop = self.budget.out_of_steps(self.progress)
+            self.over = self.trainer.should_stop = self.budget.out_of_steps(self.progress)
             return
         targets, tokens, last = self._agreed(step)
         losses = self._backward(step, targets)
@@ -104,7 +126,7 @@ class Training(LightningModule):
         progress.tokens += tokens
         window.tokens += tokens
         if last or self.budget.out_of_steps(progress):
-            self.trainer.should_stop = True
+            self.over = self.trainer.should_stop = True
         loaders: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         progress.validation_due = loaders.stretch.ends(progress.step) or self.trainer.should_stop
         self.updating = False
@@ -187,6 +209,8 @@ class Training(LightningModule):
             if self.gradient_clip is not None and found["gradient norm"] > self.gradient_clip:
                 torch.nn.utils.clip_grads_with_norm_(self.task.parameters(), self.gradient_clip, norm)
             optimizer.step()
+            if self.average:
+                self.average.update(self.task, step.number + 1 - self.progress.skipped)
             self.progress.skipped_in_a_row = 0
         else:
             self.progress.skipped += 1
@@ -246,6 +270,8 @@ class Training(LightningModule):
 
     def on_validation_start(self) -> None:
         self.collect()
+        if self.average:
+            self.average.swap(self.task)
 
     def on_validation_epoch_start(self) -> None:
         self._totals = Totals()
@@ -266,4 +292,6 @@ class Training(LightningModule):
             self.logger.log_metrics(named, step=progress.step)
 
     def on_validation_end(self) -> None:
+        if self.average:
+            self.average.swap(self.task)
         self._watch = time.perf_counter()

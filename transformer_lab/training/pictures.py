@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from transformer_lab.data.steps import Batch, Pass
 from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.figures import new_figure
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.attention import Attention, kernels_of
 from transformer_lab.models.layers.kernels import reference
@@ -121,12 +122,10 @@ def _place(number: int, count: int) -> int:
 
 def attention_picture(found: Sequence[Look], heads: Sequence[int] | None) -> Any:
     """A matplotlib figure: a row for each layer, a column for each head."""
-    from matplotlib.figure import Figure  # here, for it costs half a second
-
     count = len(found[0].weights)
     shown = sorted({_place(number, count) for number in (range(count) if heads is None else heads)})
     wide, tall = (max(2.0, 0.16 * len(side) + 0.8) for side in (found[0].keys, found[0].queries))
-    figure = Figure(figsize=(wide * len(shown), tall * len(found)), layout="constrained")
+    figure = new_figure(figsize=(wide * len(shown), tall * len(found)), layout="constrained")
     axes = figure.subplots(len(found), len(shown), squeeze=False)
     for row, look in zip(axes, found, strict=True):
         for place, (axis, head) in enumerate(zip(row, shown, strict=True)):
@@ -146,8 +145,6 @@ def _plain(labels: Sequence[str]) -> list[str]:
 def position_picture(position: Position, dim: int, num_heads: int, length: int) -> Any | None:
     """How a scheme tells places apart: what it adds to the scores of each head, to embeddings, or how it turns the
     first head; None where it does nothing."""
-    from matplotlib.figure import Figure
-
     length = min(MOST_PLACES, length)
     device = next((x.device for x in (*position.parameters(), *position.buffers())), torch.device("cpu"))
     places = torch.arange(length, device=device)
@@ -161,7 +158,7 @@ def position_picture(position: Position, dim: int, num_heads: int, length: int) 
         pictures = [(name, table.float().cpu(), "channel", "place") for name, table in tables.items() if table.any()]
     if not pictures:
         return None
-    figure = Figure(figsize=(3.2 * len(pictures) + 0.8, 3.2), layout="constrained")
+    figure = new_figure(figsize=(3.2 * len(pictures) + 0.8, 3.2), layout="constrained")
     for axis, (title, table, across, down) in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures,
                                                   strict=True):  # fmt: skip
         largest = float(table.abs().max())

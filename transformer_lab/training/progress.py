@@ -38,6 +38,7 @@ class Progress:
     skipped: int = 0  # steps whose loss or gradient was not finite
     skipped_in_a_row: int = 0
     validation_due: bool = False  # the step is done, the validation that follows it is not
+    stopped: bool = False  # by a callback, before the limits of the run
     window: Window = field(default_factory=Window)
     best: Best | None = None
 

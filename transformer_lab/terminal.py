@@ -1,0 +1,65 @@
+"""What may be shown: text of others without the characters that a terminal, a dashboard or a spreadsheet would obey."""
+
+import logging
+import os
+import re
+import sys
+from typing import Any
+
+# Control characters (C0, DEL, C1) and those that turn the direction of what follows (Boucher and Anderson, 2021).
+OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for one (OWASP, "CSV injection")
+MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", **{sign: f"\\{sign}" for sign in "\\`[]|"}})
+
+
+def plain(text: str) -> str:
+    """With every control character but tab and line feed written out, as in "\\x1b"."""
+    return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """The same, and line feeds written out as well."""
+    return plain(text).replace("\n", "\\n")
+
+
+def cell(value: Any) -> Any:
+    """For a CSV file: text that a spreadsheet would take for a formula gets an apostrophe; numbers stay as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def without_markup(text: str) -> str:
+    """For Markdown, in a line or in a cell of a table: no link, picture or HTML, and no end of the cell."""
+    return one_line(text).translate(MARKUP)
+
+
+def say(text: str) -> None:
+    """Print text of others: to a terminal without what it would obey, elsewhere as it is."""
+    print(plain(text) if sys.stdout.isatty() else text, end="")
+
+
+UNREAD = 128 + 13  # the exit code of a program that SIGPIPE ends
+
+
+def console(**options: Any) -> Any:
+    """Rich's, for text of others: nothing in it is markup, and where nobody reads on, BrokenPipeError is raised."""
+    from rich.console import Console  # here: a mistake is told without it
+
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Screen(markup=False, **options)
+
+
+def hang_up() -> None:
+    """From here on nothing is written where nobody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+class Plain(logging.Formatter):
+    """Lines of a log, which name what others have named."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
