@@ -100,7 +100,7 @@ def train(
     with ExitStack() as held:
         held.enter_context(ranks.joined(machine.device))
         folder = ranks.agree(run_folder(run_dir, name, resume) if first else Path())
-        refuse_unwritable(run_dir=folder, cache_dir=Path(cache_dir))
+        refuse_unwritable(run_dir=folder)
 
         progress = Progress()
         with ranks.first_of_machine():

@@ -45,9 +45,13 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         try:
-            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except Exception as error:  # the library raises nothing more precise
             raise ValueError(f"{path}: not a tokenizer.json: {' '.join(str(error).split())}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> "Tokenizer":
+        return cls(tokenizers.Tokenizer.from_str(text))
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(self.json, encoding="utf-8")
@@ -100,11 +104,7 @@ class Tokenizer:
         return found
 
     def __reduce__(self) -> tuple:  # to a worker process; the library would forget encode_special_tokens
-        return _from_json, (self._inner.to_str(),)
-
-
-def _from_json(text: str) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(text))
+        return Tokenizer.from_json, (self._inner.to_str(),)
 
 
 class Recipe(ABC):
