@@ -121,8 +121,8 @@ class Sealed:
         try:
             (self.folder / SEAL).unlink(missing_ok=True)
         except OSError as error:
-            return Damaged(f"{what}; {self.folder} cannot be made anew ({error.strerror}): name another cache_dir")
-        return Damaged(f"{what}; the next start makes it anew, and with resume=auto the run goes on")
+            return Damaged(f"cache_dir: {what}; {self.folder} cannot be made anew ({error.strerror}), name another")
+        return Damaged(f"cache_dir: {what}; the next start makes it anew, and with resume=auto the run goes on")
 
 
 class Array:
