@@ -29,7 +29,7 @@ LOCK = ".lock"  # in a folder that is being built: held for as long, and free ag
 GONE = ".gone"  # how the name of a folder ends that is being deleted
 LEFT = re.compile(r"\.[\w.]+-[0-9a-f]{16}\..+")  # how folders beside are called
 DAY = 24 * 60 * 60  # seconds; older than that, what nobody has locked is left over
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # errors that only writing has here
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TRIES = 3  # a disk on which new data are damaged as well is given up
 
 
@@ -105,15 +105,21 @@ def _beside(folder: Path) -> Iterator[Path]:
         try:
             yield beside
         except OSError as error:
-            if error.errno not in DISK and not str(error.filename).startswith(str(parent)):
-                raise
-            written = sum(path.stat().st_size for path in beside.glob("*"))
-            shutil.rmtree(beside, ignore_errors=True)
-            free = shutil.disk_usage(parent).free
-            raise ValueError(f"cache_dir: {parent}: {error.strerror}; {folder.name} needs more than {written:,} bytes, "
-                             f"{free:,} bytes are free") from error  # fmt: skip
+            if error.errno in FULL:
+                raise ValueError(_no_room(folder, beside, error)) from error
+            if error.errno in (errno.EROFS, errno.EIO) or str(error.filename).startswith(str(parent)):
+                raise ValueError(f"cache_dir: {folder} cannot be written: {error.strerror}") from error
+            raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _no_room(folder: Path, beside: Path, error: OSError) -> str:
+    written = sum(path.stat().st_size for path in beside.iterdir())
+    shutil.rmtree(beside, ignore_errors=True)
+    free = shutil.disk_usage(folder.parent).free
+    needs = f"{folder.name} needs more than {written:,} bytes, {free:,} bytes are free"
+    return f"cache_dir: {folder.parent}: {error.strerror}; {needs}"
 
 
 def _name_beside(folder: Path) -> Path:

@@ -133,7 +133,7 @@ class Array:
 
     def __init__(self, sealed: Sealed, name: str, dtype: str) -> None:
         self.sealed, self.name, self.dtype = sealed, name, np.dtype(dtype)
-        self._checksums = sealed.checksums[name].tolist()
+        self._checksums = sealed.checksums[name]
         self._unseen = np.ones(len(self._checksums), dtype=bool)
         self._left = len(self._checksums)  # blocks that are not checked yet
         self._per_block = BLOCK // self.dtype.itemsize

@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -202,13 +202,15 @@ def _batches(examples: Iterator[tuple[Split, Any]]) -> Iterator[list[tuple[Split
 
 def _difference(facts: dict[str, Any], cache_dir: Path) -> str:
     """What sets these facts apart from the newest store there is: the reason for a rebuild, in words."""
-    stores = [file for file in cache_dir.glob("store-*/store.json") if file.is_file()]
-    for file in sorted(stores, key=lambda file: file.stat().st_mtime, reverse=True):
-        try:
-            before = json.loads(file.read_bytes())["made_of"]
-            changed = [name for name in facts if facts[name] != before.get(name)]
-        except Exception:  # damaged, of another version, not for us to read: no reason to fail
-            continue
-        if changed:
-            return f"this {' and '.join(changed)} (the newest in {cache_dir} differs in that)"
+    for file in sorted(cache_dir.glob("store-*/store.json"), key=_since, reverse=True):
+        with suppress(Exception):  # damaged, of another version, not for us to read: no reason to fail
+            before = json.loads(file.read_bytes())["made_of"] if file.is_file() else facts
+            if changed := [name for name in facts if facts[name] != before.get(name)]:
+                return f"this {' and '.join(changed)} (the newest in {cache_dir} differs in that)"
     return f"these data yet in {cache_dir}"
+
+
+def _since(file: Path) -> float:
+    with suppress(OSError):
+        return file.stat().st_mtime
+    return 0.0
