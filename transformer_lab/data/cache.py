@@ -85,7 +85,7 @@ def _build(folder: Path, write: Callable[[Path], None], damaged: int | None) -> 
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
             return  # another process was faster
-        (folder / LOCK).unlink()
+        (folder / LOCK).unlink(missing_ok=True)
         flush(folder.parent)
 
 
