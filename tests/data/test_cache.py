@@ -179,8 +179,8 @@ def test_forty_damages_to_the_data_of_a_run_that_goes_on(corpus_folder, tmp_path
     (tmp_path / "text.txt").write_text(whole_text[:20_000])  # ten steps read every block of it
 
     def start(folder, *more):
-        words = [sys.executable, str(ROOT / "train.py"), *RUN, f"data.path={tmp_path}/text.txt", f"run_dir={folder}/run",
-                 f"cache_dir={folder}/cache", *more]  # fmt: skip
+        own = [f"data.path={tmp_path}/text.txt", f"run_dir={folder}/run", f"cache_dir={folder}/cache"]
+        words = [sys.executable, str(ROOT / "train.py"), *RUN, *own, *more]
         return subprocess.run(words, capture_output=True, text=True)
 
     start(tmp_path / "undisturbed")
