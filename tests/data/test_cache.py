@@ -188,6 +188,7 @@ def test_forty_damages_to_the_data_of_a_run_that_goes_on(corpus_folder, tmp_path
     assert start(tmp_path / "half", "max_steps=10").returncode == 0
     cache = tmp_path / "half" / "cache"
     files = sorted(path.relative_to(cache.parent) for path in cache.rglob("*") if path.is_file())
+    files = [file for file in files if file.name != "train.tokens.offsets"]  # not read again once there are packs
     for number in range(40):
         here, draw = tmp_path / str(number), random.Random(number)
         shutil.copytree(tmp_path / "half", here, symlinks=True)
