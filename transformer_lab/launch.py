@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from transformer_lab.checks import fail, full_error
+from transformer_lab.data.sealed import Damaged
 from transformer_lab.data.workers import SIGNALS
 from transformer_lab.importing import importable
 from transformer_lab.training.faults import Halted, Interrupted, LostContact, lost_contact
@@ -28,7 +29,7 @@ def launch(values: dict[str, Any]) -> None:
     except (ValueError, Halted) as error:
         if full_error():
             raise
-        fail([str(error)], _code(error), again=isinstance(error, Interrupted))
+        fail([str(error)], _code(error), again=_again(error))
 
 
 def _train(values: dict[str, Any]) -> None:
@@ -44,7 +45,12 @@ def _train(values: dict[str, Any]) -> None:
 
 def _code(error: BaseException) -> int:
     """2 for what the user has to change, 1 for a run that cannot go on."""
-    return 2 if isinstance(error, ValueError) else 1
+    return 2 if isinstance(error, ValueError) and not _again(error) else 1
+
+
+def _again(error: BaseException) -> bool:
+    """Whether the same command would go on: nothing has to be changed."""
+    return isinstance(error, Interrupted | Damaged)
 
 
 def _launch_ranks(values: dict[str, Any], devices: int) -> None:
@@ -97,7 +103,7 @@ def _rank(
     except (ValueError, Halted) as error:
         if full_error():
             raise
-        errors.put((isinstance(error, LostContact), str(error), _code(error), isinstance(error, Interrupted)))
+        errors.put((isinstance(error, LostContact), str(error), _code(error), _again(error)))
         raise SystemExit(_code(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from transformer_lab.build import Section, build, build_task, task_class
+from transformer_lab.data.cache import fingerprint, obtain
 from transformer_lab.data.sources.base import Source
-from transformer_lab.data.store import Store, build_beside, fingerprint, prepare
+from transformer_lab.data.store import Store, prepare
 from transformer_lab.data.tokenizers import File, Recipe, Tokenizer
 from transformer_lab.runs import best_checkpoint
 from transformer_lab.tasks.base import Task
@@ -55,12 +56,13 @@ def _tokenizer(config: Section, source: Source) -> Tokenizer:
         return known
     specials = task_class(config).specials
     facts = {"tokenizer": recipe.signature(), "source": source.signature(), "specials": specials}
-    folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(facts)}"
-    if not folder.exists():
+
+    def write(folder: Path) -> None:
         texts = (text for split, example in source.read() if split == "train" for text in example.texts)
-        words = recipe.train(texts, specials=specials)
-        build_beside(folder, lambda beside: words.save(beside / "tokenizer.json"))
-    return Tokenizer.load(folder / "tokenizer.json")
+        recipe.train(texts, specials=specials).save(folder / "tokenizer.json")
+
+    folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(facts)}"
+    return obtain(folder, write=write, read=lambda kept: Tokenizer.from_json(kept.read("tokenizer.json").decode()))
 
 
 def _facts(config: Section, source: Source) -> dict[str, Any]:
@@ -69,15 +71,14 @@ def _facts(config: Section, source: Source) -> dict[str, Any]:
     if kind.learn.__func__ is Task.learn.__func__:  # type: ignore[attr-defined]
         return {}
     known = {"task": config["task"]["_target_"], "source": source.signature()}
-    folder = Path(config["cache_dir"]) / f"facts-{fingerprint(known)}"
-    if not folder.exists():
+
+    def write(folder: Path) -> None:
         learnt = kind.learn(example for split, example in source.read() if split == "train")
-        build_beside(folder, lambda beside: _write_json(beside / "facts.json", learnt))
-    return json.loads((folder / "facts.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        (folder / "facts.json").write_text(json.dumps(learnt, indent=1, ensure_ascii=False), encoding="utf-8")
 
-
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+    folder = Path(config["cache_dir"]) / f"facts-{fingerprint(known)}"
+    learnt: dict[str, Any] = obtain(folder, write=write, read=lambda kept: json.loads(kept.read("facts.json")))
+    return learnt
 
 
 def prepare_store(config: Section, source: Source, task: Task) -> Store:

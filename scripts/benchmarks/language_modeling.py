@@ -49,7 +49,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         "RMSNorm, squared ReLU, query/key norm, no biases, Muon",
     )  # fmt: skip
 
-    tokens = torch.from_numpy(rows(np.full(400, context), vocab_size).values.astype(np.int64)).view(400, context)
+    tokens = torch.from_numpy(rows(np.full(400, context), vocab_size).values[:].astype(np.int64)).view(400, context)
 
     def batches() -> Iterator[tuple[dict[str, Tensor], int]]:
         for begin in range(0, len(tokens) - batch + 1, batch):

@@ -15,8 +15,9 @@ from benchmarks.setting import Setting, rows
 from transformer_lab.data.module import DataModule, Stretch
 from transformer_lab.data.packing import Packs
 from transformer_lab.data.plan import Plan
+from transformer_lab.data.sealed import Sealed, seal
 from transformer_lab.data.steps import Steps
-from transformer_lab.data.store import Corpus, Ragged, mapped
+from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.tasks.language_modeling import Collate
 
 TITLE = "loader"
@@ -84,8 +85,9 @@ class TorchLoader:
 def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]]:
     folder = tempfile.TemporaryDirectory()
     made = rows(np.full(ROWS, LENGTH), VOCAB)
-    made.values.tofile(Path(folder.name) / "values")
-    column = Ragged(mapped(Path(folder.name) / "values", "uint16"), made.offsets)
+    (Path(folder.name) / "values").write_bytes(made.values[:].tobytes())
+    seal(Path(folder.name))
+    column = Ragged(Sealed(Path(folder.name)).array("values", "uint16"), made.offsets)
 
     def ours(name: str, workers: int) -> Contender:
         loader = OurLoader(name, column, workers)

@@ -34,7 +34,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     yield "transformer_lab", first
     yield "transformer_lab, in a plain loop", lambda: OurLoop(same[0])
 
-    tokens = torch.from_numpy(rows(np.full(20_000, context), vocab_size).values.astype(np.int64)).view(-1, context)
+    tokens = torch.from_numpy(rows(np.full(20_000, context), vocab_size).values[:].astype(np.int64)).view(-1, context)
 
     def gpt2() -> nn.Module:
         from transformers import GPT2Config, GPT2LMHeadModel

@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks.loops import Ours
 from benchmarks.measure import resident
 from benchmarks.setting import ADAMW, COMMON, config, vocabulary
-from transformer_lab.data.store import Corpus, Ragged, mapped
+from transformer_lab.data.sealed import Sealed, seal
+from transformer_lab.data.store import Corpus, Ragged
 
 VOCAB, CONTEXT, BYTES_PER_TOKEN, TOKENS_AT_ONCE = 8192, 256, 4, 10_000_000
 
@@ -22,7 +23,9 @@ def corpus(folder: Path, tokens: int, examples: int) -> Corpus:
         for begin in range(0, tokens, TOKENS_AT_ONCE):
             file.write(draw.integers(4, VOCAB, min(TOKENS_AT_ONCE, tokens - begin), dtype=np.uint16).tobytes())
     np.linspace(0, tokens, examples + 1).astype(np.int64).tofile(folder / "offsets")
-    column = Ragged(mapped(folder / "values", "uint16"), mapped(folder / "offsets", "int64"))
+    seal(folder)
+    sealed = Sealed(folder)
+    column = Ragged(sealed.array("values", "uint16"), sealed.array("offsets", "int64"))
     return Corpus({"tokens": column}, ("tokens",), tokens * BYTES_PER_TOKEN, folder / "train")
 
 

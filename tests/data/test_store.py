@@ -6,10 +6,11 @@ import os
 import numpy as np
 import pytest
 
+from transformer_lab.data.cache import obtain
 from transformer_lab.data.examples import LabeledText, Pair
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.sources.text import Text
-from transformer_lab.data.store import build_beside, prepare
+from transformer_lab.data.store import prepare
 from transformer_lab.data.tokenizers import ByteBPE, Bytes
 from transformer_lab.tasks.classification import LabeledEncoding
 from transformer_lab.tasks.language_modeling import DocumentEncoding
@@ -96,7 +97,7 @@ def test_what_splits_share_is_found_and_nothing_else(size, planted, words, tmp_p
 
 
 def _build(target):
-    build_beside(target, lambda folder: (folder / "who").write_text(str(os.getpid())))
+    obtain(target, write=lambda folder: (folder / "who").write_text(str(os.getpid())), read=lambda kept: kept)
 
 
 def test_builders_at_the_same_time_leave_one_whole_result(tmp_path):
@@ -117,5 +118,5 @@ def test_a_builder_that_fails_leaves_nothing(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        build_beside(tmp_path / "store", fail)
+        obtain(tmp_path / "store", write=fail, read=lambda kept: kept)
     assert not list(tmp_path.iterdir())

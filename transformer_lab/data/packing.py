@@ -6,7 +6,6 @@ which two segments. What the numbers mean is between the task that lists the pie
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,11 +13,12 @@ from typing import Protocol
 
 import numpy as np
 
-from transformer_lab.data.store import Corpus, build_beside, fingerprint, mapped
+from transformer_lab.data.cache import fingerprint, obtain
+from transformer_lab.data.sealed import Array, Sealed
+from transformer_lab.data.store import Corpus
 
 log = logging.getLogger(__name__)
 WINDOW = 1 << 16  # examples considered at once when packing: keeps its memory flat
-FILES = ("pieces", "offsets")
 
 
 class Packing(Protocol):
@@ -113,15 +113,11 @@ class Packs:
         else:
             name = f"{corpus.place.name}.packs-{fingerprint({'recipe': recipe, 'capacity': capacity})}"
             folder = corpus.place.with_name(name)
-        if not folder.exists():
-            build_beside(folder, lambda beside: self._write(beside, pieces))
-        counts = np.fromfile(folder / "counts", dtype=np.int64)
-        self.num_tokens, self.num_shortened, width = (int(count) for count in counts)
-        rows, self.offsets = (mapped(folder / name, "int64") for name in FILES)
-        self._pieces = rows.reshape(-1, width)  # those of a pack lie between two offsets
+        counts, self._pieces, self.offsets = obtain(folder, write=lambda empty: self._write(empty, pieces), read=_read)
+        self.num_tokens, self.num_shortened, self._width = counts
         used = self.num_tokens / (self.num_units * capacity)
-        log.info("Packed %s pieces into %s packs of %s tokens; %.2f%% of their room is unused",
-                 f"{len(self._pieces):,}", f"{self.num_units:,}", capacity, 100 * (1 - used))  # fmt: skip
+        sizes = f"{len(self._pieces) // self._width:,} pieces into {self.num_units:,} packs"
+        log.info("Packed %s of %s tokens; %.2f%% of their room is unused", sizes, capacity, 100 * (1 - used))
         if self.num_shortened:
             log.info("%s of them were longer than task.context and are cut", f"{self.num_shortened:,}")
 
@@ -130,13 +126,13 @@ class Packs:
         return len(self.offsets) - 1
 
     def pieces(self, units: np.ndarray) -> np.ndarray:
-        return self._pieces[ranges(self.offsets[units], self.offsets[units + 1] - self.offsets[units])]
+        begins, ends = (offsets * self._width for offsets in (self.offsets[units], self.offsets[units + 1]))
+        return self._pieces[ranges(begins, ends - begins)].reshape(-1, self._width)  # type: ignore[no-any-return]
 
     def _write(self, folder: Path, list_pieces: Pieces) -> None:
-        with ExitStack() as stack:
-            pieces_file, offsets_file = (stack.enter_context(open(folder / name, "wb")) for name in FILES)
+        written = tokens = shortened = width = 0
+        with (folder / "pieces").open("wb") as pieces_file, (folder / "offsets").open("wb") as offsets_file:
             offsets_file.write(np.int64(0).tobytes())
-            written = tokens = shortened = width = 0
             for begin in range(0, self.corpus.num_examples, WINDOW):
                 pieces, lengths, cut = list_pieces(self.corpus, begin, min(begin + WINDOW, self.corpus.num_examples))
                 packs = _best_fit(lengths, self.capacity)
@@ -146,7 +142,13 @@ class Packs:
                 offsets_file.write(ends.tobytes())
                 written, tokens, width = written + len(order), tokens + int(lengths.sum()), pieces.shape[1]
                 shortened += cut
-        np.array([tokens, shortened, width], dtype=np.int64).tofile(folder / "counts")
+        (folder / "counts").write_bytes(np.array([tokens, shortened, width], dtype=np.int64).tobytes())
+
+
+def _read(sealed: Sealed) -> tuple[list[int], Array, Array]:
+    """The counts; the numbers of all pieces end to end; and where the pieces of each pack begin."""
+    counts = np.frombuffer(sealed.read("counts"), dtype=np.int64).tolist()
+    return counts, sealed.array("pieces", "int64"), sealed.array("offsets", "int64")
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

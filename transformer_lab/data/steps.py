@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from transformer_lab.data.packing import Packing
 from transformer_lab.data.plan import Plan
-from transformer_lab.data.store import Corpus, let_go
+from transformer_lab.data.sealed import let_go
+from transformer_lab.data.store import Corpus
 from transformer_lab.layout import Layout
 
 LET_GO_EVERY = 8  # steps; what is looked at in between is some ten megabytes

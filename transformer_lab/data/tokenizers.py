@@ -48,7 +48,7 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         try:
-            loaded = cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+            loaded = cls.from_json(Path(path).read_text(encoding="utf-8"))
         except Exception as error:  # the library raises nothing more precise
             raise ValueError(f"{path}: not a tokenizer.json: {' '.join(str(error).split())}") from error
         try:
@@ -56,6 +56,10 @@ class Tokenizer:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return loaded
+
+    @classmethod
+    def from_json(cls, text: str) -> "Tokenizer":
+        return cls(tokenizers.Tokenizer.from_str(text))
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(self.json, encoding="utf-8")
@@ -110,7 +114,7 @@ class Tokenizer:
         return found
 
     def __reduce__(self) -> tuple:  # to a worker process; the library would forget encode_special_tokens
-        return _from_json, (self._inner.to_str(),)
+        return Tokenizer.from_json, (self._inner.to_str(),)
 
 
 @contextmanager
@@ -121,16 +125,10 @@ def _runs() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
-        raise ValueError(f"the tokenizer cannot be run: {' '.join(str(error).split())}") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
         raise ValueError(f"the tokenizer cannot be run: {' '.join(str(error).split())}") from error
-
-
-def _from_json(text: str) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(text))
 
 
 class Recipe(ABC):

@@ -23,7 +23,7 @@ class Source(ABC):
 
     @abstractmethod
     def signature(self) -> dict[str, Any]:
-        """Cheap facts, fit for JSON, that change when the data may have changed; contents are not read."""
+        """Cheap facts, fit for JSON, that change when the data may have; of contents, a sample is read at most."""
 
     @abstractmethod
     def read(self) -> Iterator[tuple[Split, Any]]:

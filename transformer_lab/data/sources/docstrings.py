@@ -1,5 +1,6 @@
 """Docstrings of the Python packages on this machine: a corpus of technical English without a download."""
 
+import hashlib
 import json
 import logging
 import os
@@ -41,7 +42,7 @@ class PackageDocstrings(Source):
     def signature(self) -> dict[str, Any]:
         packages = {}
         for package, files in self.files.items():
-            packages[package] = [_version(package), len(files), sum(os.stat(file).st_size for file in files)]
+            packages[package] = [_version(package), len(files), _state(files)]
         return {
             "source": self.name,
             "python": platform.python_version(),
@@ -135,8 +136,17 @@ def _python_files(root: str) -> Iterator[str]:
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:  # installed under another name; the sizes tell its changes too
+    except metadata.PackageNotFoundError:  # installed under another name; its files tell of changes too
         return None
+
+
+def _state(files: list[str]) -> str:
+    """A hash that is another when one of them was written to or replaced: one that is installed to be edited, say."""
+    state = hashlib.blake2b(digest_size=16)
+    for file in files:
+        facts = os.stat(file)
+        state.update(f"{file!r} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}\n".encode())
+    return state.hexdigest()
 
 
 def _cores() -> int:
