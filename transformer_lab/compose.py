@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from transformer_lab import checks
 from transformer_lab.build import Section, build, kernel_name
@@ -98,7 +100,7 @@ def train(
     curves: Curves = build(logger)
     watchers = {name: build(section) for name, section in callbacks.items()}
     with ExitStack() as held:
-        held.enter_context(ranks.joined(machine.device))
+        held.enter_context(ranks.joined(machine.device, timedelta(minutes=machine.timeout_minutes)))
         folder = ranks.agree(run_folder(run_dir, name, resume) if first else Path())
         refuse_unwritable(run_dir=folder, cache_dir=Path(cache_dir))
 
@@ -281,6 +283,7 @@ def build_trainer(machine: Hardware, logger: Logger, callbacks: list[Any]) -> Tr
         devices=here,
         num_nodes=ranks.world_size() // here,
         strategy=SummedGradients() if ranks.world_size() > 1 else "auto",
+        plugins=None if ranks.world_size() > 1 else LightningEnvironment(),  # else it asks Slurm, also for one process
         precision="bf16-mixed" if machine.bf16 else "32-true",
         logger=logger,
         callbacks=callbacks,
