@@ -110,6 +110,16 @@ def test_tasks_of_srun_are_ranks_of_one_run(words, tmp_path):
     assert not [line for line in other.splitlines() if not line.startswith("[W")]  # PyTorch, of names without DNS
 
 
+@pytest.mark.battery
+def test_ranks_that_were_typed_differently_are_told_what_differs(words, tmp_path):
+    typed = [command(words(tmp_path / "run", "mlm_nsp", f"optimizer.lr={lr}")) for lr in (0.01, 0.02)]
+    tasks = [subprocess.Popen(one, env=step(number, 2), stderr=subprocess.PIPE, text=True)
+             for number, one in enumerate(typed)]  # fmt: skip
+    for task in tasks:
+        said = task.communicate(timeout=120)[1]
+        assert task.returncode == 2 and "error: hardware: ranks 0 and 1 differ: optimizer.lr was 0.01, is 0.02" in said
+
+
 def test_one_process_in_a_job_of_many_tasks_is_a_run_of_its_own(words, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_NTASKS", "4")  # without SLURM_NTASKS_PER_NODE, Lightning refuses that

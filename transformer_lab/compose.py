@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from transformer_lab import checks
+from transformer_lab.agreement import refuse_disagreement
 from transformer_lab.build import Section, build, kernel_name
 from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule, Stretch
@@ -128,7 +129,7 @@ def train(
         if first:
             held.enter_context(lock(folder))
             checkpoints.clean(saver.folder)
-        ranks.wait()
+        refuse_disagreement(folder, saver.identity | {limit: config[limit] for limit in (*checks.LIMITS, "resume")})
         resumed = restore(saver, module, watchers.values(), resume) if resume else None
         if resumed and budget.total_steps is not None and progress.step > budget.total_steps:
             key = next(limit for limit in checks.LIMITS if config[limit] is not None)

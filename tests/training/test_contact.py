@@ -115,7 +115,7 @@ def place(rank, world_size, here, address="127.0.0.1", port=None):
 def test_what_cannot_lead_to_the_others_is_told_at_once(variables, given, line):
     variables(given)
     with pytest.raises(ValueError, match=f"^{line}"):
-        meet(timedelta(seconds=100))
+        meet(timedelta(seconds=10))
 
 
 def test_who_has_not_come_is_told_and_where_to(variables):
