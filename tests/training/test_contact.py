@@ -157,9 +157,8 @@ def test_the_first_rank_of_a_machine_says_each_minute_for_what_it_waits(first):
         with waiting.waiting("nobody", timedelta(minutes=1)):
             pass
     finally:
-        watch.over.set()
+        watch.close()
         waiting.log.removeHandler(kept)
-        watch.join()
     lines = [f"Waiting for the other ranks for {number}; the limit is 10" for number in ("1 minute", "2 minutes")]
     assert kept.lines[:2] == (lines if first else []) and len(kept.lines) <= (3 if first else 0)
 
@@ -185,3 +184,29 @@ def test_a_rank_ends_when_what_has_started_it_is_gone():
     starter.stdout.read()  # up to the end of the rank, which holds the other end
     killer.cancel()
     assert time.monotonic() - began < 10
+
+
+# As in gloo, the main thread does not come to Python code, and so to no handler, while it waits.
+STILL = """
+import sys
+from datetime import timedelta
+from torch import distributed
+from transformer_lab.training import waiting
+waiting.STUCK = 0.0
+watch = waiting.Watch(first=True, minute=0.2)
+watch.start()
+with waiting.waiting("the other ranks", None):
+    print("waiting", flush=True)
+    distributed.FileStore(sys.argv[1], 2).wait(["nothing"], timedelta(seconds=30))
+"""
+
+
+def test_a_second_interrupt_ends_a_rank_that_waits(tmp_path):
+    rank = subprocess.Popen([sys.executable, "-c", STILL, str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+    assert rank.stdout.readline() == "waiting\n"
+    time.sleep(0.5)
+    rank.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    assert rank.poll() is None
+    rank.send_signal(signal.SIGINT)
+    assert rank.wait(5) == 130

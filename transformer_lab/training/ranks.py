@@ -63,7 +63,7 @@ def joined(device: torch.device, limit: timedelta) -> Iterator[None]:
             raise
         raise LostContact(GONE) from error
     finally:
-        watch.over.set()
+        watch.close()
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
