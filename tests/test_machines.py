@@ -60,6 +60,7 @@ class Machines:
 
     def run(self, number, words, **variables):
         clean = {name: value for name, value in os.environ.items() if not name.endswith("_SOCKET_IFNAME")}
+        clean["PYTHONPATH"] = str(ROOT)
         command = ["ip", "netns", "exec", self.names[number], *words]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                    env=clean | variables)  # fmt: skip
@@ -113,6 +114,25 @@ def test_ranks_find_the_network_between_them_also_where_a_machine_knows_its_name
     for rank in ranks:
         said = rank.communicate(timeout=60)[0]
         assert rank.returncode == 0 and said.splitlines()[-1] == both, said
+
+
+@pytest.mark.battery
+def test_a_network_that_does_not_lead_to_the_others_is_told_within_the_limit(machines):
+    given = {
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": "one",
+        "MASTER_PORT": "29500",
+    }
+    quick = CONTACT.replace("seconds=60", f"seconds={LIMIT}")
+    began = time.monotonic()
+    ranks = [machines.run(n, [sys.executable, "-c", quick], **given, RANK=str(n), GLOO_SOCKET_IFNAME="lo")
+             for n in (0, 1)]  # fmt: skip
+    for rank in ranks:
+        said = rank.communicate(timeout=60)[0]
+        assert rank.returncode == 1 and "the ranks have met there, but cannot talk to each other through lo" in said
+    assert time.monotonic() - began < LIMIT + 20  # with the imports
 
 
 @pytest.fixture

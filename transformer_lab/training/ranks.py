@@ -72,18 +72,20 @@ def _join(device: torch.device, limit: timedelta) -> None:
     global _limit, _patient
     with waiting("the other ranks to get into contact", limit):
         store = meet(limit)
-        if device.type == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        else:
-            torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["LOCAL_WORLD_SIZE"])))
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        try:
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["LOCAL_WORLD_SIZE"])))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    through = os.environ.get("GLOO_SOCKET_IFNAME", "the network that their names lead to")
+    failed = (f"{place()}: the ranks have met there, but cannot talk to each other through {through}; "
+              "GLOO_SOCKET_IFNAME=INTERFACE names another way")  # fmt: skip
+    try:
+        with waiting("the other ranks to get into contact", limit, failed):  # gloo may wait for ever for a call
             distributed.init_process_group(backend, store=store, timeout=limit, rank=rank(), world_size=world_size())
             _patient = distributed.new_group(backend="gloo", timeout=PATIENCE)
-        except RuntimeError as error:
-            through = os.environ.get("GLOO_SOCKET_IFNAME", "the network that their names lead to")
-            raise NoContact(f"{place()}: the ranks have met there, but cannot talk to each other through {through}; "
-                            "GLOO_SOCKET_IFNAME=INTERFACE names another way") from error  # fmt: skip
+    except RuntimeError as error:
+        raise NoContact(failed) from error
     _limit = limit
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,18 +18,25 @@ STUCK = 3.0  # seconds that a wait has lasted when a signal is taken to have com
 class _Wait:
     """What the main thread waits for at present; None between two waits."""
 
-    def __init__(self, whom: str, limit: timedelta | None) -> None:
-        self.whom, self.limit, self.since = whom, limit, time.monotonic()
+    def __init__(self, whom: str, limit: timedelta | None, last_word: str | None) -> None:
+        self.whom, self.limit, self.last_word, self.since = whom, limit, last_word, time.monotonic()
+
+    def over(self) -> bool:
+        """Whether it is to be ended from outside."""
+        return bool(self.last_word and self.limit and time.monotonic() - self.since > self.limit.total_seconds())
 
 
 _now: _Wait | None = None
 
 
 @contextmanager
-def waiting(whom: str, limit: timedelta | None) -> Iterator[None]:
-    """This rank waits, for as long as this lasts; `limit` is when it will give up."""
+def waiting(whom: str, limit: timedelta | None, last_word: str | None = None) -> Iterator[None]:
+    """This rank waits, for as long as this lasts; `limit` is when it will give up.
+
+    Of what does not give up by itself the process is ended, with a last word.
+    """
     global _now
-    before, _now = _now, _Wait(whom, limit)
+    before, _now = _now, _Wait(whom, limit, last_word)
     try:
         yield
     finally:
@@ -65,6 +73,9 @@ class Watch(threading.Thread):
         while not self.over.wait(min(1.0, self.minute / 2)):
             wait = _now
             self._look_for_interrupts(wait)
+            if wait and wait.over():
+                print(f"error: {wait.last_word}", file=sys.stderr, flush=True)
+                os._exit(1)
             if os.getppid() != self.started_by:
                 log.warning("What has started this rank (process %s) is gone, so it ends as well", self.started_by)
                 os.kill(os.getpid(), signal.SIGTERM)
