@@ -21,10 +21,12 @@ def main(config: DictConfig) -> None:
         fail(found)
     # These imports take seconds, the second more than the first: so not before all is known to be well.
     from transformer_lab.build import rehearse
+    from transformer_lab.training.contact import take_srun
 
     try:
+        take_srun()
         rehearse(values)
-    except ValueError as error:  # of a constructor: impossible values, in the user's words
+    except ValueError as error:  # of a constructor, or of srun: impossible values, in the user's words
         if full_error():
             raise
         fail([str(error)])

@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import curves, settings
 from transformer_lab.compose import train
 from transformer_lab.finished import evaluate_run, load_run
+from transformer_lab.launch import GRACE
 from transformer_lab.training.checkpoints import damage, read_training
 
 ROOT = Path(__file__).parent.parent
@@ -89,6 +90,63 @@ def test_a_mistake_is_told_once(words, tmp_path):
     (tmp_path / "used" / "file").touch()
     done = answer(words(tmp_path / "used", "mlm_nsp", "hardware.devices=2"))
     assert done.returncode == 2 and done.stderr.startswith("error: run_dir: ") and len(done.stderr.splitlines()) == 1
+
+
+def step(number, world_size, **more):
+    """The variables of a task that srun has started on this machine."""
+    return {**os.environ, "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "here",
+            "SLURM_STEP_NUM_TASKS": str(world_size), "SLURM_STEP_TASKS_PER_NODE": str(world_size),
+            "SLURM_NTASKS": str(world_size), "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number),
+            "SLURM_NODEID": "0", **more}  # fmt: skip
+
+
+def test_tasks_of_srun_are_ranks_of_one_run(words, tmp_path):
+    whole = command(words(tmp_path / "run", "mlm_nsp", "max_steps=3", "validate_every_steps=3"))
+    tasks = [subprocess.Popen(whole, env=step(number, 2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+             for number in (0, 1)]  # fmt: skip
+    said, other = (task.communicate(timeout=120)[0] for task in tasks)
+    assert [task.returncode for task in tasks] == [0, 0], said + other
+    assert "2 × CPU" in said and (tmp_path / "run" / "metrics.json").exists()
+    assert not [line for line in other.splitlines() if not line.startswith("[W")]  # PyTorch, of names without DNS
+
+
+@pytest.mark.battery
+def test_ranks_that_were_typed_differently_are_told_what_differs(words, tmp_path):
+    typed = [command(words(tmp_path / "run", "mlm_nsp", f"optimizer.lr={lr}")) for lr in (0.01, 0.02)]
+    tasks = [subprocess.Popen(one, env=step(number, 2), stderr=subprocess.PIPE, text=True)
+             for number, one in enumerate(typed)]  # fmt: skip
+    for task in tasks:
+        said = task.communicate(timeout=120)[1]
+        assert task.returncode == 2 and "error: hardware: ranks 0 and 1 differ: optimizer.lr was 0.01, is 0.02" in said
+
+
+def test_one_process_in_a_job_of_many_tasks_is_a_run_of_its_own(words, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # without SLURM_NTASKS_PER_NODE, Lightning refuses that
+    before = signal.getsignal(signal.SIGUSR1)
+    train(**settings(*words(tmp_path / "run", "mlm_nsp", "hardware.devices=1", "max_steps=2")))
+    assert (tmp_path / "run" / "metrics.json").exists() and signal.getsignal(signal.SIGUSR1) is before
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc to find the ranks in")
+def test_a_rank_that_stands_still_ends_all_within_the_limit(words, tmp_path):
+    more = ["hardware.devices=2", "hardware.timeout_minutes=0.15", "max_steps=1000000", "validate_every_steps=1000000"]
+    whole = command(words(tmp_path / "run", "mlm_nsp", *more))
+    process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (tmp_path / "run" / "checkpoints" / "last").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    time.sleep(0.5)
+    ranks = children(process)
+    os.kill(ranks[1], signal.SIGSTOP)
+    began = time.monotonic()
+    said, _ = process.communicate(timeout=60)
+    waited = time.monotonic() - began  # the limit; then GRACE before SIGTERM, and before SIGKILL
+    assert process.returncode == 1 and 9 <= waited < 9 + 2 * GRACE + 5
+    line = "hardware.timeout_minutes: no word from the other ranks for 0.15 minutes, so this one cannot go on"
+    assert [line for line in said.splitlines() if line.startswith("error: ")] == [f"error: {line}"], said
+    assert "Traceback" not in said and damage(tmp_path / "run" / "checkpoints" / "last") is None
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
 
 
 def children(process):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import pickletools
 import re
@@ -245,18 +246,34 @@ def listening(pids):
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
 
 
+def started(how, words):
+    """The processes that train on two ranks of this machine, and the one that starts them, if there is one."""
+    if how == "srun":
+        step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "here", "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0"}  # fmt: skip
+        own = [{"SLURM_PROCID": number, "SLURM_LOCALID": number} for number in "01"]
+        return [], [subprocess.Popen([sys.executable, *words], env=os.environ | step | one, **QUIET) for one in own]
+    program = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if how == "torchrun" else []
+    return [subprocess.Popen([sys.executable, *program, *words], **QUIET)], []
+
+
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no /proc to look at")
-def test_ranks_listen_to_each_other_only(words, tmp_path):
+@pytest.mark.parametrize("how", ["devices", "srun", pytest.param("torchrun", marks=pytest.mark.battery)])
+def test_ranks_listen_to_each_other_only(words, tmp_path, how):
     more = ["hardware=ddp", "hardware.accelerator=cpu", "max_steps=1000000", "validate_every_steps=1000000"]
-    command = [sys.executable, str(ROOT / "train.py"), *words, *more, f"run_dir={tmp_path / 'run'}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parents, ranks = started(how, [str(ROOT / "train.py"), *words, *more, f"run_dir={tmp_path / 'run'}"])
     while not (tmp_path / "run" / "checkpoints" / "last").exists():
-        assert process.poll() is None
+        assert all(process.poll() is None for process in (*parents, *ranks))
         time.sleep(0.1)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    addresses = listening([process.pid, *children])
-    process.terminate()
-    assert process.wait(60) == 143
+    pids = [pid for x in parents for pid in Path(f"/proc/{x.pid}/task/{x.pid}/children").read_text().split()]
+    own = [process.pid for process in ranks] + ([] if how == "torchrun" else [process.pid for process in parents])
+    addresses = listening([*own, *pids])
+    for process in (*parents, *ranks):
+        process.terminate()
+    assert [process.wait(60) for process in (*parents, *ranks)] == [1 if how == "torchrun" else 143] * len(own or "1")
     loopback = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
     assert addresses and addresses <= loopback
     assert socket.gethostbyname("localhost").startswith("127.")

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,8 +12,10 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from transformer_lab import checks
+from transformer_lab.agreement import refuse_disagreement
 from transformer_lab.build import Section, build, kernel_name
 from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule, Stretch
@@ -100,7 +103,7 @@ def train(
     watchers = {name: build(section) for name, section in callbacks.items()}
     checks.refuse_callbacks(watchers)
     with ExitStack() as held:
-        held.enter_context(ranks.joined(machine.device))
+        held.enter_context(ranks.joined(machine.device, timedelta(minutes=machine.timeout_minutes)))
         mine = first and not (plan or preview)
         folder = ranks.agree(held.enter_context(taken(run_dir, name, resume)) if mine else Path())
 
@@ -127,7 +130,7 @@ def train(
 
         if first:
             checkpoints.clean(saver.folder)
-        ranks.wait()
+        refuse_disagreement(folder, saver.identity | {limit: config[limit] for limit in (*checks.LIMITS, "resume")})
         resumed = restore(saver, module, watchers, config, resume) if resume else None
         if resumed and budget.total_steps is not None and progress.step > budget.total_steps:
             key = next(limit for limit in checks.LIMITS if config[limit] is not None)
@@ -287,6 +290,7 @@ def build_trainer(machine: Hardware, logger: Logger, callbacks: list[Any]) -> Tr
         devices=here,
         num_nodes=ranks.world_size() // here,
         strategy=SummedGradients() if ranks.world_size() > 1 else "auto",
+        plugins=None if ranks.world_size() > 1 else LightningEnvironment(),  # else it asks Slurm, also for one process
         precision="bf16-mixed" if machine.bf16 else "32-true",
         logger=logger,
         callbacks=callbacks,

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import tempfile
 from multiprocessing.queues import SimpleQueue
 from types import FrameType
@@ -12,16 +11,17 @@ from transformer_lab.checks import fail, full_error
 from transformer_lab.data.sealed import Damaged
 from transformer_lab.data.workers import SIGNALS
 from transformer_lab.importing import importable
-from transformer_lab.training.faults import Halted, Interrupted, LostContact, lost_contact
-from transformer_lab.training.ranks import MEETING
+from transformer_lab.training.contact import MEETING
+from transformer_lab.training.faults import Halted, Interrupted, LostContact, NoWord
 
+Told = tuple[int, str, int, bool]  # how little a rank knows of the cause, its line, exit code, and `again` of `fail`
 GRACE = 10.0  # seconds for the other ranks to leave on their own, and again after SIGTERM
 
 
 def launch(values: dict[str, Any]) -> None:
     """Train with a checked config. Ends the process with one line for what can be told in one."""
     devices = values["hardware"].get("devices", 1)
-    if devices > 1 and "RANK" not in os.environ:  # else torchrun has started the ranks
+    if devices > 1 and "RANK" not in os.environ:  # else torchrun or srun has started the ranks
         _launch_ranks(values, devices)
         return
     try:
@@ -35,12 +35,7 @@ def launch(values: dict[str, Any]) -> None:
 def _train(values: dict[str, Any]) -> None:
     from transformer_lab.compose import train  # its imports take seconds
 
-    try:
-        train(**values)
-    except RuntimeError as error:
-        if not lost_contact(error):
-            raise
-        raise LostContact("hardware.devices: another rank is gone, so this one cannot go on") from error
+    train(**values)
 
 
 def _code(error: BaseException) -> int:
@@ -57,9 +52,9 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
     """Start a process for each rank, and end with all of them as soon as one ends badly."""
     from torch import multiprocessing
 
-    errors: SimpleQueue[tuple[bool, str, int, bool]] = multiprocessing.get_context("spawn").SimpleQueue()
+    errors: SimpleQueue[Told] = multiprocessing.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as private:
-        given = (devices, f"file://{private}/ranks", values, errors)
+        given = (devices, f"{private}/ranks", values, errors)
         ranks = multiprocessing.start_processes(_rank, given, nprocs=devices, join=False)
 
         def hand_on(number: int, frame: FrameType | None) -> None:
@@ -89,21 +84,19 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
                 signal.signal(number, handler)
 
 
-def _rank(
-    index: int, devices: int, meeting: str, values: dict[str, Any], errors: "SimpleQueue[tuple[bool, str, int, bool]]"
-) -> None:
+def _rank(index: int, devices: int, meeting: str, values: dict[str, Any], errors: "SimpleQueue[Told]") -> None:
     importable(values["extensions"])
     os.setpgrp()  # Ctrl-C reaches the parent alone, which hands it on once
     os.environ |= {MEETING: meeting, "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(devices),
                    "LOCAL_WORLD_SIZE": str(devices), "GROUP_RANK": "0"}  # fmt: skip
-    for library in ("GLOO", "NCCL"):  # they listen for each other, and for nobody else
-        os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     try:
         _train(values)
     except (ValueError, Halted) as error:
         if full_error():
             raise
-        errors.put((isinstance(error, LostContact), str(error), _code(error), _again(error)))
+        # Who has only noticed that another one is gone knows least; who has waited in vain, a little more.
+        hearsay = isinstance(error, LostContact) + (isinstance(error, LostContact) and not isinstance(error, NoWord))
+        errors.put((hearsay, str(error), _code(error), _again(error)))
         raise SystemExit(_code(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -58,17 +58,17 @@ class LogPiped(LetsOut, logging.StreamHandler[Any]):
 class RunLog:
     """The log of one run: shown as it is written, and kept in `log.txt` as soon as there is a folder for it.
 
-    Of several ranks, only the first has something to say.
+    Of several ranks, only the first has something to say (and the first of each machine, what it waits for).
     """
 
     def __init__(self, *, first: bool) -> None:
         self.console = console(quiet=not first)
         self._waiting = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
         shown: logging.Handler
-        if self.console.is_terminal:
+        if self.console.is_terminal and first:  # the console of another one shows nothing, also not what it waits for
             shown = LogShown(console=self.console, show_level=False, show_path=False, log_time_format="%H:%M:%S")
             shown.setFormatter(Plain("%(message)s"))
-        else:  # which has no width, and lines that are cut cannot be searched
+        else:  # a file has no width, and lines that are cut cannot be searched
             self.console.width = 200
             shown = LogPiped(sys.stdout)
             shown.setFormatter(Plain("%(asctime)s %(message)s", datefmt="%H:%M:%S"))

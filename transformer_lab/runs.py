@@ -109,7 +109,7 @@ def lock(folder: Path) -> TextIO:
                 break
         file.close()
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.write(this_process())
     file.flush()
     return file
 
@@ -127,6 +127,10 @@ def _open_lock(folder: Path) -> TextIO:
         file.close()
         raise ValueError(f"run_dir: {folder / LOCK} is another file's second name; delete it")
     return file
+
+
+def this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _unwritable(folder: Path, error: OSError) -> ValueError:
@@ -187,7 +191,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) 
 
 def refuse_another_run(before: dict[str, Any], now: dict[str, Any], allowed: Collection[str] = ()) -> list[str]:
     """Raises ValueError where going on would not be the same run; returns the differences in sections `allowed`."""
-    changed = list(_differences(before, now, ""))
+    changed = list(differences(before, now))
     refused = [line for line in changed if not line.startswith(tuple(allowed))]
     if refused:
         hint = "" if allowed or not all(line.startswith(LEARNING) for line in refused) else (
@@ -197,10 +201,11 @@ def refuse_another_run(before: dict[str, Any], now: dict[str, Any], allowed: Col
     return changed
 
 
-def _differences(before: Any, now: Any, path: str) -> Iterator[str]:
+def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Between what two runs, or two ranks, were made of: a few words for each."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
-            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
         yield f"{path.removeprefix('config.')} was {before}, is {now}"
 

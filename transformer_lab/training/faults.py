@@ -21,6 +21,14 @@ class LostContact(Interrupted):
     """Another rank is gone; why, only that one could tell."""
 
 
+class NoWord(LostContact):
+    """Another rank, or the way to it, stands still."""
+
+
+class NoContact(Interrupted):
+    """The ranks of a run have not found each other."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device, or the machine, has no room left. (PyTorch has no type for the latter.)"""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
@@ -35,5 +43,5 @@ def worker_died(error: BaseException) -> bool:
 
 
 def lost_contact(error: RuntimeError) -> bool:
-    """Whether an error says that another rank is gone. (gloo has no type for it.)"""
+    """Whether an error says by itself that another rank is gone. (gloo has no type for it.)"""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)

@@ -14,11 +14,17 @@ def room() -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
+def _ranks_here() -> int:
+    """How many processes torchrun or srun has started on this machine; 0 where neither has."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 0)) if "RANK" in os.environ else 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
     """Device, number format and size of a forward pass; none of them changes what is computed beyond rounding.
 
-    `devices` are those of this machine, a process for each; under torchrun, its processes count.
+    `devices` are those of this machine, a process for each; under torchrun or srun, their processes count, and
+    `timeout_minutes` is how long one of several waits for the others in a step.
     `activation_checkpointing` computes what a block has worked out again in the backward pass instead of keeping it.
     `precision` is fp32, bf16 (products and activations; weights stay fp32) or auto: bf16 on a GPU that has it.
     """
@@ -30,6 +36,7 @@ class Hardware:
     activation_checkpointing: bool = False
     workers: int = 0
     devices: int = 1
+    timeout_minutes: float = 10.0
 
     def __post_init__(self) -> None:
         if self.micro_batch_tokens < 1:
@@ -38,12 +45,18 @@ class Hardware:
             raise ValueError(f"hardware.workers: {self.workers} is negative; 0 loads in the main process")
         if self.devices < 1:
             raise ValueError(f"hardware.devices: {self.devices} is too few; at least 1")
+        if not 0 < self.timeout_minutes <= 1440:
+            raise ValueError(f"hardware.timeout_minutes: {self.timeout_minutes:g} is no time to wait for other ranks; "
+                             "above 0, up to 1440 (a day)")  # fmt: skip
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError(
                 "hardware.accelerator: gpu asked for, but PyTorch finds no CUDA device; hardware=cpu runs here"
             )
-        if self.device.type == "cuda" and self.devices > (there := torch.cuda.device_count()):
-            raise ValueError(f"hardware.devices: {self.devices} asked for, but PyTorch finds {there}")
+        if self.device.type == "cuda" and (wanted := _ranks_here() or self.devices) > (
+            there := torch.cuda.device_count()
+        ):
+            started = ", one for each process that torchrun or srun has started here" if _ranks_here() else ""
+            raise ValueError(f"hardware.devices: {wanted} asked for{started}, but PyTorch finds {there}")
         if self.precision == "bf16" and product_dtype(self.device) != torch.bfloat16:
             kind = "GPU" if self.device.type == "cuda" else "CPU"
             raise ValueError(f"hardware.precision: bf16 is many times slower than fp32 on this {kind}; precision=fp32")
