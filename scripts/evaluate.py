@@ -1,7 +1,7 @@
 """How well a trained model does on a split, or on a file of your own: `python scripts/evaluate.py run=RUN_DIR`."""
 
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from transformer_lab.script import answer
 
@@ -13,6 +13,7 @@ def main(
     file: str | None = None,
     hardware: Literal["auto", "cpu", "gpu"] = "auto",
     cache_dir: str = "outputs/cache",
+    data: dict[str, Any] = {},  # noqa: B006 - never changed
     extensions: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
     """Evaluate the best weights of a run and print the metrics as JSON.
@@ -22,6 +23,7 @@ def main(
     file: all of this file instead: text, or a table with the columns of the run's data
     hardware: auto takes the GPU if there is one
     cache_dir: where prepared data lie
+    data: data.path=… where the run's data are no longer prepared, or were never yours: what to read
     extensions: packages of your own that the run was trained with
     """
     from transformer_lab.finished import evaluate_file, evaluate_run, load_run
@@ -31,7 +33,7 @@ def main(
     if file is not None:
         print(json.dumps({file: evaluate_file(loaded, file, hardware)}, indent=2))
     else:
-        print(json.dumps({split: evaluate_run(loaded, split, hardware)}, indent=2))
+        print(json.dumps({split: evaluate_run(loaded, split, hardware, data)}, indent=2))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from omegaconf import OmegaConf
 
+from tests.conftest import settings
 from transformer_lab import command_line
-from transformer_lab.checks import problems
+from transformer_lab.checks import REFUSED, problems, refuse_callbacks
 from transformer_lab.command_line import CONFIGS, preflight
 from transformer_lab.script import arguments
 from transformer_lab.signatures import Parameter, expected, signature
@@ -366,3 +368,17 @@ def test_a_script_reads_its_arguments_like_the_command_line(capsys):
         "error: steps: expected int, found 'x'",
         "error: run: required, not set",
     ]
+
+
+@pytest.mark.parametrize("name", ["EMAWeightAveraging", "StochasticWeightAveraging", "LearningRateFinder",
+                                  "OnExceptionCheckpoint", "BatchSizeFinder", "ModelPruning"])  # fmt: skip
+def test_a_callback_that_would_change_or_save_a_run_behind_its_back_is_refused_with_what_to_use(name):
+    (line,) = problems(settings(f"callbacks.c._target_=lightning.pytorch.callbacks.{name}"))
+    assert line.startswith(f"callbacks.c._target_: refused: {name}: ") and REFUSED[name] in line
+
+
+def test_a_refused_callback_is_known_under_any_name():
+    callback = type("Mine", (EMAWeightAveraging,), {})()
+    with pytest.raises(ValueError, match=r"callbacks\.mine\._target_: refused; Mine is a .*WeightAveraging: .*average"):
+        refuse_callbacks({"mine": callback})
+    refuse_callbacks({"stop": EarlyStopping("val/loss")})

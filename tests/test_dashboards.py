@@ -3,13 +3,21 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
+import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard import context
+from tensorboard.backend.event_processing import data_provider
+from tensorboard.backend.event_processing import plugin_event_multiplexer as multiplexer
+from tensorboard.data.server_ingester import SubprocessServerDataIngester, get_server_binary
+from tensorboard.util.grpc_util import ChannelCredsType
 
 from tests.conftest import settings
 from transformer_lab.compose import train
@@ -110,6 +118,30 @@ def test_tensorboard_serves_a_row_of_hyperparameters_for_each_run_with_what_it_r
     for group in groups:
         metrics = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
         assert 0 < metrics["final/validation_loss"] < 10
+
+
+def test_what_a_killed_run_has_drawn_beyond_its_checkpoint_is_hidden_by_either_loader_of_tensorboard(tmp_path):
+    words = [*LM, "log_every_steps=1", "checkpoint.every_steps=5", "schedule=constant"]
+    run(tmp_path, "one", *words)
+    kept = sorted((tmp_path / "runs" / "one" / "checkpoints").glob("step-*"))
+    shutil.rmtree(kept[-1])  # the points behind the checkpoint before are as a kill would have left them
+    time.sleep(1 - time.time() % 1)  # TensorBoard sorts files by the second of their birth
+    run(tmp_path, "one", *words, "resume=auto")
+    folder = str(tmp_path / "runs")
+    found = multiplexer.EventMultiplexer()
+    found.AddRunsFromDirectory(folder)
+    found.Reload()
+    server = SubprocessServerDataIngester(server_binary=get_server_binary(), logdir=folder, reload_interval=0,
+                                          channel_creds_type=ChannelCredsType.LOCAL)  # fmt: skip
+    server.start()
+    for provider in (data_provider.MultiplexerDataProvider(found, folder), server.data_provider):
+        asked = {"experiment_id": "", "plugin_name": "scalars", "downsample": 1000}
+        read = partial(provider.read_scalars, context.RequestContext(), **asked)
+        until = time.monotonic() + 20
+        while not (runs := read()) and time.monotonic() < until:
+            time.sleep(0.1)
+        (curves,) = runs.values()
+        assert [point.step for point in curves["train/loss"]] == list(range(1, 21))
 
 
 def test_curves_as_a_table_of_which_a_resumed_run_writes_another(tmp_path):

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,12 @@ import torch
 
 from tests.conftest import curves, fingerprint, settings
 from transformer_lab.compose import train
-from transformer_lab.training.checkpoints import damage
+from transformer_lab.finished import evaluate_run, load_run
+from transformer_lab.training.averages import Ema
+from transformer_lab.training.checkpoints import damage, read_training, read_weights
 from transformer_lab.training.module import Training
+from transformer_lab.training.optimizers import product_dtype
+from transformer_lab.training.signals import Signals
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout=0.1", "tokens_per_step=512",
@@ -110,20 +115,20 @@ def go(place, tmp_path):
 
 @pytest.fixture
 def leave(monkeypatch):
-    """`leave(at)`: let SIGTERM arrive while these steps are taken, or `validation`s of this number go on."""
+    """`leave(at)`: let a signal arrive while these steps are taken, or `validation`s of this number go on."""
 
-    def at(*steps, validations=()):
+    def at(*steps, validations=(), number=signal.SIGTERM):
         take, score, seen = Training.training_step, Training.validation_step, []
 
         def training_step(self, step, batch_idx):
             if step.number + 1 in steps:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             return take(self, step, batch_idx)
 
         def validation_step(self, batch, batch_idx):
             seen.append(batch_idx)
             if batch_idx == 0 and seen.count(0) in validations:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             return score(self, batch, batch_idx)
 
         monkeypatch.setattr(Training, "training_step", training_step)
@@ -187,6 +192,179 @@ def test_a_resumed_run_stops_early_where_the_undisturbed_one_does(go, leave, mon
     left(go, *stop)
     monkeypatch.undo()
     same(whole, go(*stop, "resume=auto"))
+
+
+STOP = ["callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "callbacks.stop.monitor=val/loss",
+        "callbacks.stop.min_delta=100", "validate_every_steps=5"]  # fmt: skip
+
+
+def without_newest(folder):
+    """As a kill in the next instant would have left it: what came after the checkpoint before is gone."""
+    kept = sorted((folder / "checkpoints").glob("step-*"))
+    shutil.rmtree(kept[-1])
+    for link in ("last", "best"):
+        (folder / "checkpoints" / link).unlink()
+        (folder / "checkpoints" / link).symlink_to(kept[-2].name)
+    (folder / "metrics.json").unlink(missing_ok=True)
+
+
+def test_a_checkpoint_that_coincides_with_a_validation_holds_what_callbacks_have_counted_of_it(go):
+    words = [*STOP, "callbacks.stop.patience=3", "checkpoint.every_steps=5"]
+    whole = go(*words, name="whole")
+    assert step_of(whole) == 20  # of four validations, the last three were no better
+    run = go(*words)
+    without_newest(run)
+    assert step_of(run) == 15
+    same(whole, go(*words, "resume=auto"))
+
+
+def test_a_run_that_a_callback_has_stopped_stays_stopped_until_the_callback_is_another(go):
+    words = [*STOP, "callbacks.stop.patience=1"]
+    run = go(*words)
+    before = fingerprint(run)
+    go(*words, "resume=auto")
+    go(*words, "resume=auto", "max_steps=100", "schedule.warmup_steps=5")
+    assert fingerprint(run) == before and "It has ended already, after step 10; a callback" in words_of(run)
+    more = [*STOP, "callbacks.stop.patience=3"]
+    same(go(*more, name="whole"), go(*more, "resume=auto"))
+
+
+def test_an_error_in_a_validation_leaves_callbacks_as_they_were_before_it(go, monkeypatch):
+    words = [*STOP, "callbacks.stop.patience=3", "callbacks.stop.check_on_train_epoch_end=false"]
+    whole = go(*words, name="whole")
+
+    def broken(self, trainer, pl_module):
+        if pl_module.progress.step == 10:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(Signals, "on_validation_end", broken)  # behind the callback that has counted
+    with pytest.raises(ZeroDivisionError):
+        go(*words)
+    monkeypatch.undo()
+    same(whole, go(*words, "resume=auto"))
+
+
+def test_an_average_of_the_weights_is_what_is_validated_kept_and_exported(go, leave, monkeypatch):
+    words = ["average=ema", "average.decay=0.9"]
+    whole = go(*words, name="whole")
+    leave(11, validations=(2,))  # in the middle of a stretch, then in a validation, while the model has the averages
+    left(go, *words)
+    left(go, *words, "resume=auto")
+    monkeypatch.undo()
+    run = go(*words, "resume=auto")
+    same(whole, run)
+    last = read_weights(run / "checkpoints" / "last")
+    latest = read_training(run / "checkpoints" / "last")["weights"]
+    assert latest.keys() == last.keys() and any((last[name] != latest[name]).any() for name in last)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert evaluate_run(load_run(str(run), []), "validation", "cpu") == metrics["validation"]
+    plain = go(name="plain")  # training itself does not know of the average
+    assert curves(plain)["train/loss"] == curves(run)["train/loss"]
+    trained = read_weights(plain / "checkpoints" / "last")
+    assert all(torch.equal(trained[name], latest[name]) for name in latest)
+    with pytest.raises(ValueError, match="this would be another run: average"):
+        go("resume=auto")
+
+
+def test_an_average_is_the_weighted_mean_of_the_weights_of_all_steps():
+    layer = torch.nn.Linear(3, 2)
+    seen, average = [], Ema(decay=0.5)
+    expected = {name: weight.detach().clone() for name, weight in layer.named_parameters()}
+    average.begin(layer)
+    for step in range(1, 6):
+        with torch.no_grad():
+            layer.weight.add_(torch.randn(2, 3))
+        kept = min(0.5, (1 + step) / (10 + step))
+        expected = {n: kept * old + (1 - kept) * dict(layer.named_parameters())[n] for n, old in expected.items()}
+        average.update(layer, step)
+        seen.append(layer.weight.detach().clone())
+    average.swap(layer)
+    torch.testing.assert_close(layer.weight.detach(), expected["weight"].detach())
+    average.swap(layer)
+    assert torch.equal(layer.weight, seen[-1])
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_every_signal_that_asks_a_run_to_leave_saves_its_step(go, leave, tmp_path, name):
+    number = getattr(signal, name)
+    leave(3, number=number)
+    with pytest.raises(SystemExit) as end:
+        go("max_steps=5")
+    assert end.value.code == 128 + number and step_of(tmp_path / "run") == 3
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_so(go, leave):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        leave(3, number=signal.SIGHUP)
+        assert step_of(go("max_steps=5")) == 5
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_to_all_processes_of_a_run_with_loader_workers_saves_its_step(command, tmp_path):
+    words = command(tmp_path / "run", "hardware.workers=2", "max_steps=100000", "checkpoint.every_steps=20")
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               start_new_session=True)  # fmt: skip
+    while not (tmp_path / "run" / "checkpoints" / "last").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)  # as `timeout`, Slurm and containers send it
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in said and "error" not in said, said
+    assert f"the run goes on after step {step_of(tmp_path / 'run')}" in said
+    with pytest.raises(ProcessLookupError):  # nobody is left
+        os.killpg(process.pid, 0)
+
+
+def test_whoever_stops_reading_a_run_ends_it_with_its_step_saved(command, tmp_path):
+    process = subprocess.Popen(command(tmp_path / "run", "max_steps=100000"), stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    while "Saved step 7" not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdout.close()  # as `| head` does
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGPIPE and said == ""
+    assert "after step" in words_of(tmp_path / "run") and step_of(tmp_path / "run") > 7
+
+
+# Settings that no other test resumes; those that need another run or a file are told by a word.
+SETTINGS = {
+    "frozen": ["init_from=START", "freeze_layers=1", "optimizer.layer_decay=0.9"],
+    "several labels": ["task=classification", "task.multi_label=true", "data.separator=_"],
+    "decoder translates": ["task=translation", "model=decoder"],
+    "words and order": ["task=mlm_nsp", "task.whole_words=true", "task.sentence_task=order"],
+    "documents": ["task.packing=documents"],
+    "workers and checkpointing": ["hardware.workers=2", "hardware.activation_checkpointing=true"],
+    "AdamW unclipped": ["optimizer=adamw", "gradient_clip=null"],
+    "bf16": ["hardware.precision=bf16"],
+    "epochs": ["max_steps=null", "max_epochs=1", "tokens_per_step=8192"],
+    "csv": ["logger=csv"],
+    "average": ["average=ema"],
+    "early stopping": [*STOP, "callbacks.stop.patience=4", "callbacks.stop.check_on_train_epoch_end=false"],
+}  # fmt: skip
+
+
+@pytest.mark.battery
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_nobody_lists_resume_exactly(go, leave, place, monkeypatch, name):
+    """R1 in further settings: interrupted in a stretch and in a validation; and killed behind a checkpoint."""
+    words = [word.replace("START", str(place / "start")) for word in SETTINGS[name]]
+    if "init_from" in words[0] and not (place / "start").exists():
+        shutil.copytree(go(name="start"), place / "start", symlinks=True)
+    if name == "bf16" and product_dtype(torch.device("cpu")) != torch.bfloat16:
+        pytest.skip("no bf16 on this CPU")
+    task = next((word.removeprefix("task=") for word in words if word.startswith("task=")), "language_modeling")
+    read = (lambda folder: {}) if name == "csv" else curves
+    whole = go(*words, name="whole", task=task)
+    leave(11, validations=(2,))
+    left(go, *words, task=task)
+    left(go, *words, "resume=auto", task=task)
+    monkeypatch.undo()
+    run = go(*words, "resume=auto", task=task)
+    assert fingerprint(whole) == fingerprint(run) and read(whole) == read(run)
+    without_newest(run)
+    assert fingerprint(whole) == fingerprint(go(*words, "resume=auto", task=task))
 
 
 GRID = list(itertools.product((0.0, 0.1), (0, 2), (100000, 130), (22, 30, 60)))

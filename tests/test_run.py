@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import settings
 from transformer_lab.compose import train
 from transformer_lab.contents import contents
-from transformer_lab.runs import best_checkpoint
+from transformer_lab.runs import best_checkpoint, taken
 from transformer_lab.training import callbacks
 from transformer_lab.training.checkpoints import damage, read_weights
 
@@ -262,6 +262,23 @@ def test_where_there_is_no_terminal_the_log_tells_of_progress_in_whole_lines(cor
     assert any("tokens/s" in line and "loss" in line for line in lines)
 
 
+def test_runs_that_begin_in_one_second_have_folders_of_their_own_and_leave_none_if_nothing_comes_of_them(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt), taken(None, "name", None) as one, taken(None, "name", None) as other:
+        assert one != other and one.is_dir() and other.is_dir()
+        (other / "config.yaml").touch()  # something has come of this one
+        raise KeyboardInterrupt
+    assert [path for path in tmp_path.rglob("*") if path.is_dir()] == [tmp_path / "outputs", tmp_path / "outputs/name",
+                                                                        tmp_path / other]  # fmt: skip
+    with pytest.raises(ValueError, match="run_dir: run is in use"), taken("run", "", None):
+        locked = "from transformer_lab.runs import taken\nwith taken('run', '', None): pass"
+        done = subprocess.run([sys.executable, "-c", locked], capture_output=True, text=True)
+        raise ValueError(done.stderr.splitlines()[-1].removeprefix("ValueError: "))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("words, said", [
     (["attention=varlen"], "attention"),
     (["max_steps=null", "max_minutes=1"], "schedule"),
@@ -271,6 +288,11 @@ def test_where_there_is_no_terminal_the_log_tells_of_progress_in_whole_lines(cor
     (["task.context=1"], "task.context"),
     (["-m", "position=rotary,none", "run_dir=README.md"], "run_dir"),
     (["callbacks.c._target_=lightning.pytorch.callbacks.ModelCheckpoint"], "callbacks.c"),
+    (["callbacks.c._target_=lightning.pytorch.callbacks.EMAWeightAveraging"], "callbacks.c"),
+    (["model.num_layers=10000000"], "model.num_layers"),
+    (["model.dim=10000000"], "model: its weights and tables alone take"),
+    (["tokenizer.vocab_size=1000000000000"], "tokenizer.vocab_size"),
+    (["average=ema", "average.decay=1.0"], "average.decay"),
 ])  # fmt: skip
 def test_what_cannot_be_is_answered_in_one_line_before_any_data_is_read(words, said):
     done = call("train.py", *words, cwd=ROOT)

@@ -24,6 +24,7 @@ from tests.conftest import settings
 from tests.test_checks import TARGETS
 from transformer_lab.compose import train
 from transformer_lab.contents import contents
+from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.finished import evaluate_run, load_run
 
 ROOT = Path(__file__).parent.parent
@@ -200,6 +201,29 @@ def test_a_config_inside_a_strangers_run_is_only_read(sound, words, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sizes_that_are_not_those_of_the_weights_are_refused_before_a_model_is_built(sound, tmp_path):
+    config = yaml.safe_load((sound / "checkpoints" / "last" / "config.yaml").read_text())
+    for number, more in enumerate(({"num_layers": 10_000_000}, {"num_layers": 9}, {"dim": 32_000_000})):
+        text = yaml.safe_dump({**config, "model": {**config["model"], **more}})
+        run = forged(sound, tmp_path / f"run{number}", "config.yaml", text.encode())
+        with pytest.raises(ValueError, match=r"is not what a run has saved: ValueError: ") as error:
+            load_run(str(run), [])
+        assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_whose_pattern_cannot_be_run_is_refused_in_one_line(sound, monkeypatch):
+    class PanicException(BaseException):  # what the library raises then, which is no Exception
+        pass
+
+    class Stopped:
+        def __getattr__(self, name):
+            raise PanicException("in the\nmiddle")
+
+    monkeypatch.setattr(Tokenizer, "_inner", Stopped(), raising=False)
+    with pytest.raises(ValueError, match=r"^the tokenizer cannot be run: in the middle$"):
+        object.__new__(Tokenizer).encode("a")
+
+
 def test_names_from_elsewhere_lead_nowhere_else(sound, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("../../outside", "/tmp/outside", "a/../../b"):
@@ -211,7 +235,10 @@ def test_names_from_elsewhere_lead_nowhere_else(sound, words, tmp_path, monkeypa
     text = yaml.safe_dump({**config, "cache_dir": str(tmp_path / "outside"), "run_dir": str(tmp_path / "outside")})
     run = forged(sound, tmp_path / "run", "config.yaml", text.encode())
     command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), f"run={run}", "split=validation"]
-    assert subprocess.run(command, capture_output=True, cwd=tmp_path).returncode == 0
+    refused = subprocess.run(command, capture_output=True, cwd=tmp_path, text=True)  # the run alone names its data
+    path = config["data"]["path"]
+    assert refused.returncode == 2 and f"add data.path={path} to read it" in refused.stderr, refused.stderr
+    assert subprocess.run([*command, f"data.path={path}"], capture_output=True, cwd=tmp_path).returncode == 0
     listed = json.loads((run / "checkpoints" / "last" / "manifest.json").read_text())
     listed["files"]["../../../config.yaml"] = {"bytes": 1, "sha256": ""}
     (run / "checkpoints" / "last" / "manifest.json").write_text(json.dumps(listed))

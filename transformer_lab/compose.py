@@ -168,7 +168,7 @@ def train(
         if kept is not None:
             reached = {f"final/{name.replace(' ', '_')}": value for name, value in scores_of(metrics).items()}
             curves.conclude(kept, hyperparameters(config), reached)
-        run_log.say(words_after(metrics, folder, learner.prompt))
+        run_log.say(words_after(metrics, folder, learner.prompt, cache_dir))
         return metrics
 
 

@@ -15,7 +15,7 @@ from transformer_lab.data.sources.labeled import Labeled
 from transformer_lab.data.sources.parallel import Parallel
 from transformer_lab.data.sources.text import Text
 from transformer_lab.data.steps import Pass
-from transformer_lab.data.store import Corpus, prepare
+from transformer_lab.data.store import Corpus, prepare, prepared
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.preparation import prepare_store
 from transformer_lab.runs import best_checkpoint
@@ -26,6 +26,7 @@ from transformer_lab.training.evaluation import evaluate
 from transformer_lab.training.hardware import Hardware
 
 log = logging.getLogger(__name__)
+PLACES = ("path", "validation_path", "test_path")  # keys of data that lead to files; without them, a hub is asked
 # What reads a file of examples of each kind.
 FILES: dict[type, type[Source]] = {Document: Text, LabeledText: Labeled, Pair: Parallel}
 
@@ -74,14 +75,32 @@ def _same_sizes(config: Section, tokenizer: Tokenizer, facts: Section, folder: P
             raise ValueError(f"{name} has {sizes.get(name, 0):,} numbers, and by its config {tensor.numel():,}")
 
 
-def evaluate_run(run: LoadedRun, split: Split, accelerator: str) -> dict[str, float]:
-    """The metrics of a loaded run on a split of its data."""
-    store = prepare_store(run.config, build(run.config["data"]), run.task)
+def evaluate_run(run: LoadedRun, split: Split, accelerator: str, named: Section | None = None) -> dict[str, float]:
+    """The metrics of a loaded run on a split of its data, as they were prepared for it, or as the keys `named` have it.
+
+    Raises ValueError where they would have to be read from a place, or fetched from a hub, that only the run names.
+    """
+    store = None if named else prepared(run.text, run.task.tokenizer, run.task.encoding,
+                                        cache_dir=Path(run.config["cache_dir"]))  # fmt: skip
+    if store is None:
+        section = run.config["data"] | (named or {})
+        if found := checks.problems(run.config | {"data": section}, allowed=[section["_target_"].split(".")[0]]):
+            raise ValueError(found[0])
+        _refuse_places(section, named or {}, run.config["cache_dir"])
+        store = prepare_store(run.config, build(section), run.task)
     if store.text_hash != run.text:
         log.warning("The data are no longer those of the run: this split may hold text that it was trained on")
     if split not in store.splits:
         raise ValueError(f"split: the run's data have no {split} split; one of {', '.join(store.splits)}")
     return _evaluate(run, store.splits[split], accelerator)
+
+
+def _refuse_places(section: Section, named: Section, cache_dir: str) -> None:
+    there = [key for key in PLACES if section.get(key)]
+    if asked := [key for key in there or ["dataset"] if section.get(key) and key not in named]:
+        words = " ".join(f"data.{key}={section[key]}" for key in asked)
+        raise ValueError(f"data.{asked[0]}: the run's data are not prepared in {cache_dir}, and what it names is not "
+                         f"read unasked: add {words} to read it, or take file=FILE")  # fmt: skip
 
 
 def evaluate_file(run: LoadedRun, file: str, accelerator: str) -> dict[str, float]:

@@ -135,7 +135,7 @@ def facts_before(
     return facts
 
 
-def words_after(metrics: dict[str, Any], folder: Path, prompt: str) -> str:
+def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: str) -> str:
     """What a run has shown, where it lies, and what to try next."""
     lines = [f"{split}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics[split].items())
              for split in ("validation", "test") if metrics.get(split)]  # fmt: skip
@@ -146,7 +146,9 @@ def words_after(metrics: dict[str, Any], folder: Path, prompt: str) -> str:
     lines.append(f"run: {folder}")
     lines.append("next:")
     lines.append(f'  python scripts/predict.py run={folder} prompt="{prompt}"')
-    lines.append(f"  python scripts/evaluate.py run={folder}" + ("" if "test" in metrics else " split=validation"))
+    elsewhere = "" if cache_dir == "outputs/cache" else f" cache_dir={cache_dir}"
+    split = "" if "test" in metrics else " split=validation"
+    lines.append(f"  python scripts/evaluate.py run={folder}{split}{elsewhere}")
     if (folder / "tensorboard").is_dir():
         lines.append(f"  tensorboard --logdir {'outputs' if folder.parts[0] == 'outputs' else folder}")
     return "\n".join(lines)

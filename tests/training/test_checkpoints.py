@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from transformer_lab.training import checkpoints
+from transformer_lab.training.signals import children_wait
 
 FILES = {"config.yaml": "name: test\n", "tokenizer.json": "{}", "facts.json": "{}"}
 
@@ -157,3 +158,18 @@ def test_a_kill_in_the_middle_of_a_save_leaves_what_was_saved_before(place):
             assert len(found) >= min(2, checkpoints.step_of(found[0]))
             assert (saved / "last").resolve() in found
             assert {path.name for path in saved.iterdir()} <= {"last", *(path.name for path in found)}
+
+
+def test_a_child_that_dies_while_something_is_saved_is_told_of_afterwards(tmp_path):
+    def found_dead(*_):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    before = signal.signal(signal.SIGCHLD, found_dead)  # as PyTorch has it while there are loader workers
+    try:
+        with pytest.raises(RuntimeError, match="DataLoader worker"), children_wait():
+            os.kill(os.getpid(), signal.SIGCHLD)
+            checkpoints.write(tmp_path / "step-00000001", {"a": torch.ones(3)}, {}, FILES)
+        assert signal.getsignal(signal.SIGCHLD) == found_dead
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert checkpoints.damage(tmp_path / "step-00000001") is None

@@ -132,6 +132,18 @@ def prepare(source: Source, tokenizer: Tokenizer, encoding: Encoding, *, cache_d
     return obtain(cache_dir / f"store-{fingerprint(facts)}", write=write, read=Store.read)
 
 
+def prepared(text_hash: str, tokenizer: Tokenizer, encoding: Encoding, *, cache_dir: Path) -> Store | None:
+    """The store of this text, wherever it was read from, if there is one; nothing but the cache is looked at."""
+    made = {"tokenizer": tokenizer.hash, "encoding": json.loads(json.dumps(encoding.signature()))}
+    for folder in sorted(cache_dir.glob("store-*")):
+        with suppress(ValueError, LookupError, OSError):  # damaged, or of another version: not this one
+            sealed = Sealed(folder)
+            facts = json.loads(sealed.read("store.json"))
+            if facts["text_hash"] == text_hash and made.items() <= facts["made_of"].items():
+                return Store.read(sealed)
+    return None
+
+
 def _write(folder: Path, source: Source, tokenizer: Tokenizer, encoding: Encoding, facts: dict[str, Any]) -> None:
     started, text_hash = time.monotonic(), hashlib.sha256()
     token = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)

@@ -286,12 +286,14 @@ class Training(LightningModule):
         if progress.best is None or self.task.rank(metrics) > self.task.rank(progress.best.metrics):
             progress.best = Best(progress.step, metrics)
         self.validated, progress.validation_due = metrics, False
-        named = {f"val/{name}": value for name, value in metrics.items()}
-        self.log_dict(named, logger=False)  # for callbacks that watch a metric
-        if self.logger:
-            self.logger.log_metrics(named, step=progress.step)
+        self.log_dict(self._named_metrics(), logger=False)  # for callbacks that watch a metric
+
+    def _named_metrics(self) -> dict[str, float]:
+        return {f"val/{name}": value for name, value in self.validated.items()}
 
     def on_validation_end(self) -> None:
         if self.average:
             self.average.swap(self.task)
+        if self.logger:  # once all callbacks are through: before that, a resumed run validates again
+            self.logger.log_metrics(self._named_metrics(), step=self.progress.step)
         self._watch = time.perf_counter()
