@@ -367,6 +367,29 @@ def test_settings_that_nobody_lists_resume_exactly(go, leave, place, monkeypatch
     assert fingerprint(whole) == fingerprint(go(*words, "resume=auto", task=task))
 
 
+@pytest.mark.battery
+@pytest.mark.parametrize("name", SETTINGS)
+def test_kills_in_settings_that_nobody_lists(go, place, tmp_path, name):
+    """R1 in further settings: kill -9 at four random instants."""
+    words = [word.replace("START", str(place / "start")) for word in SETTINGS[name]]
+    if "init_from" in words[0] and not (place / "start").exists():
+        shutil.copytree(go(name="start"), place / "start", symlinks=True)
+    task = next((word.removeprefix("task=") for word in words if word.startswith("task=")), "language_modeling")
+
+    def command(folder, *more):
+        data = [word.replace("path=", f"path={place}/") for word in TASKS[task]]
+        return [sys.executable, str(ROOT / "train.py"), *SMALL, *data, f"cache_dir={place / 'cache'}",
+                f"run_dir={folder}", *words, *more]  # fmt: skip
+
+    started = time.monotonic()
+    run(command(tmp_path / "whole"))
+    seconds, draw, kills = time.monotonic() - started, random.Random(name), 0
+    while kills < 4:
+        folder = tmp_path / f"run{kills}"
+        kills += disturb(command, folder, 4 - kills, seconds, draw)
+        assert fingerprint(tmp_path / "whole") == fingerprint(folder)
+
+
 GRID = list(itertools.product((0.0, 0.1), (0, 2), (100000, 130), (22, 30, 60)))
 
 

@@ -114,11 +114,10 @@ def test_an_optimizer_goes_through_files_bit_by_bit(tmp_path, make):
 def save_steps(folder, last, best=None):
     """Save one step after the other, as fast as possible; the best is of step `best`."""
     weights = {"a": torch.randn(300, 200)}
-    progress = SimpleNamespace(step=0, best=best and SimpleNamespace(step=best), state_dict=lambda: {})
-    module = SimpleNamespace(collect=lambda: None, progress=progress, logger=None,
+    progress = SimpleNamespace(step=0, state_dict=lambda: {"best": best and {"step": best}})
+    module = SimpleNamespace(collect=lambda: None, progress=progress, logger=None, weights=lambda: (weights, {}),
                              budget=SimpleNamespace(total_steps=None),
-                             optimizer=SimpleNamespace(state_dict=lambda: {"momentum": weights["a"]}),
-                             task=SimpleNamespace(state_dict=lambda: weights))  # fmt: skip
+                             optimizer=SimpleNamespace(state_dict=lambda: {"momentum": weights["a"]}))  # fmt: skip
     saver = checkpoints.Checkpoints(folder=folder, files=FILES, identity={}, every_steps=1, keep=2)
     for progress.step in range(1, last + 1):
         saver.save(SimpleNamespace(is_global_zero=True, callbacks=[]), module)
