@@ -20,12 +20,14 @@ def main(config: DictConfig) -> None:
     if found := problems(values, typed=values.get("extensions") or []):
         fail(found)
     # These imports take seconds, the second more than the first: so not before all is known to be well.
-    from transformer_lab.build import rehearse
+    from transformer_lab.build import refuse_giants, rehearse
     from transformer_lab.training.contact import take_srun
 
     try:
         take_srun()
-        rehearse(values)
+        task = rehearse(values)
+        if not values["plan"]:
+            refuse_giants(task)
     except ValueError as error:  # of a constructor, or of srun: impossible values, in the user's words
         if full_error():
             raise

@@ -60,10 +60,10 @@ KINDS: dict[str, type] = {"task": Task, "data": Source, "tokenizer": Recipe, "po
                           "logger": Curves}  # fmt: skip
 
 
-def rehearse(config: Section) -> None:
+def rehearse(config: Section) -> Task:
     """Build everything that needs no data, without memory for weights: an impossible value ends the run here.
 
-    Raises ValueError, in one line that names the key.
+    Returns the task, whose vocabulary is as small as can be. Raises ValueError, in one line that names the key.
     """
     for section, kind in KINDS.items():
         given = recipe(config[section]).func  # type: ignore[attr-defined]
@@ -79,8 +79,6 @@ def rehearse(config: Section) -> None:
         kind = task_class(config)
         task = build_task(config, Bytes().train([], specials=kind.specials), kind.stand_in)
         kernel_name(config, task, build(config["hardware"]))
-    if not config["plan"]:
-        refuse_giants(task)
     build(config["optimizer"], model=task)
     if config["average"]:
         build(config["average"])
@@ -91,6 +89,7 @@ def rehearse(config: Section) -> None:
     endless = config["max_steps"] is None and config["max_epochs"] is None and config["max_tokens"] is None
     if config["max_steps"] is not None or endless:
         build(config["schedule"], total_steps=config["max_steps"])
+    return task
 
 
 def refuse_giants(task: Task) -> None:
