@@ -18,7 +18,7 @@ SEES = {
     "importing": set(),
     "figures": set(),
     "models": {"layout"},
-    "data": {"layout"},
+    "data": {"layout", "folders"},
     "tasks": {"layout", "models", "data", "terminal", "figures"},
     "training": {"layout", "models", "data", "tasks", "terminal", "figures", "folders"},
     "sweeps": {"checks", "build", "runs", "scores", "folders", "terminal"},  # of a sweep, a trial knows nothing

@@ -211,9 +211,8 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 
 def open_run(folder: Path, files: dict[str, str], run_log: RunLog) -> None:
-    """Create the run's folder with what is known before the first step."""
+    """Put into the run's folder what is known before the first step."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             replace(folder / name, text)
         run_log.keep_in(folder)

@@ -21,7 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from transformer_lab.data.sealed import FORMAT, Damaged, Sealed, flush, seal
+from transformer_lab.data.sealed import FORMAT, Damaged, Sealed, seal
+from transformer_lab.folders import flush
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -20,6 +20,8 @@ from weakref import WeakSet
 
 import numpy as np
 
+from transformer_lab.folders import flush
+
 FORMAT = 1  # raise it when the two files above change their meaning
 SEAL, CHECKSUMS = "seal.json", "checksums"
 BLOCK = 4096  # bytes: a page, so that no more is read for a row here and there than the system reads anyway
@@ -48,15 +50,6 @@ def seal(folder: Path) -> None:
     (folder / SEAL).write_text(f"{line}\n{hashlib.sha256(line.encode()).hexdigest()}\n", encoding="utf-8")
     for path in (*files, folder / CHECKSUMS, folder / SEAL, folder):
         flush(path)
-
-
-def flush(path: Path) -> None:
-    """Returns once a file, or which names a folder holds, would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Sealed:

@@ -17,7 +17,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import re
 import shutil
 import time
@@ -33,7 +32,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from transformer_lab.folders import remove
+from transformer_lab.folders import flush, remove
 from transformer_lab.training.faults import NotSaved
 from transformer_lab.training.signals import children_wait
 
@@ -172,7 +171,7 @@ def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, An
         if folder.exists():  # of a run that was set back behind this step
             _delete(folder)
         beside.rename(folder)
-        _flush(folder.parent)
+        flush(folder.parent)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             remove(beside)
@@ -202,7 +201,7 @@ def _write(folder: Path, weights: dict[str, torch.Tensor], tensors: dict[str, to
     listed = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
     (folder / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": listed}, indent=1), encoding="utf-8")
     for path in (*folder.iterdir(), folder):
-        _flush(path)
+        flush(path)
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
@@ -334,11 +333,3 @@ def _point(link: Path, target: str) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
