@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 
 from tests.conftest import curves, settings
 from transformer_lab.compose import train
+from transformer_lab.launch import launch
 from transformer_lab.report import LogFile
 from transformer_lab.tasks.base import Outcome
 from transformer_lab.tasks.language_modeling import LanguageModeling
@@ -159,6 +161,33 @@ def test_a_full_disk_keeps_the_checkpoint_before(go, monkeypatch, tmp_path):
         go()
     assert step_of(tmp_path / "run") == 10 and damage(tmp_path / "run" / "checkpoints" / "last") is None
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_before_that_its_log_alone(go, place, tmp_path, capfd):
+    run = go("max_steps=10", "validate_every_steps=100000")
+    room = (run / "checkpoints" / "last" / "training.safetensors").stat().st_size + 5000
+    with (run / "log.txt").open("a") as file:
+        file.write("x" * (room - file.tell()))
+    words = [*WORDS, f"data.path={place}/corpus", f"cache_dir={place}/cache", f"run_dir={run}", "resume=auto",
+             "max_steps=100000", "validate_every_steps=100000", "log_every_steps=1", "checkpoint.every_steps=1000",
+             "hardware.accelerator=cpu"]  # fmt: skip
+    config = settings(*words)
+    capfd.readouterr()
+    child = os.fork()
+    if not child:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+            launch(config)
+        except SystemExit as end:
+            os._exit(end.code)
+        finally:
+            os._exit(77)
+    _, status = os.waitpid(child, 0)
+    said, wrong = capfd.readouterr()
+    assert os.waitstatus_to_exitcode(status) == 1, said + wrong
+    assert said.count(f"{run}/log.txt cannot be written: File too large; the run goes on") == 1
+    assert wrong == "error: a file of the run cannot be written: File too large; what was saved before stays\n"
+    assert f"resume=auto the run goes on after step {step_of(run)}" in said and step_of(run) > 10  # TensorBoard's file
 
 
 def test_what_an_interrupted_save_left_is_gone_after_the_next_start(go, tmp_path):

@@ -17,6 +17,7 @@ import torch
 
 from tests.conftest import curves, fingerprint, settings
 from transformer_lab.compose import train
+from transformer_lab.data.module import DataModule
 from transformer_lab.finished import evaluate_run, load_run
 from transformer_lab.training.averages import Ema
 from transformer_lab.training.checkpoints import damage, read_training, read_weights
@@ -291,6 +292,17 @@ def test_every_signal_that_asks_a_run_to_leave_saves_its_step(go, leave, tmp_pat
     with pytest.raises(SystemExit) as end:
         go("max_steps=5")
     assert end.value.code == 128 + number and step_of(tmp_path / "run") == 3
+
+
+def test_a_signal_while_training_is_set_up_ends_the_run_as_any_other_does(go, monkeypatch):
+    make = DataModule.train_dataloader
+
+    def train_dataloader(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return make(self)
+
+    monkeypatch.setattr(DataModule, "train_dataloader", train_dataloader)
+    left(go, "max_steps=5")
 
 
 def test_a_signal_that_is_ignored_from_the_start_stays_so(go, leave):

@@ -31,7 +31,7 @@ from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
 from transformer_lab.training.evaluation import Totals, evaluate
-from transformer_lab.training.faults import Halted, Interrupted, out_of_memory, worker_died
+from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of_memory, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.loggers import Curves, hyperparameters
 from transformer_lab.training.module import Training
@@ -192,7 +192,9 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
     """Train to the end of the budget; raises Halted for what stops it in the middle and can be told in one line."""
     try:
         trainer.fit(module, datamodule=loaders)
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        if isinstance(error, ValueError):
+            raise no_room(error) or error  # Lightning makes a ValueError of whatever a logger raises
         if out_of_memory(error):
             raise Halted("hardware: out of memory outside of a step's forward and backward pass; a smaller model, or a "
                          "smaller hardware.micro_batch_tokens for validation, may fit") from error  # fmt: skip

@@ -1,9 +1,12 @@
 """Writing into a folder that somebody else may have made: nothing leads out of it, and a file is whole or not there."""
 
+import errno
 import os
 import shutil
 import stat
 from pathlib import Path
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # why something cannot be written that could be before
 
 
 def refuse_links(folder: Path, key: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+import threading
 from multiprocessing.queues import SimpleQueue
 from types import FrameType
 from typing import Any
@@ -12,7 +13,7 @@ from transformer_lab.data.sealed import Damaged
 from transformer_lab.data.workers import SIGNALS
 from transformer_lab.importing import importable
 from transformer_lab.training.contact import MEETING
-from transformer_lab.training.faults import Halted, Interrupted, LostContact, NoWord
+from transformer_lab.training.faults import Halted, Interrupted, LostContact, NoWord, no_room
 
 Told = tuple[int, str, int, bool]  # how little a rank knows of the cause, its line, exit code, and `again` of `fail`
 GRACE = 10.0  # seconds for the other ranks to leave on their own, and again after SIGTERM
@@ -35,7 +36,18 @@ def launch(values: dict[str, Any]) -> None:
 def _train(values: dict[str, Any]) -> None:
     from transformer_lab.compose import train  # its imports take seconds
 
-    train(**values)
+    def told(thread: threading.ExceptHookArgs) -> None:  # TensorBoard writes in one, and lets the run know
+        if no_room(thread.exc_value) is None:
+            threading.__excepthook__(thread)
+
+    threading.excepthook = told
+    try:
+        train(**values)
+    except OSError as error:
+        if no_room(error) is None:
+            raise
+        what = error.filename or "a file of the run"
+        raise Halted(f"{what} cannot be written: {error.strerror}; what was saved before stays") from error
 
 
 def _code(error: BaseException) -> int:

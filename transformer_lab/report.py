@@ -32,12 +32,21 @@ class LetsOut(logging.Handler):
 
 
 class LogFile(LetsOut, logging.FileHandler):
-    """Goes on with a log, in a file that is surely this one."""
+    """Goes on with a log, in a file that is surely this one; as far as there is room for it."""
 
     def __init__(self, file: Path) -> None:
         replace(file, file.read_bytes() if file.exists() else b"")
         super().__init__(file, encoding="utf-8", errors="backslashreplace")
         self.setFormatter(Plain("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        self.full = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.full:
+            self.full = True
+            log.warning("%s cannot be written: %s; the run goes on", self.baseFilename, error.strerror)
 
 
 class LogShown(LetsOut, RichHandler):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from transformer_lab.data.sealed import FORMAT, Damaged, Sealed, seal
-from transformer_lab.folders import flush
+from transformer_lab.folders import FULL, flush
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -30,7 +30,6 @@ LOCK = ".lock"  # in a folder that is being built: held for as long, and free ag
 GONE = ".gone"  # how the name of a folder ends that is being deleted
 LEFT = re.compile(r"\.[\w.]+-[0-9a-f]{16}\..+")  # how folders beside are called
 DAY = 24 * 60 * 60  # seconds; older than that, what nobody has locked is left over
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TRIES = 3  # a disk on which new data are damaged as well is given up
 
 

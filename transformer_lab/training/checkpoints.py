@@ -81,11 +81,13 @@ class Checkpoints(Checkpoint):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         step = pl_module.progress.step
         saved = not step or _name(step) in self.verified
-        if not (saved or pl_module.updating or isinstance(exception, NotSaved)):
-            self.save(trainer, pl_module)
-        kept = steps(self.folder)
-        where = f"after step {step_of(kept[0])}" if kept else "from the start"
-        log.info("Interrupted; with run_dir=%s resume=auto the run goes on %s", self.folder.parent, where)
+        try:
+            if not (saved or pl_module.updating or isinstance(exception, NotSaved)):
+                self.save(trainer, pl_module)
+        finally:
+            kept = steps(self.folder)
+            where = f"after step {step_of(kept[0])}" if kept else "from the start"
+            log.info("Interrupted; with run_dir=%s resume=auto the run goes on %s", self.folder.parent, where)
 
     def _counted(self, trainer: Any, module: Any) -> dict[str, Any]:
         module.collect()

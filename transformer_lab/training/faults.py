@@ -4,6 +4,8 @@ import traceback
 
 import torch
 
+from transformer_lab.folders import FULL
+
 
 class Halted(RuntimeError):
     """The run cannot go on; the message says why, and what to do about it. Nothing that was saved is lost by it."""
@@ -32,6 +34,13 @@ class NoContact(Interrupted):
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device, or the machine, has no room left. (PyTorch has no type for the latter.)"""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def no_room(error: BaseException | None) -> OSError | None:
+    """The error, or the one behind it, that says that the disk is full."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in FULL):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def worker_died(error: BaseException) -> bool:

@@ -37,6 +37,8 @@ class Signals(Callback):
 
         obeyed = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self.before = {number: signal.signal(number, note) for number in obeyed}
+        if trainer.received_sigterm:  # to Lightning, which has listened until now, and would end with exit code 0
+            self._leave(signal.SIGTERM)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         # Several ranks leave together: at a step at whose start all of them knew.
