@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformer_lab.build import build_task, task_class
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.data.tokenizers import SPECIALS, Bytes
+from transformer_lab.data.workers import SIGNALS
 
 torch.set_num_threads(1)  # of each of pytest's processes, which there are as many of as cores
 os.environ["OMP_NUM_THREADS"] = "1"  # and of the programs that they start
+for number in SIGNALS:  # those that a shell's & or nohup lets be ignored would be so in the programs as well
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 CONFIGS = Path(__file__).parent.parent / "configs"
 POSITIONS = sorted(path.stem for path in (CONFIGS / "position").glob("*.yaml"))
 SMALL = ["model.dim=32", "model.num_layers=2", "task.context=64"]
@@ -100,11 +105,14 @@ def corpus_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def place(corpus_folder, tmp_path_factory) -> Path:
-    """A folder with `corpus/`, and `lines.tsv`: real lines, their words in reverse, their module."""
+    """A folder with `corpus/`; `beginnings/` of its files; and `lines.tsv`: real lines, their words in reverse, their
+    module."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "corpus").symlink_to(corpus_folder)
+    (folder / "beginnings").mkdir()
     rows = {}
     for file in sorted(corpus_folder.iterdir()):
+        (folder / "beginnings" / file.name).write_text(file.read_text()[:3000])
         for line in file.read_text().splitlines():
             words = line.replace('"', "").split()
             if len(words) > 2 and len(line) < 60:

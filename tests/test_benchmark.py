@@ -1,7 +1,6 @@
 """The benchmark measures what it says: tables are written, a wrong word is told."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,12 +11,13 @@ from benchmarks import loading  # noqa: E402
 from benchmarks.setting import Setting  # noqa: E402
 from benchmarks.table import unused  # noqa: E402
 
+from tests.programs import call  # noqa: E402
+
 CPU = Setting("cpu", "fp32", "", "small")
 
 
 def benchmark(*words):
-    command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *words]
-    return subprocess.run(command, capture_output=True, text=True)
+    return call("scripts/benchmark.py", *words)
 
 
 def test_a_table_is_shown_and_written_and_says_whom_it_measured(tmp_path):

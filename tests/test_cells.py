@@ -1,15 +1,12 @@
 """Each task from the command line to a finished run, and what is done with it: from its default model on real lines."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.programs import call
 from transformer_lab.finished import evaluate_file, evaluate_run, load_run
 
-ROOT = Path(__file__).parent.parent
 SMALL = ["tokenizer.vocab_size=400", "model.dim=32", "model.num_layers=2", "tokens_per_step=1024", "max_steps=20",
          "validate_every_steps=10", "task.context=64", "cache_dir=cache"]  # fmt: skip
 TASKS = {
@@ -25,8 +22,7 @@ METRICS = {
 
 
 def train(place, *words):
-    command = [sys.executable, str(ROOT / "train.py"), *SMALL, *words]
-    return subprocess.run(command, cwd=place, capture_output=True, text=True)
+    return call("train.py", *SMALL, *words, cwd=place)
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -104,6 +100,6 @@ def test_training_texts_in_the_test_split_are_an_error_unless_allowed(place):
     (["task=mlm_nsp", "position=learned", "position.max_length=64", "task.context=128"], "task.context: 128"),
 ])  # fmt: skip
 def test_cells_that_make_no_sense_are_refused_in_one_line(place, words, said):
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=place, capture_output=True, text=True)
+    done = call("train.py", *words, cwd=place)
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -20,6 +20,7 @@ from tensorboard.data.server_ingester import SubprocessServerDataIngester, get_s
 from tensorboard.util.grpc_util import ChannelCredsType
 
 from tests.conftest import settings
+from tests.programs import call
 from transformer_lab.compose import train
 from transformer_lab.tasks.language_modeling import LanguageModeling
 from transformer_lab.training import hardware
@@ -154,26 +155,26 @@ def test_curves_as_a_table_of_which_a_resumed_run_writes_another(tmp_path):
 
 @pytest.mark.parametrize("logger", ["wandb", "mlflow"])
 def test_a_logger_that_is_not_installed_is_told_in_one_line(logger):
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), f"logger={logger}"], capture_output=True, text=True)
+    done = call("train.py", f"logger={logger}")
     assert done.returncode == 2
     assert done.stderr == f"error: logger: needs the package {logger}; pip install {logger}\n"
 
 
 def test_runs_are_compared_by_curves_and_by_what_differs(runs, tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), f"output={tmp_path}/both"]
-    done = subprocess.run([*command, f"runs={runs}/language,{runs}/translation"], capture_output=True, text=True)
+    command = ["scripts/compare.py", f"output={tmp_path}/both"]
+    done = call(*command, f"runs={runs}/language,{runs}/translation")
     assert done.returncode == 0, done.stderr
     assert "| `task` | LanguageModeling | Translation |" in done.stdout and "`model.num_layers`" not in done.stdout
     assert "| validation loss | " in done.stdout and "| validation bleu |  | " in done.stdout
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
     assert "![curves](both.png)" in (tmp_path / "both.md").read_text()
-    globbed = subprocess.run([*command, f"runs={runs}/*", "metric=blue"], capture_output=True, text=True)
+    globbed = call(*command, f"runs={runs}/*", "metric=blue")
     assert globbed.returncode == 2 and globbed.stderr.startswith("error: metric: no run has blue; there are ")
-    alone = subprocess.run([*command, f"runs={runs}/language"], capture_output=True, text=True)
+    alone = call(*command, f"runs={runs}/language")
     assert alone.returncode == 2 and "two or more can be compared" in alone.stderr
     (tmp_path / "hurt").mkdir()
     (tmp_path / "hurt" / "config.yaml").write_text("a: [\n")
-    hurt = subprocess.run([*command, f"runs={runs}/language,{tmp_path}/hurt"], capture_output=True, text=True)
+    hurt = call(*command, f"runs={runs}/language,{tmp_path}/hurt")
     assert hurt.returncode == 2 and hurt.stderr.startswith(f"error: runs: {tmp_path}/hurt/config.yaml is no YAML: ")
     assert len(hurt.stderr.splitlines()) == 1
 

@@ -1,7 +1,5 @@
 """A plan says what a run then takes: the same parameters and operations, about the memory that it then keeps."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import CELLS, batch_for, settings, small_task
+from tests.programs import call
 from tests.training.test_operations import Kept
 from transformer_lab.build import build, build_task, task_class
 from transformer_lab.data.tokenizers import Bytes
@@ -46,7 +45,7 @@ def test_a_plan_is_shown_and_nothing_is_made(tmp_path, optimizer):
     words = ["plan=true", "data=text", f"data.path={ROOT}/README.md", "allow_overlap=true", "model.dim=64",
              "tokenizer=characters", f"optimizer={optimizer}", "task.context=64", "hardware=cpu",
              f"run_dir={tmp_path}/run", f"cache_dir={tmp_path}/cache", "data.validation=0.1"]  # fmt: skip
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True)
+    done = call("train.py", *words)
     assert done.returncode == 0, done.stderr
     for word in ("parameters of model.blocks", "weights", "gradients", "optimizer", "activations of a micro-batch",
                  "memory together", "tokens a second", "400 steps", "time in training steps"):  # fmt: skip

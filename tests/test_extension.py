@@ -1,11 +1,9 @@
 """A user adds a position scheme, a task and a config in a folder of his own, and edits nothing of ours."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests.programs import call
+
 POSITION = '''
 """A trained penalty on the logarithm of the distance."""
 import torch
@@ -52,17 +50,17 @@ def test_a_position_and_a_task_from_a_users_folder(tmp_path, corpus_folder):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     common = ["extensions=[mine]"]
-    train = [sys.executable, str(ROOT / "train.py"), "hydra.searchpath=[file://" + str(tmp_path / "settings") + "]",
+    train = ["train.py", "hydra.searchpath=[file://" + str(tmp_path / "settings") + "]",
              "position=logarithmic", "task=two_ahead", "data=text", f"data.path={corpus_folder}", "tokenizer=bytes",
              "model.dim=32", "model.num_layers=1", "tokens_per_step=512", "max_steps=4", "validate_every_steps=2",
              "run_dir=run", *common]  # fmt: skip
-    trained = subprocess.run(train, cwd=tmp_path, capture_output=True, text=True)
+    trained = call(*train, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["steps"] == 4 and metrics["test"]["loss"] > 0
-    script = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "run=run", *common]
-    evaluated = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
+    script = ["scripts/evaluate.py", "run=run", *common]
+    evaluated = call(*script, cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)["test"] == metrics["test"]
-    stranger = subprocess.run(script[:-1], cwd=tmp_path, capture_output=True, text=True)
+    stranger = call(*script[:-1], cwd=tmp_path)
     assert stranger.returncode == 2 and "mine" in stranger.stderr and "Traceback" not in stranger.stderr

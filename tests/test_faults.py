@@ -2,11 +2,10 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import curves, settings
+from tests.programs import Program
 from transformer_lab.compose import train
 from transformer_lab.launch import launch
 from transformer_lab.report import LogFile
@@ -23,7 +23,6 @@ from transformer_lab.training.checkpoints import damage, read_weights
 from transformer_lab.training.faults import Halted
 from transformer_lab.training.module import MOST_SKIPPED, Training
 
-ROOT = Path(__file__).parent.parent
 WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
          "max_steps=30", "pictures.layers=[]", "validate_every_steps=10", "checkpoint.every_steps=10", "data=text",
          "schedule=constant"]  # fmt: skip
@@ -218,15 +217,14 @@ def test_all_checkpoints_damaged_is_no_fresh_start(go):
 
 
 def start(place, folder, *words):
-    command = [sys.executable, str(ROOT / "train.py"), *WORDS, f"data.path={place}/corpus", f"cache_dir={place}/cache",
-               f"run_dir={folder}", *words]  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Program("train.py", *WORDS, f"data.path={place}/corpus", f"cache_dir={place}/cache", f"run_dir={folder}",
+                   *words)  # fmt: skip
 
 
 def until(process, condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
         time.sleep(0.02)
 
 
@@ -237,14 +235,23 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(place, tmp
     first = start(place, tmp_path / "run", *LONG)
     until(first, (tmp_path / "run" / "checkpoints" / "last").exists)
     second = start(place, tmp_path / "run", *LONG, "resume=auto")
-    said, _ = second.communicate(timeout=60)
+    said = "".join(second.communicate(timeout=60))
     assert second.returncode == 2 and f"in use by process {first.pid}" in " ".join(said.split())
     first.kill()
     first.communicate()
     end = step_of(tmp_path / "run") + 10
     third = start(place, tmp_path / "run", f"max_steps={end}", "validate_every_steps=100000", "resume=auto")
-    said, _ = third.communicate(timeout=60)
+    said = "".join(third.communicate(timeout=60))
     assert third.returncode == 0, said
+
+
+def test_loader_workers_serve_a_run_however_python_starts_them(go):
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("forkserver", force=True)  # the default from Python 3.14 on
+    try:
+        assert step_of(go("hardware.workers=1", "max_steps=2")) == 2
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def test_a_killed_loader_worker_ends_the_run_and_nothing_is_lost(place, tmp_path):
@@ -252,7 +259,7 @@ def test_a_killed_loader_worker_ends_the_run_and_nothing_is_lost(place, tmp_path
     until(process, (tmp_path / "run" / "checkpoints" / "last").exists)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    said, _ = process.communicate(timeout=60)
+    said = "".join(process.communicate(timeout=60))
     assert process.returncode == 1 and "error: hardware.workers: a loader process was killed" in said, said
     assert "Traceback" not in said and damage(tmp_path / "run" / "checkpoints" / "last") is None
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from tests.conftest import curves, fingerprint, settings
+from tests.programs import Program, call
 from transformer_lab.compose import train
 from transformer_lab.data.module import DataModule
 from transformer_lab.finished import evaluate_run, load_run
@@ -31,8 +32,8 @@ SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout
          "log_every_steps=4", "pictures.layers=[]", "schedule=cosine", "schedule.warmup_steps=5",
          "allow_overlap=true"]  # fmt: skip
 TASKS = {
-    "language_modeling": ["data=text", "data.path=corpus", "task.context=32"],
-    "mlm_nsp": ["task=mlm_nsp", "data=text", "data.path=corpus", "task.context=32"],
+    "language_modeling": ["data=text", "data.path=beginnings", "task.context=32"],
+    "mlm_nsp": ["task=mlm_nsp", "data=text", "data.path=beginnings", "task.context=32"],
     "classification": ["task=classification", "data=labeled", "data.path=lines.tsv", "task.context=40"],
     "translation": ["task=translation", "data=parallel", "data.path=lines.tsv", "data.source=text", "data.target=back",
                     "task.context=40", "data.validation=0.02", "data.test=0.02", "task.beam_size=2"],
@@ -43,14 +44,19 @@ TASKS = {
 def command(request, place):
     def words(run_dir, *more):
         data = [word.replace("path=", f"path={place}/") for word in TASKS[request.param]]
-        return [sys.executable, str(ROOT / "train.py"), *data, *SMALL, f"cache_dir={place / 'cache'}",
-                f"run_dir={run_dir}", *more]  # fmt: skip
+        return ["train.py", *data, *SMALL, f"cache_dir={place / 'cache'}", f"run_dir={run_dir}", *more]
 
     return words
 
 
+def own(words):
+    """The same as a Python of its own."""
+    return [sys.executable, str(ROOT / words[0]), *words[1:]]
+
+
 def run(words):
-    subprocess.run(words, check=True, capture_output=True)
+    done = call(*words)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,7 @@ def disturb(command, folder, kills, seconds, draw):
     """Kill the run at `kills` random instants of its life, then let it finish."""
     done = 0
     while done < kills:
-        process = subprocess.Popen(command(folder, "resume=auto"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = Program(*command(folder, "resume=auto"))
         time.sleep(draw.uniform(0, 1) * seconds)
         done += kill(process)
         if (folder / "metrics.json").exists():
@@ -91,7 +97,7 @@ def same(one, other):
 
 def test_a_killed_run_is_the_same_run(command, undisturbed, tmp_path):
     folder, _ = undisturbed
-    process = subprocess.Popen(command(tmp_path / "run"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Program(*command(tmp_path / "run"))
     while not (tmp_path / "run" / "checkpoints" / "last").exists():  # with something to go on from
         assert process.poll() is None
         time.sleep(0.01)
@@ -107,7 +113,8 @@ def go(place, tmp_path):
 
     def train_with(*words, name="run", task="language_modeling"):
         data = [word.replace("path=", f"path={place}/") for word in TASKS[task]]
-        time.sleep(1 - time.time() % 1)  # TensorBoard sorts the files of one process and one second as words: 10, 9
+        if (tmp_path / name).exists():  # TensorBoard sorts the files of one process and one second as words: 10, 9
+            time.sleep(1 - time.time() % 1)
         train(**settings(*SMALL, *data, f"cache_dir={place / 'cache'}", f"run_dir={tmp_path / name}", *words))
         return tmp_path / name
 
@@ -316,7 +323,7 @@ def test_a_signal_that_is_ignored_from_the_start_stays_so(go, leave):
 
 def test_a_signal_to_all_processes_of_a_run_with_loader_workers_saves_its_step(command, tmp_path):
     words = command(tmp_path / "run", "hardware.workers=2", "max_steps=100000", "checkpoint.every_steps=20")
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    process = subprocess.Popen(own(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                start_new_session=True)  # fmt: skip
     while not (tmp_path / "run" / "checkpoints" / "last").exists():
         assert process.poll() is None, process.communicate()[0]
@@ -330,7 +337,7 @@ def test_a_signal_to_all_processes_of_a_run_with_loader_workers_saves_its_step(c
 
 
 def test_whoever_stops_reading_a_run_ends_it_with_its_step_saved(command, tmp_path):
-    process = subprocess.Popen(command(tmp_path / "run", "max_steps=100000"), stdout=subprocess.PIPE,
+    process = subprocess.Popen(own(command(tmp_path / "run", "max_steps=100000")), stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
     while "Saved step 7" not in process.stdout.readline():
         assert process.poll() is None
@@ -390,8 +397,7 @@ def test_kills_in_settings_that_nobody_lists(go, place, tmp_path, name):
 
     def command(folder, *more):
         data = [word.replace("path=", f"path={place}/") for word in TASKS[task]]
-        return [sys.executable, str(ROOT / "train.py"), *SMALL, *data, f"cache_dir={place / 'cache'}",
-                f"run_dir={folder}", *words, *more]  # fmt: skip
+        return ["train.py", *SMALL, *data, f"cache_dir={place / 'cache'}", f"run_dir={folder}", *words, *more]
 
     started = time.monotonic()
     run(command(tmp_path / "whole"))
@@ -510,14 +516,12 @@ def test_twenty_signals(command, tmp_path):
             number = draw.choice([signal.SIGTERM, signal.SIGINT])
             log = other / "log.txt"
             before = log.read_text().count("attention kernel") if log.exists() else 0
-            process = subprocess.Popen(
-                command(other, longer, "resume=auto"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
+            process = Program(*command(other, longer, "resume=auto"))
             while not log.exists() or log.read_text().count("attention kernel") == before:
                 time.sleep(0.01)
             time.sleep(0.3 + draw.uniform(0, 0.7) * seconds)  # the table comes a moment before the first step
             process.send_signal(number)
-            said, _ = process.communicate(timeout=60)
+            said = "".join(process.communicate(timeout=60))
             if process.returncode == 0:
                 break  # it was done before
             # Once its metrics are written, a run is done and SIGTERM ends Python as it always does.

@@ -7,24 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import settings
+from tests.programs import ROOT, Program, call
 from transformer_lab.compose import train
 from transformer_lab.contents import contents
 from transformer_lab.runs import best_checkpoint, taken
 from transformer_lab.training import callbacks
 from transformer_lab.training.checkpoints import damage, read_weights
-
-ROOT = Path(__file__).parent.parent
-
-
-def call(script, *words, **more):
-    return subprocess.run([sys.executable, str(ROOT / script), *words], capture_output=True, text=True, **more)
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +166,9 @@ def test_overfit_learns_one_step_by_heart_and_keeps_the_newest_and_the_best(corp
 
 def test_an_interrupted_run_says_how_to_go_on(corpus_folder, tmp_path):
     words = ["data=text", f"data.path={corpus_folder}", *SMALL, "checkpoint.every_steps=5", "run_dir=run"]
-    command = [sys.executable, str(ROOT / "train.py"), *words, "max_steps=100000"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Program("train.py", *words, "max_steps=100000", cwd=tmp_path)
     while not (tmp_path / "run" / "checkpoints" / "last").exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     shown, _ = process.communicate(timeout=60)

@@ -21,6 +21,7 @@ import torch
 import yaml
 
 from tests.conftest import settings
+from tests.programs import call
 from tests.test_checks import TARGETS
 from transformer_lab.compose import train
 from transformer_lab.contents import contents
@@ -234,11 +235,11 @@ def test_names_from_elsewhere_lead_nowhere_else(sound, words, tmp_path, monkeypa
     config = yaml.safe_load((sound / "checkpoints" / "last" / "config.yaml").read_text())
     text = yaml.safe_dump({**config, "cache_dir": str(tmp_path / "outside"), "run_dir": str(tmp_path / "outside")})
     run = forged(sound, tmp_path / "run", "config.yaml", text.encode())
-    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), f"run={run}", "split=validation"]
-    refused = subprocess.run(command, capture_output=True, cwd=tmp_path, text=True)  # the run alone names its data
+    command = ["scripts/evaluate.py", f"run={run}", "split=validation"]
+    refused = call(*command, cwd=tmp_path)  # the run alone names its data
     path = config["data"]["path"]
     assert refused.returncode == 2 and f"add data.path={path} to read it" in refused.stderr, refused.stderr
-    assert subprocess.run([*command, f"data.path={path}"], capture_output=True, cwd=tmp_path).returncode == 0
+    assert call(*command, f"data.path={path}", cwd=tmp_path).returncode == 0
     listed = json.loads((run / "checkpoints" / "last" / "manifest.json").read_text())
     listed["files"]["../../../config.yaml"] = {"bytes": 1, "sha256": ""}
     (run / "checkpoints" / "last" / "manifest.json").write_text(json.dumps(listed))

@@ -1,14 +1,13 @@
 """A model starts from what another run has learnt: what fits is taken, and what was taken is said."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import small_task
+from tests.programs import call
 from transformer_lab.training.checkpoints import write
 from transformer_lab.transfer import freeze, start_from
 
@@ -90,8 +89,7 @@ def test_pre_train_then_fine_tune_from_the_command_line(corpus_folder, tmp_path)
     (tmp_path / "table.tsv").write_text("text\tlabel\n" + rows)
 
     def train(*words):
-        command = [sys.executable, str(ROOT / "train.py"), *common, *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return call("train.py", *common, *words, cwd=tmp_path)
 
     first = train("task=mlm_nsp", "data=text", f"data.path={corpus_folder}", "max_steps=5", "run_dir=first")
     assert first.returncode == 0, first.stderr

@@ -13,14 +13,13 @@ import resource
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import fingerprint, settings
+from tests.programs import call
 from transformer_lab.compose import train
 from transformer_lab.data.cache import obtain
 from transformer_lab.data.module import DataModule, Stretch
@@ -180,8 +179,7 @@ def test_forty_damages_to_the_data_of_a_run_that_goes_on(corpus_folder, tmp_path
 
     def start(folder, *more):
         own = [f"data.path={tmp_path}/text.txt", f"run_dir={folder}/run", f"cache_dir={folder}/cache"]
-        words = [sys.executable, str(ROOT / "train.py"), *RUN, *own, *more]
-        return subprocess.run(words, capture_output=True, text=True)
+        return call("train.py", *RUN, *own, *more)
 
     start(tmp_path / "undisturbed")
     undisturbed = fingerprint(tmp_path / "undisturbed" / "run")

@@ -2,15 +2,13 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import CONFIGS
+from tests.programs import Program, call
 from transformer_lab.checks import Refused
 from transformer_lab.command_line import preflight
 from transformer_lab.sweeps.sweeper import Trial, TrialFailed, TrialInterrupted
@@ -23,13 +21,8 @@ SEARCH = ("sweep=optuna", "hydra.sweeper.pruner=none", "model.dim=16,32", "optim
 
 
 def sweep(folder, *words, wait=True):
-    command = [sys.executable, str(ROOT / "train.py"), "-m", f"run_dir={folder}", *SMALL, *words]
-    process = subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "COLUMNS": "200"})  # fmt: skip
-    if not wait:
-        return process
-    out, errors = process.communicate()
-    return subprocess.CompletedProcess(command, process.returncode, out, errors)
+    start = call if wait else Program
+    return start("train.py", "-m", f"run_dir={folder}", *SMALL, *words, cwd=folder.parent, env={"COLUMNS": "200"})
 
 
 def lines(folder):
@@ -65,13 +58,11 @@ def test_the_leaderboard_can_be_asked_for_at_any_time(grid):
     folder, _ = grid
     before = (folder / "leaderboard.csv").read_text()
     (folder / "leaderboard.csv").unlink()
-    command = [sys.executable, str(ROOT / "scripts" / "leaderboard.py")]
-    done = subprocess.run([*command, f"sweep={folder}"], capture_output=True, text=True,
-                          env={**os.environ, "COLUMNS": "200"})  # fmt: skip
+    done = call("scripts/leaderboard.py", f"sweep={folder}", env={"COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
     assert "best first" in done.stdout and "optimizer.lr" in done.stdout
     assert (folder / "leaderboard.csv").read_text() == before
-    wrong = subprocess.run([*command, f"sweep={folder / '000'}"], capture_output=True, text=True)
+    wrong = call("scripts/leaderboard.py", f"sweep={folder / '000'}")
     assert wrong.returncode == 2 and wrong.stderr == (
         f"error: sweep: {folder / '000'} is not the folder of a sweep: it has no sweep.json\n")  # fmt: skip
 
@@ -110,14 +101,13 @@ def test_a_trial_that_lost_a_process_waits_for_another_time():
 
 
 def test_a_sweep_needs_its_flag(tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "sweep=optimizers", *SMALL], cwd=tmp_path,
-                          capture_output=True, text=True)  # fmt: skip
+    done = call("train.py", "sweep=optimizers", *SMALL, cwd=tmp_path)
     assert done.returncode == 2 and "a sweep is run with -m" in done.stderr and not list(tmp_path.iterdir())
 
 
 def test_without_a_folder_the_same_command_finds_its_own_again(tmp_path):
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, "max_steps=10", "seed=1,2"]
-    first, second = (subprocess.run(command, cwd=tmp_path, capture_output=True, text=True) for _ in range(2))
+    command = ["train.py", "-m", *SMALL, "max_steps=10", "seed=1,2"]
+    first, second = (call(*command, cwd=tmp_path) for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
     assert "2 of 2 trials have ended" in second.stdout

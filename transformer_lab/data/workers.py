@@ -1,5 +1,6 @@
 """Loader workers leave signals to the run: what is sent to all processes at once reaches it, and it then ends them."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -27,7 +28,8 @@ def begin(parent: int, worker: int) -> None:
 
     PyTorch's workers end with their parent, but not if it is dead before they begin to look: that is seen here.
     """
-    if os.getppid() != parent:
+    served = multiprocessing.get_start_method() == "forkserver"  # by a process that is the parent of all
+    if not (multiprocessing.parent_process().is_alive() if served else os.getppid() == parent):  # type: ignore[union-attr]
         os._exit(1)
     if TOLD_APART:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
