@@ -88,6 +88,7 @@ def train(
     preview: bool,
     plan: bool,
     average: Section | None = None,  # a run of before there were any has none
+    best_by: str | None = None,
     overfit: bool = False,
 ) -> dict[str, Any]:
     """Train the model that the config describes; every argument is a top-level key of `configs/train.yaml`.
@@ -118,14 +119,15 @@ def train(
             for warning in found.warnings():
                 log.warning("%s", warning)
             return {}
-        check_monitored(watchers, learner, loaders, machine)
+        best_by = best_by or learner.best_by
+        check_metrics(best_by, watchers, learner, loaders, machine)
         if preview:
             run_log.say(learner.show(loaders.steps[0].micro_batches[0]))
             return {}
         if init_from:
             start_from(best_checkpoint(init_from, "init_from"), learner)
         freeze(learner, freeze_layers)
-        module = build_training(config, learner, loaders, budget, progress, machine)
+        module = build_training(config, learner, loaders, budget, progress, machine, best_by)
         saver = build_saver(config, folder, made)
 
         if first:
@@ -164,7 +166,7 @@ def train(
         tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
         if not first:
             return {}
-        metrics = conclude(folder, progress, tested, learner)
+        metrics = conclude(folder, progress, tested, learner, best_by)
         if kept is not None:
             reached = {f"final/{name.replace(' ', '_')}": value for name, value in scores_of(metrics).items()}
             curves.conclude(kept, hyperparameters(config), reached)
@@ -172,16 +174,19 @@ def train(
         return metrics
 
 
-def check_monitored(watchers: dict[str, Any], task: Task, loaders: DataModule, machine: Hardware) -> None:
-    """Raises ValueError for a callback that watches a metric which no validation will report."""
+def check_metrics(best_by: str, watchers: dict[str, Any], task: Task, loaders: DataModule, machine: Hardware) -> None:
+    """Raises ValueError where weights are chosen by a metric, or a callback watches one, that no validation reports."""
     watched = {name: monitor for name, watcher in watchers.items() if (monitor := getattr(watcher, "monitor", None))}
-    if watched:
+    if watched or best_by != task.best_by:
         totals = Totals()
         batch = loaders.passes["validation"][0].to(machine.device)
         with torch.inference_mode(), machine.autocast():
             totals.add(batch, task.to(machine.device).eval().score(batch))
         task.train()
-        known = [f"val/{name}" for name in task.metrics(*totals.mean(), loaders.corpora["validation"])]
+        reported = list(task.metrics(*totals.mean(), loaders.corpora["validation"]))
+        if best_by not in reported:
+            raise ValueError(checks.unknown(f"best_by={best_by}", "metric", reported, reported))
+        known = [f"val/{name}" for name in reported]
         for name, monitor in watched.items():
             if monitor not in known:
                 raise ValueError(checks.unknown(monitor, "metric", known, known).replace(
@@ -192,9 +197,11 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
     """Train to the end of the budget; raises Halted for what stops it in the middle and can be told in one line."""
     try:
         trainer.fit(module, datamodule=loaders)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        if isinstance(error, ValueError):
-            raise no_room(error) or error  # Lightning makes a ValueError of whatever a logger raises
+    except ValueError as error:  # Lightning makes one of whatever a logger raises
+        if full := no_room(error):
+            raise full from None
+        raise
+    except (RuntimeError, EOFError, OSError) as error:
         if out_of_memory(error):
             raise Halted("hardware: out of memory outside of a step's forward and backward pass; a smaller model, or a "
                          "smaller hardware.micro_batch_tokens for validation, may fit") from error  # fmt: skip
@@ -237,8 +244,9 @@ def build_loaders(
 
 
 def build_training(
-    config: Section, task: Task, loaders: DataModule, budget: Budget, progress: Progress, machine: Hardware
-) -> Training:
+    config: Section, task: Task, loaders: DataModule, budget: Budget, progress: Progress, machine: Hardware,
+    best_by: str,
+) -> Training:  # fmt: skip
     return Training(
         task=task,
         optimizer=build(config["optimizer"], model=task),
@@ -250,6 +258,7 @@ def build_training(
         log_every_steps=config["log_every_steps"],
         seed=config["seed"],
         speed=measure(task, loaders.steps, machine),
+        best_by=best_by,
         average=build(config["average"]) if config["average"] else None,
     )
 

@@ -220,12 +220,14 @@ def open_run(folder: Path, files: dict[str, str], run_log: RunLog) -> None:
         raise _unwritable(folder, error) from error
 
 
-def conclude(folder: Path, progress: Progress, tested: dict[str, float] | None, task: Task) -> dict[str, Any]:
+def conclude(
+    folder: Path, progress: Progress, tested: dict[str, float] | None, task: Task, best_by: str
+) -> dict[str, Any]:
     """Write what `scores` reads: what the best weights reached, by what validations are ranked, and what it took."""
     best, scored_by = progress.best, task.scored_by()
     metrics = {
         "validation": best.metrics if best else {},
-        **({"rank": task.rank(best.metrics)} if best else {}),
+        "best_by": best_by,
         **({"test": tested} if tested else {}),
         **({"scored_by": scored_by} if scored_by else {}),
         "steps": progress.step,

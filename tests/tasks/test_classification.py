@@ -119,9 +119,9 @@ def test_a_long_text_loses_what_the_policy_says_and_is_counted(truncate, kept):
 
 def test_classes_are_learned_from_the_training_texts():
     texts = [LabeledText("", (label,)) for label in ("10", "9", "b", "a", "9")]
-    assert Classification.learn(iter(texts)) == {"labels": {"9": 2, "10": 1, "a": 1, "b": 1}}
+    assert Classification.learn(iter(texts), None) == {"labels": {"9": 2, "10": 1, "a": 1, "b": 1}}
     with pytest.raises(ValueError, match="all of the training split are of the class a"):
-        Classification.learn(iter([LabeledText("x", ("a",))] * 3))
+        Classification.learn(iter([LabeledText("x", ("a",))] * 3), None)
 
 
 def test_what_is_said_of_a_line_is_a_class_and_the_probability_of_each():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Leaderboard:
         """Raises ValueError where there is no sweep."""
         study = trials.load(folder)
         searched = list(trials.about(folder)["space"])
-        every = sorted(study.get_trials(deepcopy=False), key=_order)
+        every = sorted(study.get_trials(deepcopy=False), key=lambda trial: _order(folder, trial))
         lines = [_line(folder, trial, place + 1) for place, trial in enumerate(every)]
         metrics = list(dict.fromkeys(name for line in lines for name in line["metrics"]))
         return cls(searched, metrics, lines, _importance(study))
@@ -90,11 +91,13 @@ class Leaderboard:
         replace(folder / "leaderboard.md", text + "\n")
 
 
-def _order(trial: FrozenTrial) -> tuple[int, float, int]:
+def _order(folder: Path, trial: FrozenTrial) -> tuple[int, float, float, int]:
+    """As `scores.rank` has it: of trials that reached the same, the one with the least loss comes first."""
     states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL]
     latest = max(trial.intermediate_values.items(), default=(0, 0.0))[1]
     reached = trial.value if trial.state == TrialState.COMPLETE and trial.value is not None else latest
-    return states.index(trial.state), -reached, trial.number
+    loss = metrics_of(trials.folder_of(folder, trial.number)).get("validation", {}).get("loss", math.inf)
+    return states.index(trial.state), -reached, loss, trial.number
 
 
 def _line(folder: Path, trial: FrozenTrial, place: int) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Task(nn.Module):
     example_type: ClassVar[type]  # what its data source must give
     specials: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have
     prompt: ClassVar[str]  # something to try a trained model with
+    best_by: str = "loss"  # the metric whose best validation has the best weights, unless the config names another
     stand_in: ClassVar[dict[str, Any]] = {}  # what `learn` might return: to rehearse a build without data
 
     model: Any
@@ -43,10 +44,12 @@ class Task(nn.Module):
     collate: Collate  # a plain object, safe to send to loader workers
 
     @classmethod
-    def learn(cls, examples: Iterator[Any]) -> dict[str, Any]:
+    def learn(cls, examples: Iterator[Any], language: str | None) -> dict[str, Any]:
         """What has to be known of the training split before a model can be built, fit for JSON.
 
-        It is handed to the constructor. Here: nothing, and the data need not be read for it.
+        It is handed to the constructor; what is an option of the task is put into the config, unless it is set there.
+        `language` is the code of the one that is written, where the data name it. Here: nothing is learnt, and the data
+        need not be read for it.
         """
         return {}
 
@@ -82,10 +85,6 @@ class Task(nn.Module):
     def scored_by(self) -> str | None:
         """Which implementation and settings the scores are of; None where their names say all."""
         return None
-
-    def rank(self, metrics: dict[str, float]) -> float:
-        """The validation with the highest rank has the best weights."""
-        return -metrics["loss"]
 
     def samples(self, batches: Pass) -> str:
         """A few predictions on a split as Markdown, for people to read while the model learns."""

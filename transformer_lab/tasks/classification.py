@@ -135,6 +135,7 @@ class Classification(Task):
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
         self.capacity, self.labels, self.multi_label = context, tuple(labels), multi_label
         self.label_smoothing = label_smoothing
+        self.best_by = "macro_f1" if multi_label or class_weights else "accuracy"  # who weighs classes asks for each
         weights = _weights(labels, class_weights)
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
@@ -145,7 +146,7 @@ class Classification(Task):
                                  pooling=pooling or ("last" if causal else "mean"))  # fmt: skip
 
     @classmethod
-    def learn(cls, examples: Iterator[LabeledText]) -> dict[str, Any]:
+    def learn(cls, examples: Iterator[LabeledText], language: str | None) -> dict[str, Any]:
         counts: Counter[str] = Counter()
         for example in examples:
             counts.update(example.labels)
@@ -192,9 +193,6 @@ class Classification(Task):
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
         score = report.multi_label if self.multi_label else report.single_label
         return {"loss": losses["classes"], **score(sums["counts"].double())}
-
-    def rank(self, metrics: dict[str, float]) -> float:
-        return metrics["macro_f1"] if self.multi_label else metrics["accuracy"]
 
     def pictures(self, sums: dict[str, Tensor]) -> dict[str, Any]:
         if self.multi_label:

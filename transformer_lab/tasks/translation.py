@@ -3,8 +3,9 @@
 **M** source tokens of a batch, **N** target tokens, **D** width, **V** vocabulary.
 """
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from transformer_lab.models.seq2seq import Seq2Seq
 from transformer_lab.tasks import translation_scores as scores
 from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some
 
+log = logging.getLogger(__name__)
 END, BETWEEN = "<eos>", "<sep>"
 AT_ONCE = 64  # texts translated together
 
@@ -102,17 +104,23 @@ class Translation(Task):
     Texts have at most `context` tokens each. `beam_size` and `length_penalty` say how translations are searched for
     (see `Beam`), in every validation as in the test and in `predict`. With `tie_embeddings` the output matrix is the
     target's embedding; in a `Seq2Seq` that shares its embeddings all three are one.
+
+    `bleu_tokenizer` says what BLEU takes for a word, by sacreBLEU's names; None: what `learn` finds for the language
+    that is written.
     """
 
     model_types = (Seq2Seq, Decoder)
     example_type = Pair
     specials = (END, BETWEEN)
+    best_by = "bleu"
     prompt = "Monday, March 3"
 
     def __init__(self, *, model: Seq2Seq | Decoder, tokenizer: Tokenizer, name: str, context: int,
                  label_smoothing: float = 0.0, tie_embeddings: bool = True, beam_size: int = 1,
-                 length_penalty: float = 1.0) -> None:  # fmt: skip
+                 length_penalty: float = 1.0, bleu_tokenizer: scores.Tokenizer | None = None) -> None:  # fmt: skip
         super().__init__()
+        self.bleu_tokenizer: scores.Tokenizer = bleu_tokenizer or "13a"
+        scores.refuse_missing(self.bleu_tokenizer)
         self.joined = isinstance(model, Decoder)
         needed = 2 * context if self.joined else None  # both texts in one sequence
         check_context(context, 2, "a token and the one that ends a text", model.position.max_length, needed)
@@ -126,6 +134,13 @@ class Translation(Task):
         self.encoding = PairEncoding()
         self.collate = Collate(self.end, context, self.joined)
         self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
+
+    @classmethod
+    def learn(cls, examples: Iterator[Pair], language: str | None) -> dict[str, Any]:
+        found = scores.tokenizer_for(language, (pair.target for pair in examples))
+        if found == "char" and language not in scores.LANGUAGES:
+            log.info("BLEU compares characters (task.bleu_tokenizer=char), as the texts have hardly any spaces")
+        return {"bleu_tokenizer": found}
 
     def packing(self, corpus: Corpus) -> Packing:
         return Packs(corpus=corpus, capacity=self.capacity, pieces=self._pieces, recipe=f"pairs of {self.context}")
@@ -164,17 +179,15 @@ class Translation(Task):
         sources = [text.tolist() for text in batch.source.split(batch.source_layout.lengths.tolist())]
         with packed(self, len(sources) * self.beam.size):
             written = self._translate(sources)
-        return Outcome(outcome.losses, scores.statistics(written, batch.references))
+        return Outcome(outcome.losses, scores.statistics(written, batch.references, self.bleu_tokenizer))
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
         loss = losses["tokens"]
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **scores.corpus_scores(sums)}
+        reached = scores.corpus_scores(sums, self.bleu_tokenizer)
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **reached}
 
     def scored_by(self) -> str:
-        return scores.signature()
-
-    def rank(self, metrics: dict[str, float]) -> float:
-        return metrics["bleu"]
+        return scores.signature(self.bleu_tokenizer)
 
     def _translate(self, sources: list[list[int]]) -> list[str]:
         """`sources` are closed by the end token."""

@@ -20,6 +20,7 @@ class Source(ABC):
     """Where examples of one type come from."""
 
     example_type: type
+    language: str | None = None  # the code of the one that is to be written, where the data name it
 
     @abstractmethod
     def signature(self) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class Phrases(Source):
             raise ValueError(f"data.target={target}: the language of data.source too; there is nothing to translate")
         if size < 1:
             raise ValueError(f"data.size={size}: the number of phrases, at least 1")
+        self.language = self.languages[1].language
         self.size, self.seed = size, seed
         self.cut = Cut(validation=validation, test=test)
 
