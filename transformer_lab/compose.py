@@ -185,7 +185,7 @@ def check_metrics(best_by: str, watchers: dict[str, Any], task: Task, loaders: D
         task.train()
         reported = list(task.metrics(*totals.mean(), loaders.corpora["validation"]))
         if best_by not in reported:
-            raise ValueError(checks.unknown(f"best_by={best_by}", "metric", reported, reported))
+            raise ValueError(f"best_by={checks.unknown(best_by, 'metric', reported, reported)}")
         known = [f"val/{name}" for name in reported]
         for name, monitor in watched.items():
             if monitor not in known:
