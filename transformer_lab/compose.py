@@ -30,7 +30,7 @@ from transformer_lab.scores import scores_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
-from transformer_lab.training.evaluation import Totals, evaluate
+from transformer_lab.training.evaluation import Totals, evaluate, reported
 from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of_memory, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.loggers import Curves, hyperparameters
@@ -183,10 +183,10 @@ def check_metrics(best_by: str, watchers: dict[str, Any], task: Task, loaders: D
         with torch.inference_mode(), machine.autocast():
             totals.add(batch, task.to(machine.device).eval().score(batch))
         task.train()
-        reported = list(task.metrics(*totals.mean(), loaders.corpora["validation"]))
-        if best_by not in reported:
-            raise ValueError(f"best_by={checks.unknown(best_by, 'metric', reported, reported)}")
-        known = [f"val/{name}" for name in reported]
+        there = list(reported(task, *totals.mean(), loaders.passes["validation"].packing))
+        if best_by not in there:
+            raise ValueError(f"best_by={checks.unknown(best_by, 'metric', there, there)}")
+        known = [f"val/{name}" for name in there]
         for name, monitor in watched.items():
             if monitor not in known:
                 raise ValueError(checks.unknown(monitor, "metric", known, known).replace(
@@ -253,7 +253,7 @@ def build_training(
         schedule=build(config["schedule"], total_steps=budget.total_steps),
         budget=budget,
         progress=progress,
-        corpus=loaders.corpora["validation"],
+        validation=loaders.passes["validation"].packing,
         gradient_clip=config["gradient_clip"],
         log_every_steps=config["log_every_steps"],
         seed=config["seed"],

@@ -13,7 +13,7 @@ from transformer_lab.build import Section, build, build_task, task_class
 from transformer_lab.checks import PROVIDED
 from transformer_lab.data.cache import fingerprint, obtain
 from transformer_lab.data.sources.base import Source
-from transformer_lab.data.store import Store, prepare
+from transformer_lab.data.store import MOST_LOST, Store, prepare
 from transformer_lab.data.tokenizers import File, Recipe, Tokenizer
 from transformer_lab.runs import best_checkpoint
 from transformer_lab.tasks.base import Task
@@ -95,4 +95,11 @@ def prepare_store(config: Section, source: Source, task: Task) -> Store:
         if overlap.share > MOST_SHARED and not config["allow_overlap"]:
             raise ValueError(f"data: {overlap}, which is more than an accident; allow_overlap=true takes it as it is")
         log.warning("%s", overlap)
+    for split, corpus in store.splits.items():
+        if corpus.unknown_share > MOST_LOST:
+            log.warning("tokenizer: %.1f%% of the tokens of the %s split stand for what it does not know", 100 *
+                        corpus.unknown_share, split)  # fmt: skip
+        if 1 - corpus.kept_share > MOST_LOST:
+            log.warning("tokenizer: its tokens do not give back %.1f%% of the texts of the %s split", 100 *
+                        (1 - corpus.kept_share), split)  # fmt: skip
     return store

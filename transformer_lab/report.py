@@ -126,6 +126,7 @@ def facts_before(
              "vocabulary": f"{task.model.embedding.num_embeddings:,} tokens"}  # fmt: skip
     for split, corpus in loaders.corpora.items():
         facts[split] = f"{corpus.num_examples:,} examples, {corpus.num_tokens:,} tokens, {corpus.text_bytes:,} bytes"
+    facts |= facts_of_tokens(loaders)
     steps = loaders.steps
     per_step = min(steps.plan.units_per_step, steps.plan.num_units) * task.capacity
     batches = -(-steps.plan.units_per_step // (steps.units_per_batch * steps.world_size))
@@ -141,6 +142,18 @@ def facts_before(
     facts["attention kernel"] = kernel
     operations, rate = speed.operations_per_token, speed.matrix_rate
     facts["operations"] = f"{operations / 1e6:,.1f} million a token; {rate / 1e9:,.0f} billion a second at the most"
+    return facts
+
+
+def facts_of_tokens(loaders: DataModule) -> dict[str, str]:
+    """What of the texts gets lost in their tokens."""
+    facts = {}
+    if any(corpus.unknown_share for corpus in loaders.corpora.values()):
+        shares = (f"{corpus.unknown_share:.2%} ({split})" for split, corpus in loaders.corpora.items())
+        facts["unknown tokens"] = ", ".join(shares)
+    if any(corpus.kept_share < 1 for corpus in loaders.corpora.values()):
+        shares = (f"{corpus.kept_share:.2%} ({split})" for split, corpus in loaders.corpora.items())
+        facts["texts that tokens give back"] = ", ".join(shares)
     return facts
 
 

@@ -53,6 +53,11 @@ class Task(nn.Module):
         """
         return {}
 
+    @classmethod
+    def rehearsal(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """What `learn` might return, with which a build without data tries these options of the task."""
+        return cls.stand_in
+
     def packing(self, corpus: Corpus) -> Packing:
         raise NotImplementedError
 
@@ -94,7 +99,8 @@ class Task(nn.Module):
         """What of a pass is better seen than read: a matplotlib figure by its name."""
         return {}
 
-    # What the model makes of each line, fit for JSON; `text` is what a person reads. Options are the task's own.
+    # What the model makes of each line, fit for JSON; `text` is what a person reads, `cut` says that a line was
+    # longer than the context. Options are the task's own.
     predict: Callable[..., list[dict[str, Any]]]
 
     def show(self, batch: Any) -> str:
@@ -105,6 +111,11 @@ class Task(nn.Module):
 def quoted(text: str) -> str:
     """Text as it is, for Markdown: indented, so that nothing in it is taken for markup."""
     return "\n".join(f"    {plain(line)}" for line in text.splitlines())
+
+
+def told_cut(cut: bool) -> dict[str, bool]:
+    """What a prediction says of a text that was longer than the context: part of it the model has not seen."""
+    return {"cut": True} if cut else {}
 
 
 def some(count: int, most: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.packed import packed
 from transformer_lab.models.seq2seq import Seq2Seq
 from transformer_lab.tasks import translation_scores as scores
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_cut
 
 log = logging.getLogger(__name__)
 END, BETWEEN = "<eos>", "<sep>"
@@ -48,6 +48,7 @@ class PairEncoding:
     """For each pair a row of tokens of either text, and the target as it stands, in UTF-8: what scores compare with."""
 
     columns = {"source": Token, "target": Token, "reference": np.uint8}  # noqa: RUF012 - the same for all
+    written = 1
 
     def signature(self) -> dict[str, Any]:
         return {"kind": "pairs"}
@@ -79,10 +80,14 @@ class Collate:
         target[1:] = wanted[:-1]
         target[target_layout.offsets[:-1].numpy()] = self.end
         joined = Layout.of(source_layout.lengths + target_layout.lengths) if self.joined else None
-        references = tuple(corpus["reference"][row].tobytes().decode() for row in rows)
+        references = tuple(_reference(corpus, row) for row in rows)
         tensors = [torch.from_numpy(tokens) for tokens in (source, target, wanted)]
         return PairBatch(len(source) + len(target), {"tokens": len(wanted)}, tensors[0], source_layout, tensors[1],
                          target_layout, tensors[2], references, joined)  # fmt: skip
+
+
+def _reference(corpus: Corpus, row: int) -> str:
+    return corpus["reference"][row].tobytes().decode()
 
 
 def _closed(column: Ragged, rows: np.ndarray, end: int, context: int) -> tuple[np.ndarray, Layout]:
@@ -129,6 +134,7 @@ class Translation(Task):
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
         self.capacity = 2 * context
         self.label_smoothing = label_smoothing
+        self._shares: dict[int, float] = {}  # of each corpus, what exact match could be
         self.beam = Beam(beam_size, length_penalty)
         self.end, self.between = tokenizer.special(END), tokenizer.special(BETWEEN)
         self.encoding = PairEncoding()
@@ -184,7 +190,18 @@ class Translation(Task):
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
         loss = losses["tokens"]
         reached = scores.corpus_scores(sums, self.bleu_tokenizer)
+        if (possible := self._possible(corpus)) < 1:
+            reached["possible_exact_match"] = possible
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **reached}
+
+    def _possible(self, corpus: Corpus) -> float:
+        """The share of references that the model could write: their tokens fit, and make the text again."""
+        if id(corpus) not in self._shares:
+            cut = (row[: self.context] for row in map(corpus["target"].__getitem__, range(corpus.num_examples)))
+            equal = sum(self.tokenizer.decode(tokens.tolist()).strip() == _reference(corpus, row).strip()
+                        for row, tokens in enumerate(cut))  # fmt: skip
+            self._shares[id(corpus)] = equal / corpus.num_examples
+        return self._shares[id(corpus)]
 
     def scored_by(self) -> str:
         return scores.signature(self.bleu_tokenizer)
@@ -232,8 +249,9 @@ class Translation(Task):
 
     def predict(self, lines: list[str]) -> list[dict[str, Any]]:
         """The translation of each line."""
-        return [{"input": line, "translation": text, "text": text}
-                for line, text in zip(lines, self.translate(lines), strict=True)]  # fmt: skip
+        cuts = [len(ids) + 1 > self.context for ids in self.tokenizer.encode_batch(lines)]
+        return [{"input": line, "translation": text, "text": text, **told_cut(cut)}
+                for line, text, cut in zip(lines, self.translate(lines), cuts, strict=True)]  # fmt: skip
 
     def samples(self, batches: Pass) -> str:
         corpus = batches.packing.corpus
@@ -241,7 +259,7 @@ class Translation(Task):
         sources = [self.tokenizer.decode(corpus["source"][row].tolist()) for row in rows]
         shown = []
         for row, source, hypothesis in zip(rows, sources, self.translate(sources), strict=True):
-            reference = corpus["reference"][row].tobytes().decode()
+            reference = _reference(corpus, row)
             parts = {"source": source, "reference": reference, "hypothesis": hypothesis}
             shown.append("\n".join(quoted(f"{part:11} {text}") for part, text in parts.items()))
         return "\n\n---\n\n".join(shown)
