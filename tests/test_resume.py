@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.conftest import curves, fingerprint, settings
-from tests.programs import Program, call
+from tests.programs import Program, call, latest
 from transformer_lab.compose import train
 from transformer_lab.data.module import DataModule
 from transformer_lab.finished import evaluate_run, load_run
@@ -51,7 +51,7 @@ def command(request, place):
 
 def own(words):
     """The same as a Python of its own."""
-    return [sys.executable, str(ROOT / words[0]), *words[1:]]
+    return [sys.executable, str(ROOT / words[0]), *latest(words[1:])]
 
 
 def run(words):

@@ -161,6 +161,8 @@ def train(
             signals = Signals(unread=lambda: run_log.unread)
             fit(build_trainer(machine, kept, [*shown, *watchers.values(), signals, saver]), module, loaders)
             ranks.wait()  # for the last checkpoint
+            if progress.stopped:
+                log.info("Stopped after step %s: %s", progress.step, why_stopped(watchers))
 
         learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
         tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
@@ -170,7 +172,8 @@ def train(
         if kept is not None:
             reached = {f"final/{name.replace(' ', '_')}": value for name, value in scores_of(metrics).items()}
             curves.conclude(kept, hyperparameters(config), reached)
-        run_log.say(words_after(metrics, folder, learner.prompt, cache_dir))
+        prompt = learner.try_with(loaders.corpora["validation"])
+        run_log.say(words_after(metrics, folder, prompt, cache_dir, extensions))
         return metrics
 
 
@@ -211,6 +214,14 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
             raise SystemExit(EXIT + module.received) from error
         raise Interrupted("hardware.workers: a loader process was killed, by the system if memory ran out; fewer of "
                           "them, or 0, need less") from error  # fmt: skip
+
+
+def why_stopped(watchers: dict[str, Any]) -> str:
+    """Which callback it was that has stopped the run, and what it says of it."""
+    for name, watcher in watchers.items():
+        if reason := getattr(watcher, "stopping_reason_message", None):
+            return f"callbacks.{name}: {reason}"
+    return f"by one of the callbacks {', '.join(watchers)}"
 
 
 def build_loaders(

@@ -1,8 +1,11 @@
 """What a run says: its log, the table before the first step, and the summary after the last."""
 
 import logging
+import os
+import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -157,7 +160,15 @@ def facts_of_tokens(loaders: DataModule) -> dict[str, str]:
     return facts
 
 
-def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: str) -> str:
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def command(script: str, *words: str) -> str:
+    """What runs a script from where the user is, as it is typed into a shell."""
+    return shlex.join(["python", os.path.relpath(SCRIPTS / script), *words])
+
+
+def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: str, extensions: Sequence[str]) -> str:
     """What a run has shown, where it lies, and what to try next."""
     lines = [f"{split}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics[split].items())
              for split in ("validation", "test") if metrics.get(split)]  # fmt: skip
@@ -167,12 +178,14 @@ def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: s
     )
     lines.append(f"run: {folder}")
     lines.append("next:")
-    lines.append(f'  python scripts/predict.py run={folder} prompt="{prompt}"')
-    elsewhere = "" if cache_dir == "outputs/cache" else f" cache_dir={cache_dir}"
-    split = "" if "test" in metrics else " split=validation"
-    lines.append(f"  python scripts/evaluate.py run={folder}{split}{elsewhere}")
+    own = [f"extensions=[{','.join(extensions)}]"] if extensions else []
+    lines.append(f"  {command('predict.py', f'run={folder}', f'prompt={prompt}', *own)}")
+    elsewhere = [] if cache_dir == "outputs/cache" else [f"cache_dir={cache_dir}"]
+    split = [] if "test" in metrics else ["split=validation"]
+    lines.append(f"  {command('evaluate.py', f'run={folder}', *split, *elsewhere, *own)}")
     if (folder / "tensorboard").is_dir():
-        lines.append(f"  tensorboard --logdir {'outputs' if folder.parts[0] == 'outputs' else folder}")
+        shown = "outputs" if folder.parts[0] == "outputs" else str(folder)
+        lines.append(f"  {shlex.join(['tensorboard', '--logdir', shown])}")
     return "\n".join(lines)
 
 

@@ -102,6 +102,7 @@ class Sweep(Sweeper):
         total = self._total(space)
         self._rehearse(space)
         # Slow to import, and all that could be wrong with the words is found.
+        from transformer_lab.report import command
         from transformer_lab.runs import lock
         from transformer_lab.sweeps.leaderboard import Leaderboard
         from transformer_lab.sweeps.trials import ABOUT, Trials
@@ -122,7 +123,7 @@ class Sweep(Sweeper):
             found = Leaderboard.read(folder)
             self.console.print(found.table())
             found.write(folder)
-            self._say(f"python scripts/leaderboard.py sweep={folder}")
+            self._say(command("leaderboard.py", f"sweep={folder}"))
             if left:
                 fail([f"{len(left)} of {total} trials were interrupted; the same command goes on"], 1)
 

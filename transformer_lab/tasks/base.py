@@ -1,5 +1,6 @@
 """What a task is: where text meets tensors, from a corpus to a loss and the metrics its field reports."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,7 +13,9 @@ from transformer_lab.data.steps import Collate, Pass
 from transformer_lab.data.store import Corpus, Encoding
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.models.heads import TokenHead
-from transformer_lab.terminal import plain
+from transformer_lab.terminal import one_line, plain
+
+TRIED = 12  # tokens of a text that a trained model is tried with
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,6 @@ class Task(nn.Module):
     model_types: ClassVar[tuple[type[nn.Module], ...]]  # the models it can train; the first is its default
     example_type: ClassVar[type]  # what its data source must give
     specials: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have
-    prompt: ClassVar[str]  # something to try a trained model with
     best_by: str = "loss"  # the metric whose best validation has the best weights, unless the config names another
     stand_in: ClassVar[dict[str, Any]] = {}  # what `learn` might return: to rehearse a build without data
 
@@ -90,6 +92,12 @@ class Task(nn.Module):
     def scored_by(self) -> str | None:
         """Which implementation and settings the scores are of; None where their names say all."""
         return None
+
+    def try_with(self, corpus: Corpus) -> str:
+        """Something to try a trained model with: how a text of a split begins, in one line."""
+        column = corpus[corpus.tokens_in[0]]
+        begins = (self.tokenizer.decode(column[row][:TRIED].tolist()).split() for row in range(len(column)))
+        return one_line(max((" ".join(words) for words in itertools.islice(begins, 10)), key=len))
 
     def samples(self, batches: Pass) -> str:
         """A few predictions on a split as Markdown, for people to read while the model learns."""

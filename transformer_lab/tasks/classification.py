@@ -121,7 +121,6 @@ class Classification(Task):
     model_types = (Encoder, Decoder)
     example_type = LabeledText
     specials = (BEGIN, END)
-    prompt = "Return the eigenvalues of a matrix."
     stand_in = {"labels": {"a": 1, "b": 1}}  # noqa: RUF012
 
     def __init__(self, *, model: Encoder | Decoder, tokenizer: Tokenizer, labels: dict[str, int], name: str,

@@ -93,7 +93,6 @@ class LanguageModeling(Task):
     model_types = (Decoder,)
     example_type = Document
     specials = (END,)
-    prompt = "Return the"
 
     def __init__(self, *, model: Decoder, tokenizer: Tokenizer, name: str, context: int,
                  packing: Literal["stream", "documents"], tie_embeddings: bool = False,

@@ -118,7 +118,6 @@ class Translation(Task):
     example_type = Pair
     specials = (END, BETWEEN)
     best_by = "bleu"
-    prompt = "Monday, March 3"
 
     def __init__(self, *, model: Seq2Seq | Decoder, tokenizer: Tokenizer, name: str, context: int,
                  label_smoothing: float = 0.0, tie_embeddings: bool = True, beam_size: int = 1,
