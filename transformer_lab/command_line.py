@@ -52,6 +52,12 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> list[str]:
     return words
 
 
+def defaults() -> dict[str, Any]:
+    """The config of a run of which nothing is named."""
+    found: dict[str, Any] = plain(CommandLine([], CONFIGS)._compose([]), "", [])
+    return found
+
+
 class CommandLine:
     def __init__(self, words: list[str], configs: Path) -> None:
         from hydra import version

@@ -25,7 +25,7 @@ from transformer_lab.data.store import Corpus, Store
 from transformer_lab.estimate import estimate
 from transformer_lab.preparation import Prepared, prepare_task
 from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
-from transformer_lab.runs import best_checkpoint, conclude, open_run, restore, taken
+from transformer_lab.runs import best_checkpoint, conclude, open_run, refuse_other_config, restore, taken
 from transformer_lab.scores import scores_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
@@ -107,6 +107,8 @@ def train(
         held.enter_context(ranks.joined(machine.device, timedelta(minutes=machine.timeout_minutes)))
         mine = first and not (plan or preview)
         folder = ranks.agree(held.enter_context(taken(run_dir, name, resume)) if mine else Path())
+        if resume and mine:
+            refuse_other_config(folder, fixed_of(config), resume)
 
         progress = Progress()
         with ranks.first_of_machine():
@@ -287,9 +289,13 @@ def warn_of_another_end(config: Section, module: Training, resumed: dict[str, An
                     module.progress.step)  # fmt: skip
 
 
+def fixed_of(config: Section) -> Section:
+    """What may not be another when a run goes on."""
+    return {key: value for key, value in config.items() if key not in FREE}
+
+
 def build_saver(config: Section, folder: Path, made: Prepared) -> checkpoints.Checkpoints:
     tokenizer = made.task.tokenizer
-    fixed = {key: value for key, value in config.items() if key not in FREE}
     saver: checkpoints.Checkpoints = build(
         config["checkpoint"],
         folder=folder / "checkpoints",
@@ -298,7 +304,7 @@ def build_saver(config: Section, folder: Path, made: Prepared) -> checkpoints.Ch
             "tokenizer.json": tokenizer.json,
             "facts.json": json.dumps(made.facts, indent=1, ensure_ascii=False),
         },
-        identity={"config": fixed, "text": made.store.text_hash, "tokenizer": tokenizer.hash},
+        identity={"config": fixed_of(config), "text": made.store.text_hash, "tokenizer": tokenizer.hash},
     )
     return saver
 
