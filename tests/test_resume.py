@@ -196,6 +196,7 @@ def test_a_resumed_run_stops_early_where_the_undisturbed_one_does(go, leave, mon
             "callbacks.stop.patience=2", "callbacks.stop.min_delta=100", "validate_every_steps=5"]  # fmt: skip
     whole = go(*stop, name="whole")
     assert step_of(whole) == 15  # of three validations, the last two were no better
+    assert "Stopped after step 15: callbacks.stop: Monitored metric val/loss did not improve" in words_of(whole)
     leave(12)  # with one of them behind it
     left(go, *stop)
     monkeypatch.undo()

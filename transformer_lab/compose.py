@@ -24,7 +24,7 @@ from transformer_lab.data.steps import Pass, Steps
 from transformer_lab.data.store import Corpus, Store
 from transformer_lab.estimate import estimate
 from transformer_lab.preparation import Prepared, prepare_task
-from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
+from transformer_lab.report import RunLog, facts_before, facts_of_data, quiet_lightning, words_after
 from transformer_lab.runs import best_checkpoint, conclude, open_run, refuse_other_config, restore, taken
 from transformer_lab.scores import scores_of
 from transformer_lab.tasks.base import Task
@@ -43,6 +43,7 @@ from transformer_lab.transfer import freeze, start_from
 
 log = logging.getLogger(__name__)
 
+PREVIEWED = 10  # examples
 # What a resumed run may do otherwise than before; everything else would make it another run.
 # (Of data and tokenizer the hashes are compared: a file may move.)
 FREE = {"run_dir", "resume", "name", "max_steps", "max_epochs", "max_tokens", "max_minutes", "hardware", "attention",
@@ -124,7 +125,9 @@ def train(
         best_by = best_by or learner.best_by
         check_metrics(best_by, watchers, learner, loaders, machine)
         if preview:
-            run_log.say(learner.show(loaders.steps[0].micro_batches[0]))
+            run_log.table("Data", facts_of_data(learner, loaders, made.facts))
+            steps = loaders.steps
+            run_log.say(learner.show(steps.batch(0, steps.plan.step(0), PREVIEWED)))
             return {}
         if init_from:
             start_from(best_checkpoint(init_from, "init_from"), learner)

@@ -127,9 +127,7 @@ def facts_before(
     """What a run is about to do."""
     facts = {"parameters": f"{sum(p.numel() for p in task.parameters()):,}",
              "vocabulary": f"{task.model.embedding.num_embeddings:,} tokens"}  # fmt: skip
-    for split, corpus in loaders.corpora.items():
-        facts[split] = f"{corpus.num_examples:,} examples, {corpus.num_tokens:,} tokens, {corpus.text_bytes:,} bytes"
-    facts |= facts_of_tokens(loaders)
+    facts |= facts_of_data(task, loaders, {})
     steps = loaders.steps
     per_step = min(steps.plan.units_per_step, steps.plan.num_units) * task.capacity
     batches = -(-steps.plan.units_per_step // (steps.units_per_batch * steps.world_size))
@@ -148,9 +146,22 @@ def facts_before(
     return facts
 
 
-def facts_of_tokens(loaders: DataModule) -> dict[str, str]:
-    """What of the texts gets lost in their tokens."""
-    facts = {}
+def facts_of_data(task: Task, loaders: DataModule, learnt: dict[str, Any]) -> dict[str, str]:
+    """How much there is, of each class if there are any, and what of the texts gets lost: behind the end of a context,
+    or in their tokens."""
+    facts: dict[str, str] = {}
+    for split, corpus in loaders.corpora.items():
+        facts[split] = f"{corpus.num_examples:,} examples, {corpus.num_tokens:,} tokens, {corpus.text_bytes:,} bytes"
+    for name, counts in learnt.items():
+        if isinstance(counts, dict):
+            some = sorted(counts.items(), key=lambda one: -one[1])[:MOST_CLASSES]
+            facts[name] = ", ".join(f"{key} {count:,}" for key, count in some)
+            facts[name] += f" and {len(counts) - MOST_CLASSES} more" if len(counts) > MOST_CLASSES else ""
+    passes = {split: one.packing.num_shortened for split, one in loaders.passes.items()}
+    cut = {"train": loaders.steps.packing.num_shortened, **passes}
+    if any(cut.values()):
+        shown = ", ".join(f"{count:,} ({split})" for split, count in cut.items())
+        facts[f"longer than task.context {task.context}"] = shown
     if any(corpus.unknown_share for corpus in loaders.corpora.values()):
         shares = (f"{corpus.unknown_share:.2%} ({split})" for split, corpus in loaders.corpora.items())
         facts["unknown tokens"] = ", ".join(shares)
@@ -160,6 +171,7 @@ def facts_of_tokens(loaders: DataModule) -> dict[str, str]:
     return facts
 
 
+MOST_CLASSES = 20  # whose texts are counted in a preview
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 

@@ -140,3 +140,21 @@ def test_lines_keep_their_order_whatever_their_length():
     together = task.translate(lines)
     assert together[:3] == task.translate(lines[:3]) and together[-1:] == task.translate(lines[-1:])
     assert task.translate([]) == []
+
+
+def test_a_translation_carries_the_score_by_which_a_search_compares():
+    task = small_task("task=translation", "task.beam_size=3", "task.length_penalty=0.6", "task.context=256")
+    sources = ["Ein Mann.", "Zwei Hunde im Schnee", "Ja."]
+    found = task.predict(sources)
+    expected = []
+    for source, one in zip(sources, found, strict=True):  # each alone, without what the task makes of many
+        prompt, wanted = (
+            [*task.tokenizer.encode(source), task.end],
+            [*task.tokenizer.encode(one["translation"]), task.end],
+        )
+        with torch.no_grad():
+            hidden = task.model(torch.tensor(prompt), Layout.of([len(prompt)]),
+                                torch.tensor([task.end, *wanted[:-1]]), Layout.of([len(wanted)]))  # fmt: skip
+            log_p = task.head(hidden).log_softmax(1)[range(len(wanted)), wanted].sum()
+        expected.append(float(log_p) / ((5 + len(wanted)) / 6) ** 0.6)
+    assert [one["score"] for one in found] == pytest.approx(expected, abs=1e-4)

@@ -69,6 +69,11 @@ class Ragged:
     values: np.ndarray | Array
     offsets: np.ndarray | Array  # (rows + 1,) int64, where each begins
 
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
+        values = np.array([number for row in rows for number in row], dtype=np.int64)
+        return cls(values, np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

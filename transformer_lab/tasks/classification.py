@@ -274,10 +274,7 @@ class Classification(Task):
 
 def _corpus(encoded: list[list[int]]) -> Corpus:
     """Texts without known classes as a corpus."""
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]).astype(np.int64)
-    tokens = np.array([token for ids in encoded for token in ids], dtype=np.int64)
-    classes = Ragged(np.zeros(len(encoded), dtype=np.int32), np.arange(len(encoded) + 1))
-    return Corpus({"tokens": Ragged(tokens, offsets), "classes": classes}, ("tokens",), 0)
+    return Corpus({"tokens": Ragged.of(encoded), "classes": Ragged.of([[0]] * len(encoded))}, ("tokens",), 0)
 
 
 def _spelt(name: Any) -> str:

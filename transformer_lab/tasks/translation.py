@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -247,10 +247,31 @@ class Translation(Task):
         return [text for _, text in sorted(zip(by_length, written, strict=True))]
 
     def predict(self, lines: list[str]) -> list[dict[str, Any]]:
-        """The translation of each line."""
+        """The translation of each line, and its score: what `Beam` compares by."""
         cuts = [len(ids) + 1 > self.context for ids in self.tokenizer.encode_batch(lines)]
-        return [{"input": line, "translation": text, "text": text, **told_cut(cut)}
-                for line, text, cut in zip(lines, self.translate(lines), cuts, strict=True)]  # fmt: skip
+        written = self.translate(lines)
+        found = zip(lines, written, self.log_p(lines, written), cuts, strict=True)
+        return [{"input": line, "translation": text, "score": round(score, 6), "text": text, **told_cut(cut)}
+                for line, text, score, cut in found]  # fmt: skip
+
+    @torch.inference_mode()
+    def log_p(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """Of each target, with its end, in view of its source; what is long is forgiven as in `Beam`."""
+        training = self.training
+        self.eval()
+        found: list[float] = []
+        for begin in range(0, len(sources), AT_ONCE):
+            columns = {side: Ragged.of(self.tokenizer.encode_batch(list(texts[begin : begin + AT_ONCE])))
+                       for side, texts in (("source", sources), ("target", targets))}  # fmt: skip
+            nothing = Ragged.of([[]] * len(columns["source"]))
+            corpus = Corpus({**columns, "reference": nothing}, ("source", "target"), 0)
+            batch = self.collate(corpus, np.arange(corpus.num_examples)[:, None], 0)
+            batch = cast(PairBatch, batch.to(self.model.embedding.weight.device))
+            log_p = self.head(self.hidden(batch)).float().log_softmax(1).gather(1, batch.wanted[:, None])[:, 0]
+            lengths = batch.target_layout.lengths.tolist()
+            found += [self.beam.score(float(part.sum()), len(part)) for part in log_p.split(lengths)]
+        self.train(training)
+        return found
 
     def samples(self, batches: Pass) -> str:
         corpus = batches.packing.corpus
