@@ -219,7 +219,7 @@ def test_what_parts_the_cells_is_found_by_the_columns_or_told(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    for sign, word in ((";", ";"), ("\t", "tab"), ("|", "|"), ("\t", r"\t")):
+    for sign, word in ((";", ";"), ("\t", "tab"), ("|", "pipe"), ("\t", r"\t")):
         (tmp_path / "a.csv").write_text(f'text{sign}label\n"a, b"{sign}1\n')
         for options in ({}, {"delimiter": word}):
             assert examples_texts(KINDS[kind](path=str(tmp_path), **options, **WHOLE)) == ["a, b"]

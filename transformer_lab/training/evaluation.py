@@ -48,8 +48,9 @@ class Totals:
         """
         total = self._add_up()
         if nothing := next((name for name in total.losses if not total.targets[name]), None):
-            raise ValueError(f"data: nothing in this split counts for the loss of {nothing} (too few tokens to hide one, "
-                             "or classes of weight 0 only): take a larger split, say by data.validation or data.test")  # fmt: skip
+            why = "a text too short to hide a token, or classes of weight 0 only"
+            raise ValueError(f"data: nothing in this split counts for the loss of {nothing} ({why}): take a larger "
+                             "split, by data.validation or data.test")  # fmt: skip
         return {name: float(loss) / total.targets[name] for name, loss in total.losses.items()}, total.sums
 
 

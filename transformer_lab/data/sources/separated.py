@@ -14,7 +14,7 @@ Quoting = Literal["minimal", "none"]
 STYLES: dict[Quoting, Literal[0, 3]] = {"minimal": csv.QUOTE_MINIMAL, "none": csv.QUOTE_NONE}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ("\t", ",", ";", "|")  # what else is looked for, where a header does not hold the columns that are asked for
-SPELLED = {"tab": "\t", r"\t": "\t"}
+SPELLED = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", r"\t": "\t"}  # what a shell would take otherwise
 LONGEST_CELL = 1 << 28  # characters; a quote that is never closed makes a cell of all the rest
 csv.field_size_limit(max(LONGEST_CELL, csv.field_size_limit()))
 log = logging.getLogger(__name__)
@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 class Cells:
     """How a line is parted into cells; what is None is found out, for each file.
 
-    `delimiter` stands between two of them ("tab" for a tabulator). `quoting` is "minimal" (a cell may stand in quotes,
-    and then hold delimiters, ends of lines, and quotes written twice) or "none" (a quote is a sign like any).
+    `delimiter` stands between two of them: a sign, or "tab", "comma", "semicolon", "pipe". `quoting` is "minimal" (a
+    cell may stand in quotes, and then hold delimiters, ends of lines, and quotes written twice) or "none" (a quote is a
+    sign like any).
     """
 
     delimiter: str | None = None
@@ -33,7 +34,9 @@ class Cells:
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(sign := self.sign(self.delimiter)) != 1 or sign in '"\r\n\0'):
-            raise ValueError(f"data.delimiter={self.delimiter!r}: one character, such as ; or tab, or null to find out")
+            raise ValueError(
+                f"data.delimiter={self.delimiter!r}: one character, or tab, comma, semicolon, pipe; null finds out"
+            )
 
     def sign(self, delimiter: str) -> str:
         return SPELLED.get(delimiter, delimiter)

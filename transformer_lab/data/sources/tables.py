@@ -23,21 +23,33 @@ class Columns(ABC):
 
     @abstractmethod
     def names(self) -> dict[str, str]:
-        """The options that name columns, with what they name."""
+        """The options that name columns, with what they name; first that of the text which a model is given."""
 
     @abstractmethod
     def example(self, where: str, row: Row) -> Example:
         """What a row says; a ValueError that tells `where` if it says nothing sensible."""
 
     def __call__(self, rows: Rows, table: str | Path) -> Iterator[Example]:
-        checked = False
-        for where, row in rows:
-            if not checked:
-                for option, name in self.names().items():
-                    if name not in row:
-                        raise no_such_name(f"data.{option}", name, row, f"no such column in {table}")
-                checked = True
+        for where, row, _ in self._checked(rows, table, self.names()):
             yield self.example(where, row)
+
+    def given(self, rows: Rows, table: str | Path) -> Iterator[tuple[str, Row]]:
+        """The text of each row that a model is given, with the whole row: what a model should say need not be there."""
+        option = next(iter(self.names()))
+        for where, row, whole in self._checked(rows, table, [option]):
+            yield self.text(where, row, option), whole
+
+    def _checked(self, rows: Rows, table: str | Path, options: Iterable[str]) -> Iterator[tuple[str, Row, Row]]:
+        for number, (where, whole) in enumerate(rows):
+            row = self.flat(whole)
+            for option in options if number == 0 else ():
+                if (name := self.names()[option]) not in row:
+                    raise no_such_name(f"data.{option}", name, row, f"no such column in {table}")
+            yield where, row, whole
+
+    def flat(self, row: Row) -> Row:
+        """The row in which the columns stand."""
+        return row
 
     def text(self, where: str, row: Row, option: str) -> str:
         """One cell, "" where there is none; line ends are \\n whatever they were."""
