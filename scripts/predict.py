@@ -31,14 +31,14 @@ def main(
 
     run: the folder of the run
     prompt: the text; or
-    file: a text, line by line, or a table (.csv, .tsv, .jsonl, .parquet) with the column of the run's data; - is a pipe
+    file: a text, line by line, or a table (.csv, .tsv, .jsonl, .parquet) with the run's column; - reads a pipe
     input: the same as file
-    output: a file for the results: .csv and .tsv (the input's own columns too), .jsonl, else one line each
+    output: a file for what is else printed: .csv or .tsv (after the input's own columns), .jsonl, or one line each
     json: one JSON object a line instead of text, with all that the model has to say (probabilities, for instance)
     data: data.text_column=… and the like where a table is not like those of the run
     extensions: packages of your own that the run was trained with
 
-    Line breaks within one line are written as \\\\n. By default, results are printed.
+    In text, line breaks within a result are written as \\n.
 
     Options of language modelling
         num_samples, max_new_tokens, temperature (0.8; 0 takes the likeliest token), top_k, top_p, seed

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import CELLS, SMALL, settings, small_task
 from tests.programs import ROOT
-from transformer_lab import finished
+from transformer_lab import finished, predictions
 from transformer_lab.finished import LoadedRun
 from transformer_lab.script import arguments
 
@@ -34,7 +34,7 @@ ROWS = [{"id": str(number), "review": text} for number, text in enumerate(["one"
 
 @pytest.fixture(scope="module", params=SOURCES)
 def run(request):
-    words = [*CELLS[request.param], *SOURCES[request.param]]
+    words = [*CELLS[request.param], *SOURCES[request.param], "task.context=24"]
     return LoadedRun(small_task(*words), settings(*SMALL, *words), "")
 
 
@@ -101,6 +101,8 @@ def test_a_text_has_as_many_lines_out_as_in(predict, run, tmp_path):
 
 @pytest.mark.parametrize("end", [".csv", ".tsv", ".jsonl", ".jsonl.gz", ".parquet"])
 def test_a_table_is_read_by_its_column_and_comes_back_with_what_was_said(predict, run, end, tmp_path):
+    if run.task.name != "classification" and end != ".csv":
+        pytest.skip("as with the others, but slower")
     file = write_table(tmp_path, end, ROWS)
     found = said(predict(f"file={file}", "json=true"))
     assert [one["input"] for one in found] == [row["review"] for row in ROWS]
@@ -112,8 +114,10 @@ def test_a_table_is_read_by_its_column_and_comes_back_with_what_was_said(predict
         if run.task.name == "classification":
             shares = [{label: float(row[f"probabilities.{label}"]) for label in run.task.labels} for row in rows]
             assert shares == [one["probabilities"] for one in found]
-    predict(f"file={tmp_path}/out.csv", f"output={tmp_path}/again.csv")  # with columns that it would have written
-    assert [row["prediction"] for row in table(tmp_path / "again.csv")] == [row["prediction"] for row in rows]
+    predict(f"file={tmp_path}/out.csv", f"output={tmp_path}/again.csv")
+    (again,) = {tuple(row.items()) for row in table(tmp_path / "again.csv")[:1]}
+    names = (tmp_path / "again.csv").read_text().splitlines()[0].split(",")
+    assert len(set(names)) == len(names) == len(again) and {"prediction", "prediction_"} <= set(names)
 
 
 def test_of_several_samples_each_has_its_row(predict, run, tmp_path):
@@ -125,8 +129,8 @@ def test_of_several_samples_each_has_its_row(predict, run, tmp_path):
 
 
 def test_how_many_are_predicted_together_does_not_show(predict, run, tmp_path, monkeypatch):
-    import transformer_lab.predictions as predictions
-
+    if run.task.name not in ("language_modeling", "classification"):
+        pytest.skip("as with the others, but slower")
     (tmp_path / "a.txt").write_text("".join(f"{number} <mask>\n" for number in range(130)))
     drawn = ["temperature=1", "seed=3"] if run.task.name == "language_modeling" else []
     whole = predict(f"file={tmp_path}/a.txt", *drawn)
@@ -135,7 +139,10 @@ def test_how_many_are_predicted_together_does_not_show(predict, run, tmp_path, m
 
 
 @pytest.mark.parametrize("content, told", [(b"a\nb\ncaf\xe9\n", ":3: not UTF-8"), (b"a\n\0b\n", ":2: a NUL")])
-def test_what_is_no_text_is_told_with_its_line_before_anything_is_written(predict, content, told, tmp_path):
+def test_what_is_no_text_is_told_with_its_line_before_anything_is_written(
+    predict, content, told, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(predictions, "AT_ONCE", 1)
     (tmp_path / "a.txt").write_bytes(content)
     (tmp_path / "out.csv").write_text("kept")
     reading, writing = os.pipe()
