@@ -1,6 +1,7 @@
 """What a trained model makes of a text: `python scripts/predict.py run=RUN_DIR prompt="Return the"`."""
 
 import json as jsonlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def main(
         if prompt is not None:
             found = _asked(predicted(loaded, iter([Given(prompt)]), options))
         else:
-            others, silent = end in TABLES, output is None
+            others, silent = end in TABLES, output is None and sys.stdout.isatty()
             found = predict_file(loaded, place, data, options, others=others, silent=silent)
         as_json = json or end == ".jsonl"
         texts = (jsonlib.dumps(said, ensure_ascii=False) if as_json else said["text"] for _, said in found)

@@ -1,6 +1,7 @@
 """Predicting reads a file as training does, says as much as was asked, in order, and loses nothing of the input."""
 
 import csv
+import functools
 import gzip
 import io
 import json
@@ -154,6 +155,25 @@ def test_what_is_no_text_is_told_with_its_line_before_anything_is_written(
         assert f"{word}{told}" in str(error.value) and "\n" not in str(error.value)
     assert (tmp_path / "out.csv").read_text() == "kept"
     os.close(reading)
+
+
+def test_what_was_predicted_before_an_interrupt_is_kept(predict, run, tmp_path, monkeypatch):
+    file, batches, say = write_table(tmp_path, ".csv", ROWS), [], run.task.predict
+
+    def interrupted(lines, **options):
+        if batches:
+            raise KeyboardInterrupt
+        batches.append(lines)
+        return say(lines, **options)
+
+    monkeypatch.setattr(predictions, "AT_ONCE", 2)
+    for name in ("out.csv", "out.jsonl"):
+        batches.clear()
+        monkeypatch.setattr(run.task, "predict", functools.wraps(say)(interrupted))
+        with pytest.raises(KeyboardInterrupt):
+            predict(f"file={file}", f"output={tmp_path / name}")
+    assert [row["id"] for row in table(tmp_path / "out.csv")] == ["0", "1"]
+    assert [one["input"] for one in said((tmp_path / "out.jsonl").read_text())] == [row["review"] for row in ROWS[:2]]
 
 
 @pytest.mark.parametrize("words, told", [

@@ -231,6 +231,15 @@ def test_what_parts_the_cells_is_found_by_the_columns_or_told(
         assert "data.delimiter=" in mistake(lambda wrong=wrong: KINDS[kind](path=str(tmp_path), delimiter=wrong))
 
 
+def test_rows_that_are_not_as_long_as_the_header_are_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "a,1\nb\n" * 12)
+    told = mistake(lambda: list(rows(tmp_path / "a.csv", ["text"])))
+    assert told.startswith(
+        f"{tmp_path}/a.csv:3: 1 cells in this row and 2 in the header; 11 more rows are of another length: "
+    )
+    assert told.count(".csv:") == 10 and told.endswith("a.csv:21, …")
+
+
 def test_of_a_single_column_a_blank_line_is_a_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\na\n\nb\n")
     assert [row["text"] for _, row in rows(tmp_path / "a.csv", ["text"])] == ["a", "", "b"]

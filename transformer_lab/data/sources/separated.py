@@ -15,6 +15,7 @@ STYLES: dict[Quoting, Literal[0, 3]] = {"minimal": csv.QUOTE_MINIMAL, "none": cs
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ("\t", ",", ";", "|")  # what else is looked for, where a header does not hold the columns that are asked for
 SPELLED = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", r"\t": "\t"}  # what a shell would take otherwise
+NAMED = 10  # rows that have other cells than the header, of however many there are
 LONGEST_CELL = 1 << 28  # characters; a quote that is never closed makes a cell of all the rest
 csv.field_size_limit(max(LONGEST_CELL, csv.field_size_limit()))
 log = logging.getLogger(__name__)
@@ -97,6 +98,8 @@ def _reading(file: Path, delimiter: str, quoting: Quoting) -> tuple[int, int]:
         for _, cells, lines in _parted(file, delimiter, quoting):
             if not columns and quoting == "none" and any(cell.startswith('"') for cell in cells):
                 return 0, 0  # a header that stands in quotes
+            if columns and len(cells) != columns:
+                return 0, 0
             columns, several = len(cells), several + (lines > 1)
     except ValueError:
         return 0, 0
@@ -106,7 +109,17 @@ def _reading(file: Path, delimiter: str, quoting: Quoting) -> tuple[int, int]:
 def _rows(file: Path, delimiter: str, quoting: Quoting) -> Iterator[tuple[str, dict[str, Any]]]:
     parted = _parted(file, delimiter, quoting)
     header = next(parted, ("", [], 0))[1]
-    return ((where, dict(zip(header, cells, strict=True))) for where, cells, _ in parted)
+    count, wrong = 0, list[str]()
+    for where, cells, _ in parted:
+        if len(cells) != len(header):
+            count += 1
+            what = where if wrong else f"{where}: {len(cells)} cells in this row and {len(header)} in the header"
+            wrong = [*wrong, what][:NAMED]
+        elif not count:  # a run that will end needs nothing more
+            yield where, dict(zip(header, cells, strict=True))
+    if count:
+        more = f"; {count - 1:,} more rows are of another length: {', '.join(wrong[1:])}" if count > 1 else ""
+        raise ValueError(f"{wrong[0]}{more}{', …' if count > NAMED else ''}")
 
 
 def _parted(file: Path, delimiter: str, quoting: Quoting) -> Iterator[tuple[str, list[str], int]]:
@@ -130,8 +143,6 @@ def _parted(file: Path, delimiter: str, quoting: Quoting) -> Iterator[tuple[str,
                 header = cells
             elif len(header) == 1 and not cells:
                 cells = [""]  # of a single column, a blank line is a row (RFC 4180)
-            elif cells and len(cells) != len(header):
-                raise ValueError(f"{where}: {len(cells)} cells in this row and {len(header)} in the header")
             if cells:
                 yield where, cells, reader.line_num - before
 
