@@ -121,6 +121,16 @@ def test_a_table_is_read_by_its_column_and_comes_back_with_what_was_said(predict
     assert len(set(names)) == len(names) == len(again) and {"prediction", "prediction_"} <= set(names)
 
 
+def test_of_no_row_nothing_is_said(predict, run, tmp_path):
+    (tmp_path / "a.csv").write_text("review,id\n")
+    (tmp_path / "a.txt").write_text("")
+    for name in ("a.csv", "a.txt"):
+        assert predict(f"file={tmp_path / name}") == ""
+        for end in ("csv", "jsonl", "txt"):
+            predict(f"file={tmp_path / name}", f"output={tmp_path}/out.{end}")
+            assert (tmp_path / f"out.{end}").read_text() == ""
+
+
 def test_of_several_samples_each_has_its_row(predict, run, tmp_path):
     if run.task.name != "language_modeling":
         pytest.skip("an option of language modelling")

@@ -39,7 +39,7 @@ class Given:
 def kept(file: str) -> Iterator[Path]:
     """The file to read, any number of times; what comes through a pipe is copied first. "-" is the standard input."""
     place = Path(file).expanduser()
-    if file != "-" and (place.is_file() or place.is_dir()):
+    if file != "-" and not place.is_fifo() and not place.is_char_device():
         yield place
         return
     if sys.stdin is None:

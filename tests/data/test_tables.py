@@ -231,13 +231,17 @@ def test_what_parts_the_cells_is_found_by_the_columns_or_told(
         assert "data.delimiter=" in mistake(lambda wrong=wrong: KINDS[kind](path=str(tmp_path), delimiter=wrong))
 
 
-def test_rows_that_are_not_as_long_as_the_header_are_counted_and_named(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,label\n" + "a,1\nb\n" * 12)
-    told = mistake(lambda: list(rows(tmp_path / "a.csv", ["text"])))
-    assert told.startswith(
-        f"{tmp_path}/a.csv:3: 1 cells in this row and 2 in the header; 11 more rows are of another length: "
-    )
-    assert told.count(".csv:") == 10 and told.endswith("a.csv:21, …")
+@pytest.mark.parametrize("name, content, what", [
+    ("a.csv", "text,label\n" + "a,1\nb\n" * 12, "1 cells in this row and 2 in the header"),
+    ("a.jsonl", '{"text": "a"}\n' + '{"text": "a"}\n{"text": a}\n' * 12, "not readable as JSON: Expecting value"),
+])  # fmt: skip
+def test_lines_in_which_the_same_is_wrong_are_counted_and_named(
+    name: str, content: str, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    told = mistake(lambda: list(rows(tmp_path / name, ["text"])))
+    assert told.startswith(f"{tmp_path}/{name}:3: {what}; alike in 11 more: {tmp_path}/{name}:5, ")
+    assert told.count(f"{name}:") == 10 and told.endswith(f"{name}:21, …")
 
 
 def test_of_a_single_column_a_blank_line_is_a_row(tmp_path: Path) -> None:

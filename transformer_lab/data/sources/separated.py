@@ -8,14 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from transformer_lab.data.sources.streams import opened, suffix
+from transformer_lab.data.sources.streams import Mistakes, opened, suffix
 
 Quoting = Literal["minimal", "none"]
 STYLES: dict[Quoting, Literal[0, 3]] = {"minimal": csv.QUOTE_MINIMAL, "none": csv.QUOTE_NONE}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ("\t", ",", ";", "|")  # what else is looked for, where a header does not hold the columns that are asked for
 SPELLED = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", r"\t": "\t"}  # what a shell would take otherwise
-NAMED = 10  # rows that have other cells than the header, of however many there are
 LONGEST_CELL = 1 << 28  # characters; a quote that is never closed makes a cell of all the rest
 csv.field_size_limit(max(LONGEST_CELL, csv.field_size_limit()))
 log = logging.getLogger(__name__)
@@ -109,17 +108,13 @@ def _reading(file: Path, delimiter: str, quoting: Quoting) -> tuple[int, int]:
 def _rows(file: Path, delimiter: str, quoting: Quoting) -> Iterator[tuple[str, dict[str, Any]]]:
     parted = _parted(file, delimiter, quoting)
     header = next(parted, ("", [], 0))[1]
-    count, wrong = 0, list[str]()
+    mistakes = Mistakes()
     for where, cells, _ in parted:
         if len(cells) != len(header):
-            count += 1
-            what = where if wrong else f"{where}: {len(cells)} cells in this row and {len(header)} in the header"
-            wrong = [*wrong, what][:NAMED]
-        elif not count:  # a run that will end needs nothing more
+            mistakes.add(where, f"{len(cells)} cells in this row and {len(header)} in the header")
+        elif not mistakes.count:  # a run that will end needs nothing more
             yield where, dict(zip(header, cells, strict=True))
-    if count:
-        more = f"; {count - 1:,} more rows are of another length: {', '.join(wrong[1:])}" if count > 1 else ""
-        raise ValueError(f"{wrong[0]}{more}{', …' if count > NAMED else ''}")
+    mistakes.tell()
 
 
 def _parted(file: Path, delimiter: str, quoting: Quoting) -> Iterator[tuple[str, list[str], int]]:

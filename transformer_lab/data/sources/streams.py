@@ -4,15 +4,40 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import AnyStr, TextIO
 
 LOOKED_AT = 10_000  # carriage returns at the beginning of a file, without a line feed among them, that end its lines
 
+NAMED = 10  # lines with the same mistake, of however many there are
+
 
 class Unreadable(ValueError):
     """A file that is no text in UTF-8, or is damaged as a whole: nothing that a look at one row could mend."""
+
+
+@dataclass
+class Mistakes:
+    """Lines in which the same is wrong: they are told together, with what is wrong in the first of them."""
+
+    first: str = ""
+    others: list[str] = field(default_factory=list)  # where the next few are
+    count: int = 0
+
+    def add(self, where: str, what: str) -> None:
+        self.count += 1
+        if self.count == 1:
+            self.first = f"{where}: {what}"
+        elif self.count <= NAMED:
+            self.others.append(where)
+
+    def tell(self) -> None:
+        """Raises ValueError if there are any."""
+        if self.count:
+            more = f"; alike in {self.count - 1:,} more: {', '.join(self.others)}" if self.others else ""
+            raise ValueError(f"{self.first}{more}{', …' if self.count > NAMED else ''}")
 
 
 def unzipped(file: Path) -> Path:

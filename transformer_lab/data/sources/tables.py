@@ -10,7 +10,7 @@ from typing import Any
 from transformer_lab.data.examples import Example
 from transformer_lab.data.sources.base import no_such_name
 from transformer_lab.data.sources.separated import Cells, separated
-from transformer_lab.data.sources.streams import Unreadable, clean, lines, opened, suffix
+from transformer_lab.data.sources.streams import Mistakes, Unreadable, clean, lines, opened, suffix
 
 Row = dict[str, Any]
 Rows = Iterable[tuple[str, Row]]  # a row's place, as file:line or in words, and its values by column
@@ -81,13 +81,17 @@ def rows(file: Path, columns: Collection[str], cells: Cells = Cells(), *, others
 
 
 def _json_lines(file: Path, *_: Any) -> Rows:
+    mistakes = Mistakes()
     for where, line in lines(file):
         if line.strip():
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{where}: not readable as JSON: {getattr(error, 'msg', error)}") from error
-            yield where, _object(where, row)
+                mistakes.add(where, f"not readable as JSON: {getattr(error, 'msg', error)}")
+                continue
+            if not mistakes.count:  # a run that will end needs nothing more
+                yield where, _object(where, row)
+    mistakes.tell()
 
 
 def _json(file: Path, *_: Any) -> Rows:
@@ -144,5 +148,6 @@ def _separated(file: Path, columns: Collection[str], cells: Cells, others: bool)
 
 
 READERS: dict[str, Callable[[Path, Collection[str], Cells, bool], Rows]] = {
-    ".jsonl": _json_lines, ".json": _json, ".csv": _separated, ".tsv": _separated, ".parquet": _parquet,
+    ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".csv": _separated, ".tsv": _separated,
+    ".parquet": _parquet,
 }  # fmt: skip
