@@ -20,10 +20,10 @@ def main(
 
     run: the folder of the run
     split: which split of the run's data
-    file: all of this file instead: text, or a table with the columns of the run's data
+    file: all of this file instead: text, or a table (.csv, .tsv, .jsonl, .parquet) with the columns of the run's data
     hardware: auto takes the GPU if there is one
     cache_dir: where prepared data lie
-    data: data.path=… where the run's data are no longer prepared, or were never yours: what to read
+    data: data.path=… where the run's data are no longer prepared, or were never yours; data.KEY=… how a file is read
     extensions: packages of your own that the run was trained with
     """
     from transformer_lab.finished import evaluate_file, evaluate_run, load_run
@@ -31,7 +31,7 @@ def main(
     loaded = load_run(run, extensions)
     loaded.config["cache_dir"] = cache_dir  # a stranger's run does not choose where something is written
     if file is not None:
-        print(json.dumps({file: evaluate_file(loaded, file, hardware)}, indent=2))
+        print(json.dumps({file: evaluate_file(loaded, file, hardware, data)}, indent=2))
     else:
         print(json.dumps({split: evaluate_run(loaded, split, hardware, data)}, indent=2))
 

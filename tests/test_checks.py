@@ -357,6 +357,7 @@ def test_a_script_reads_its_arguments_like_the_command_line(capsys):
     given = arguments(main, ["run=outputs/x", "prompt=Once: a", "steps=4", "data.path=a", "data.column=b"])
     assert given == {"run": "outputs/x", "prompt": "Once: a", "steps": 4, "data": {"path": "a", "column": "b"}}
     assert arguments(main, ["run=7"]) == {"run": "7"}
+    assert arguments(main, ["run=7", "data.delimiter=:", "data.a.b=["])["data"] == {"delimiter": ":", "a": {"b": "["}}
     for words, status in ((["stesp=3", "steps=x"], 2), (["--help"], 0)):
         with pytest.raises(SystemExit) as stop:
             arguments(main, words)

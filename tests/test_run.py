@@ -93,7 +93,7 @@ def test_predict_continues_prompts_from_the_line_a_file_and_a_pipe(run, tmp_path
     assert one.returncode == 0, one.stderr
     assert one.stdout.startswith("Return the") and one.stdout.count("Return the") >= 2
     (tmp_path / "prompts.txt").write_text("Return the\nclass A\n")
-    call("scripts/predict.py", *common, f"input={tmp_path}/prompts.txt", f"output={tmp_path}/out.txt")
+    call("scripts/predict.py", *common, f"file={tmp_path}/prompts.txt", f"output={tmp_path}/out.txt")
     piped = call("scripts/predict.py", *common, "input=-", input="Return the\nclass A\n")
     assert (tmp_path / "out.txt").read_text() == piped.stdout and len(piped.stdout.splitlines()) == 2
 
@@ -102,11 +102,12 @@ def test_predict_continues_prompts_from_the_line_a_file_and_a_pipe(run, tmp_path
     (["prompt=a", "temperature=-1"], "temperature"),
     (["prompt=a", "input=-"], "prompt"),
     (["promt=a"], "prompt"),
-    (["input=nowhere.txt"], "nowhere.txt"),
+    (["file=nowhere.txt"], "nowhere.txt"),
+    (["file=-"], "file=-:1: a NUL"),
     (["prompt=a", "max_new_tokens=1000"], "max_new_tokens"),
 ])  # fmt: skip
 def test_predict_answers_mistakes_in_one_line(run, words, said):
-    done = call("scripts/predict.py", f"run={run[0]}", *words)
+    done = call("scripts/predict.py", f"run={run[0]}", *words, input="a\0")
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
 
 

@@ -10,7 +10,7 @@ import torch
 from transformer_lab import checks
 from transformer_lab.build import Section, build, build_task, refuse_giants
 from transformer_lab.data.examples import Document, LabeledText, Pair, Split
-from transformer_lab.data.sources.base import Source
+from transformer_lab.data.sources.files import Files
 from transformer_lab.data.sources.labeled import Labeled
 from transformer_lab.data.sources.parallel import Parallel
 from transformer_lab.data.sources.text import Text
@@ -19,7 +19,7 @@ from transformer_lab.data.store import Corpus, prepare, prepared
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.preparation import prepare_store
 from transformer_lab.runs import best_checkpoint
-from transformer_lab.signatures import live
+from transformer_lab.signatures import signature
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints
 from transformer_lab.training.evaluation import evaluate
@@ -28,7 +28,7 @@ from transformer_lab.training.hardware import Hardware
 log = logging.getLogger(__name__)
 PLACES = ("path", "validation_path", "test_path")  # keys of data that lead to files; without them, a hub is asked
 # What reads a file of examples of each kind.
-FILES: dict[type, type[Source]] = {Document: Text, LabeledText: Labeled, Pair: Parallel}
+FILES: dict[type, type[Files]] = {Document: Text, LabeledText: Labeled, Pair: Parallel}
 
 
 @dataclass(frozen=True)
@@ -110,19 +110,33 @@ def _refuse_places(section: Section, named: Section, cache_dir: str) -> None:
                          f"read unasked: add {words} to read it, or take file=FILE")  # fmt: skip
 
 
-def evaluate_file(run: LoadedRun, file: str, accelerator: str) -> dict[str, float]:
-    """The metrics of a loaded run on all of a file, read as the run's own data are where they come from files."""
-    own = run.config["data"]
-    reader = FILES[run.task.example_type]
-    section: Section = {"_target_": f"{reader.__module__}.{reader.__name__}"}
-    section |= {key: own[key] for key in live(reader).parameters if key in own}
-    section |= {"path": file, "validation_path": None, "test_path": None, "validation": 0.0, "test": 0.0}
+def evaluate_file(run: LoadedRun, file: str, accelerator: str, named: Section | None = None) -> dict[str, float]:
+    """The metrics of a loaded run on all of a file (see `reader`)."""
     try:
-        store = prepare(build(section), run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
+        source = reader(run, file, named or {})
+        store = prepare(source, run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
     except ValueError as error:
         text = str(error).replace("data.path=", "file=")
         raise ValueError(f"file: read as the run's data were: {text}" if text.startswith("data.") else text) from error
     return _evaluate(run, store.splits["train"], accelerator)
+
+
+def reader(run: LoadedRun, file: str, named: Section) -> Files:
+    """What reads all of a file as the run's own data are read where they come from files, but for what is `named`."""
+    kind = FILES.get(run.task.example_type)
+    if kind is None:
+        raise ValueError(f"file: {run.task.name} reads examples of a kind of its own, and none from files")
+    target = f"{kind.__module__}.{kind.__name__}"
+    taken, own = signature(target), run.config["data"]
+    assert taken is not None
+    section = {"_target_": target, **{key: own[key] for key in taken.parameters if key in own}, **named}
+    section |= {"path": file, "validation_path": None, "test_path": None, "validation": 0.0, "test": 0.0,
+                "max_examples": None}  # fmt: skip
+    found = checks.problems(run.config | {"data": section}, allowed=["transformer_lab"])
+    if wrong := [line for line in found if line.startswith("data.")]:
+        raise ValueError(wrong[0])
+    source: Files = build(section)
+    return source
 
 
 def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> dict[str, float]:

@@ -51,8 +51,11 @@ def _parsed(word: str, name: str, text: str) -> Any:
 
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([word]))[name]  # type: ignore[call-overload,index]
-    except YAMLError:
-        return text
+    except YAMLError:  # taken as it stands
+        value: Any = text
+        for part in reversed(word.partition("=")[0].split(".")[1:]):
+            value = {part: value}
+        return value
 
 
 def answer(function: Callable[..., Any]) -> None:

@@ -1,5 +1,6 @@
 """Files find their splits by name or by path, keep them apart, and lend what is missing from train."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,36 @@ def test_a_path_that_is_not_there_is_told_with_the_nearest_one(kind: str, tmp_pa
     assert "no file matches" in mistake(lambda: source(path=f"{tmp_path}/*.tsv"))
     write(kind, tmp_path, "one")
     assert "data.test_path" in mistake(lambda: source(path=str(tmp_path), test_path=f"{tmp_path}/two.tsv"))
+
+
+# Files that cannot be read
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_files_that_are_no_text_are_told_at_once_or_left_out(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"{number:02}" for number in range(30)]
+    write(kind, tmp_path, *names, rows=3)
+    end = {"text": ".txt", "labeled": ".tsv", "parallel": ".de"}[kind]
+    for name in names[10:18]:
+        file = tmp_path / f"{name}{end}"
+        file.write_bytes(file.read_bytes().replace(b" 1", b"\0" if name == "17" else b"\xe9"))
+    told = mistake(lambda: list(KINDS[kind](path=str(tmp_path)).read()))
+    assert told.startswith(f"data.path={tmp_path}: 8 of 30 files cannot be read: {tmp_path}/10{end}:")
+    assert told.count(": not UTF-8") == 5 and told.endswith("; and 3 more; data.unreadable=skip leaves them out")
+    source = KINDS[kind](path=str(tmp_path), unreadable="skip", validation=0, test=0)
+    assert source.signature() != KINDS[kind](path=str(tmp_path), validation=0, test=0).signature()
+    for _ in range(2):
+        assert origins(source) == {"train": {*names[:10], *names[18:]}}
+    (said,) = caplog.messages  # once, however often it is read
+    assert said.startswith(f"data.path={tmp_path}: skipped, for 8 of 30 files cannot be read: ")
+
+
+def test_what_one_may_not_read_is_told_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("text", tmp_path, "a", "b")
+    access = os.access  # root may read anything
+    monkeypatch.setattr(os, "access", lambda path, mode: "b.txt" not in str(path) and access(path, mode))
+    told = mistake(lambda: Text(path=str(tmp_path)).signature())
+    assert f"1 of 2 files cannot be read: {tmp_path}/b.txt: no permission to read it; data.unreadable=skip" in told
+    Text(path=str(tmp_path), unreadable="skip").signature()

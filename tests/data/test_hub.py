@@ -104,7 +104,7 @@ def test_a_split_can_serve_as_another_and_then_serves_once(serve: Any) -> None:
     assert read["test"] == [LabeledText("text 200", ("positive",)), LabeledText("text 201", ("negative",))]
     assert len(read["train"] + read["validation"]) == 200 and len(read["validation"]) > 20
     told = mistake(lambda: examples(HubLabeled(dataset="sst2", text_column="sentence")))
-    assert told == "data.label_column=label: row 1 of data.dataset=sst2, its test split has no label"
+    assert told.startswith("data.label_column=label: 2 rows have no label (row 1 of data.dataset=sst2, its test split;")
     for names in ({"test_split": "train"}, {"test_split": "a", "validation_split": "a"}):
         assert "data.test_split" in mistake(lambda names=names: Hub(dataset="a", **names))
 
@@ -244,3 +244,19 @@ def test_a_shipped_set_is_read_as_the_hub_has_it(name: str, serve: Any, tmp_path
     rows_of(name)["train"].to_parquet(str(path))
     local = build({**section, "path": str(path), "validation": 0, "test": 0})
     assert examples(local)["train"] == read["train"]
+
+
+def test_how_files_are_read_is_for_a_copy_only(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('text:label\n"a:x\n')
+    options: dict[str, Any] = {"dataset": "nobody/none", "delimiter": ":", "quoting": "none", "unreadable": "skip"}
+    source = HubLabeled(path=str(tmp_path), validation=0, test=0, **options)
+    assert examples(source) == {"train": [LabeledText('"a', ("x",))]}
+    for key in ("delimiter", "quoting", "unreadable"):
+        told = mistake(lambda key=key: HubLabeled(dataset="nobody/none", **{key: options[key]}))
+        assert told.startswith(f"data.{key}={options[key]}: ") and "data.path=" in told
+
+
+def test_rows_of_the_hub_without_a_label_may_be_skipped(serve: Any) -> None:
+    serve({"train": reviews(1, -1, 0)})
+    source = HubLabeled(dataset="some", text_column="sentence", missing_label="skip", validation=0, test=0)
+    assert [example.labels for example in examples(source)["train"]] == [("positive",), ("negative",)]

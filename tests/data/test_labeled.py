@@ -76,9 +76,24 @@ def test_a_row_without_a_label_is_refused_and_one_without_a_text_skipped(tmp_pat
     options = {"text_column": "review", "label_column": "stars"}
     assert labels(tmp_path, "a.csv", content, **options) == [("5",), ("4",)]
     told = mistake(lambda: labels(tmp_path, "a.csv", content.replace("b,4", "b,"), **options))
-    assert told == f"data.label_column=stars: {tmp_path}/a.csv:4 has no label"
+    assert told == f"data.label_column=stars: {tmp_path}/a.csv:4 has no label; data.missing_label=skip leaves it out"
     told = mistake(lambda: labels(tmp_path, "a.jsonl", '{"text": "a", "label": "b"}\n{"text": "c"}'))
-    assert told.endswith("a.jsonl:2 has no label")
+    assert "a.jsonl:2 has no label; " in told
+
+
+def test_rows_without_a_label_are_counted_and_named_or_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "a,x\nb,\n" * 7)
+    (tmp_path / "b.csv").write_text("text,label\n" + "c,\nd,x\n" * 7)
+    told = mistake(lambda: examples(Labeled(path=str(tmp_path))))
+    assert told.startswith(f"data.label_column=label: 14 rows have no label ({tmp_path}/a.csv:3; {tmp_path}/a.csv:5;")
+    assert told.count(".csv:") == 10 and told.endswith("; and 4 more); data.missing_label=skip leaves them out")
+    source = Labeled(path=str(tmp_path), missing_label="skip", validation=0, test=0)
+    for _ in range(2):
+        assert [example.text for example in examples(source)["train"]] == ["a"] * 7 + ["d"] * 7
+    (said,) = caplog.messages  # once, however often it is read
+    assert said.startswith(f"data.path={tmp_path}: skipped, for 14 rows have no label ({tmp_path}/a.csv:3;")
 
 
 def test_a_text_keeps_its_spaces_and_its_place(tmp_path: Path) -> None:
@@ -97,4 +112,5 @@ def test_impossible_options_are_refused(tmp_path: Path) -> None:
 def test_the_signature_tells_changed_options(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\na,b\n")
     changed: list[dict[str, Any]] = [{}, {"text_column": "a"}, {"label_column": "b"}, {"separator": ";"}, {"test": 0.1}]
+    changed += [{"missing_label": "skip"}, {"quoting": "none"}, {"delimiter": ";"}, {"unreadable": "skip"}]
     assert len({json.dumps(Labeled(path=str(tmp_path), **o).signature()) for o in [*changed, *changed]}) == len(changed)

@@ -40,7 +40,7 @@ def test_lines_are_pairs_however_their_files_are_named(tmp_path: Path) -> None:
 WORDS = st.text(st.characters(exclude_characters="\0\n\r", exclude_categories=["Cs"]))
 
 
-@given(st.lists(st.tuples(WORDS, WORDS), min_size=1), st.sampled_from(["\n", "\r\n"]))
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_a_line_ends_where_it_ends_and_nowhere_else(pairs: list[tuple[str, str]], end: str) -> None:
     import tempfile
 
@@ -49,6 +49,15 @@ def test_a_line_ends_where_it_ends_and_nowhere_else(pairs: list[tuple[str, str]]
         one.write_text("\ufeff" + "".join(f"{pair[0]}{end}" for pair in pairs), encoding="utf-8", newline="")
         other.write_text("\ufeff" + "".join(f"{pair[1]}\n" for pair in pairs), encoding="utf-8", newline="")
         assert list(aligned(one, other)) == [Pair(*pair) for pair in pairs]
+
+
+def test_a_carriage_return_ends_a_line_only_where_no_line_feed_does(tmp_path: Path) -> None:
+    write(tmp_path, "a\rb\rc\r", "A\nB\r\nC")
+    assert examples(parallel(tmp_path)) == {"train": [Pair("a", "A"), Pair("b", "B"), Pair("c", "C")]}
+    write(tmp_path, "a\rb\nc\n", "A\nB\rC\n")
+    assert examples(parallel(tmp_path)) == {"train": [Pair("a\nb", "A"), Pair("c", "B\nC")]}
+    write(tmp_path, b"a\rcaf\xe9\rc", "A\nB\nC")
+    assert "train.en:2: not UTF-8" in mistake(lambda: examples(parallel(tmp_path)))
 
 
 @pytest.mark.parametrize("english, german", [(3, 2), (2, 3), (0, 5), (1_000, 1)])

@@ -165,6 +165,92 @@ def test_a_quote_in_a_tsv_is_a_quote_unless_the_cells_are_quoted(tmp_path: Path)
     assert [row["text"] for _, row in rows(quoted, COLUMNS)] == ['a "b"\nc']
 
 
+TWO_QUOTES = 'text\tlabel\na\t1\n"so he said\t2\nb\t3\nit ends"\t4\nc\t5\n'
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_quotes_in_two_rows_of_a_tsv_swallow_no_row_between(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.tsv").write_text(TWO_QUOTES)
+    source = KINDS[kind](path=str(tmp_path), **WHOLE)
+    read = [example.texts[0] for example in examples(source)["train"]]
+    assert read == examples_texts(source) == ["a", '"so he said', "b", 'it ends"', "c"]
+    (told,) = caplog.messages  # once, however often it is read
+    assert told.startswith(f"{tmp_path}/a.tsv: read without quoted cells, for 1 of its cells")
+    quoted = examples_texts(KINDS[kind](path=str(tmp_path), quoting="minimal", **WHOLE))
+    assert quoted == (["a", "so he said\t2\nb\t3\nit ends", "c"])
+    assert source.signature() != KINDS[kind](path=str(tmp_path), quoting="minimal", **WHOLE).signature()
+
+
+def examples_texts(source: Any) -> list[str]:
+    return [example.texts[0] for example in examples(source)["train"]]
+
+
+def test_how_a_tsv_with_quotes_is_read_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for name, content, said in (
+        ("none.tsv", "text\tlabel\na\t1\n", None),
+        ("signs.tsv", 'text\tlabel\n"a" b\t1\n', "read without quoted cells: a quote is a sign"),
+        ("cells.tsv", 'text\tlabel\n"a\nb"\t1\n', "read with quoted cells"),
+        ("header.tsv", '"text"\t"label"\n"a\t1\nb"\t"1"\n', "read with quoted cells"),
+        ("column.tsv", 'text\n"a\nb"\n', "read with quoted cells"),
+        ("none.csv", 'text,label\n"a",1\n', None),
+        ("doubt.csv", 'text,label\n"a, b\nc, d",1\n', None),
+        ("most.csv", 'text,label\n"a,1\nb",1\n', "read with quoted cells, though 1 of its cells"),
+    ):
+        (tmp_path / name).write_text(content)
+        caplog.clear()
+        for _ in range(2):
+            list(rows(tmp_path / name, ["text"]))
+        assert len(caplog.messages) == (said is not None) and (said or "") in caplog.text, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stray_quote_in_a_csv_is_told_with_what_reads_it(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,label\n"Hello" he said,1\n')
+    told = mistake(lambda: list(KINDS[kind](path=str(tmp_path)).read()))
+    assert "a.csv:2: not readable as csv" in told and "data.quoting=none" in told
+    assert examples_texts(KINDS[kind](path=str(tmp_path), quoting="none", **WHOLE)) == ['"Hello" he said']
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_parts_the_cells_is_found_by_the_columns_or_told(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for sign, word in ((";", ";"), ("\t", "tab"), ("|", "pipe"), ("\t", r"\t")):
+        (tmp_path / "a.csv").write_text(f'text{sign}label\n"a, b"{sign}1\n')
+        for options in ({}, {"delimiter": word}):
+            assert examples_texts(KINDS[kind](path=str(tmp_path), **options, **WHOLE)) == ["a, b"]
+    assert "a.csv: cells are parted by ;, as its header says" in caplog.text
+    (tmp_path / "a.csv").write_text("text:label\na:1\n")
+    assert examples_texts(KINDS[kind](path=str(tmp_path), delimiter=":", **WHOLE)) == ["a"]
+    assert "no such column" in mistake(lambda: list(KINDS[kind](path=str(tmp_path)).read()))
+    for wrong in ("", "ab", '"', "\n"):
+        assert "data.delimiter=" in mistake(lambda wrong=wrong: KINDS[kind](path=str(tmp_path), delimiter=wrong))
+
+
+@pytest.mark.parametrize("name, content, what", [
+    ("a.csv", "text,label\n" + "a,1\nb\n" * 12, "1 cells in this row and 2 in the header"),
+    ("a.jsonl", '{"text": "a"}\n' + '{"text": "a"}\n{"text": a}\n' * 12, "not readable as JSON: Expecting value"),
+])  # fmt: skip
+def test_lines_in_which_the_same_is_wrong_are_counted_and_named(
+    name: str, content: str, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    told = mistake(lambda: list(rows(tmp_path / name, ["text"])))
+    assert told.startswith(f"{tmp_path}/{name}:3: {what}; alike in 11 more: {tmp_path}/{name}:5, ")
+    assert told.count(f"{name}:") == 10 and told.endswith(f"{name}:21, …")
+
+
+def test_of_a_single_column_a_blank_line_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\na\n\nb\n")
+    assert [row["text"] for _, row in rows(tmp_path / "a.csv", ["text"])] == ["a", "", "b"]
+    (tmp_path / "b.csv").write_text("text,label\na,1\n\nb,1\n")
+    assert [row["text"] for _, row in rows(tmp_path / "b.csv", ["text"])] == ["a", "b"]
+
+
 CELL = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
 
 

@@ -84,3 +84,17 @@ def test_strided_evaluation_scores_each_token_once_with_its_context():
     assert evaluate(whole, passes(whole, corpus, [64])[0], CPU)["loss"] != pytest.approx(
         evaluate(blocks, passes(blocks, corpus, [64])[0], CPU)["loss"], rel=1e-3
     )  # its last window is whole
+
+
+@pytest.mark.parametrize("cell, lengths, words", [
+    ("mlm", [3], ["task.mask_share=0.001"]),
+    ("mlm_nsp", [9, 9], ["task.mask_share=0.001"]),
+    ("classification", [3], ["task.class_weights={a: 0, b: 0}"]),
+])  # fmt: skip
+def test_a_split_in_which_nothing_counts_is_told(cell, lengths, words):
+    task = small_task(*CELLS[cell], *words)
+    (batches,) = passes(task, corpus_for(task, lengths), (64,))
+    with pytest.raises(
+        ValueError, match=r"^data: nothing in this split counts for the loss of .*: take a larger split"
+    ):
+        evaluate(task, batches, CPU)

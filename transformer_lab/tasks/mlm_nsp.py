@@ -198,7 +198,7 @@ class MLMNSP(Task):
         return "\n".join([*lines, "", f"hidden, in this order: {hidden}"])
 
     def predict(self, lines: list[str], *, top: int = GUESSES) -> list[dict[str, Any]]:
-        """The `top` likeliest tokens for each <mask> of a line."""
+        """The `top` likeliest tokens for each <mask> of a line; `error` says of a line why there are none."""
         if not 1 <= top <= len(self.collate.masking.ordinary):
             raise ValueError(f"top: {top} guesses; 1 to {len(self.collate.masking.ordinary)}")
         self.eval()
@@ -208,13 +208,13 @@ class MLMNSP(Task):
         # A word's token holds the space before it, where tokenizers have that: the mask takes it along.
         parts = [part.rstrip() for part in line.split(MASK)[:-1]] + line.split(MASK)[-1:]
         if len(parts) < 2:
-            raise ValueError(f"prompt: there is no {MASK} to fill in {line!r:.60}")
+            return _unfilled(line, f"there is no {MASK} to fill in {line!r:.60}")
         ids = [self.begin]
         for index, encoded in enumerate(self.tokenizer.encode_batch(parts)):
             ids += [*([self.mask] if index else []), *encoded]
         ids.append(self.end)
         if len(ids) > self.context:
-            raise ValueError(f"prompt: {len(ids)} tokens are more than the model's context of {self.context}")
+            return _unfilled(line, f"{len(ids)} tokens are more than the model's context of {self.context}")
         device = self.model.embedding.weight.device
         tokens = torch.tensor(ids, device=device)
         with torch.inference_mode():
@@ -227,4 +227,8 @@ class MLMNSP(Task):
         filled = self.tokenizer.decode(tokens.tolist())
         about = "; ".join(", ".join(f"{guess['token'].strip()} {guess['probability']:.3f}" for guess in mask)
                           for mask in masks)  # fmt: skip
-        return {"input": line, "filled": filled, "masks": masks, "text": f"{filled}\t({about})"}
+        return {"input": line, "filled": filled, "masks": masks, "error": None, "text": f"{filled}\t({about})"}
+
+
+def _unfilled(line: str, error: str) -> dict[str, Any]:
+    return {"input": line, "filled": None, "masks": [], "error": error, "text": f"{line}\t({error})"}

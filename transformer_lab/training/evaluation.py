@@ -43,10 +43,16 @@ class Totals:
         return total
 
     def mean(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Each loss per target, and the sums, on the CPU; of all ranks together."""
+        """Each loss per target, and the sums, on the CPU; of all ranks together.
+
+        Raises ValueError for a loss without any target, as where no token of a small split is hidden.
+        """
         total = self._add_up()
-        losses = {name: float(loss) / total.targets[name] for name, loss in total.losses.items() if total.targets[name]}
-        return losses, total.sums
+        if nothing := next((name for name in total.losses if not total.targets[name]), None):
+            why = "a text too short to hide a token, or classes of weight 0 only"
+            raise ValueError(f"data: nothing in this split counts for the loss of {nothing} ({why}): take a larger "
+                             "split, by data.validation or data.test")  # fmt: skip
+        return {name: float(loss) / total.targets[name] for name, loss in total.losses.items()}, total.sums
 
 
 @torch.inference_mode()

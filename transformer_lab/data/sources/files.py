@@ -2,19 +2,22 @@
 
 import glob
 import hashlib
+import logging
 import os
 import re
 import stat
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformer_lab.data.examples import Example, Split
 from transformer_lab.data.sources.base import no_such_path
+from transformer_lab.data.sources.separated import Cells, Quoting
 from transformer_lab.data.sources.splits import SplitSource
-from transformer_lab.data.sources.streams import suffix, unzipped
+from transformer_lab.data.sources.streams import Unreadable, suffix, unzipped
 from transformer_lab.data.sources.tables import READERS, Columns, rows
 
 Unit = tuple[Path, ...]  # files that are read side by side: one, or a text and its translation
@@ -25,17 +28,25 @@ NAMES: dict[Split, re.Pattern[str]] = {
     "test": re.compile(r"test([_.\-\d].*)?"),
 }
 TABLES = ", ".join(sorted(READERS))
+NAMED = 5  # files that cannot be read, of however many there are
 SAMPLED = 4096  # bytes, of the beginning, the middle and the end of a file
 SHARD = re.compile(r"-\d+-of-\d+$")  # train-00000-of-00002 is a part of train
+log = logging.getLogger(__name__)
 
 
 class Files(SplitSource):
-    """`path` is a file, a folder or a glob. A folder with files called train and, say, dev brings its own splits."""
+    """`path` is a file, a folder or a glob. A folder with files called train and, say, dev brings its own splits.
+
+    `delimiter` and `quoting` say how CSV and TSV are written, where that is not to be found out (see `Cells`).
+    `unreadable` says what a file does that is no text, or is damaged: "error" ends the run, "skip" leaves it out.
+    """
 
     def __init__(self, *, columns: Columns, path: str, validation_path: str | None = None,
-                 test_path: str | None = None, **options: Any) -> None:  # fmt: skip
+                 test_path: str | None = None, delimiter: str | None = None, quoting: Quoting | None = None,
+                 unreadable: Literal["error", "skip"] = "error", **options: Any) -> None:  # fmt: skip
         super().__init__(**options)
-        self.columns = columns
+        self.columns, self.cells, self.unreadable = columns, Cells(delimiter, quoting), unreadable
+        self._readable: dict[Split, list[Unit]] = {}
         self.units: dict[Split, list[Unit]] = {"train": self.find("data.path", path)}
         self._origins: dict[Split, str] = {"train": f"data.path={path}"}
         other: tuple[tuple[Split, str | None], ...] = (("validation", validation_path), ("test", test_path))
@@ -56,7 +67,7 @@ class Files(SplitSource):
         return SHARD.sub("", unzipped(unit[0]).stem).lower()
 
     def examples_of(self, unit: Unit) -> Iterator[Example]:
-        return self.columns(rows(unit[0], self.columns.names()), unit[0])
+        return self.columns(rows(unit[0], list(self.columns.names().values()), self.cells), unit[0])
 
     def splits(self) -> Collection[Split]:
         return self.units
@@ -65,12 +76,48 @@ class Files(SplitSource):
         return self._origins[split]
 
     def examples(self, split: Split) -> Iterator[Example]:
-        for unit in self.units[split]:
-            yield from self.examples_of(unit)
+        if self.unreadable == "skip" and split not in self._readable:  # a look at all of them first, once
+            self._readable[split] = self._without_unreadable(split)
+        for unit in self._readable.get(split, self.units[split]):
+            try:
+                yield from self.examples_of(unit)
+            except Unreadable as error:
+                if len(self.units[split]) == 1:
+                    raise
+                raise self._refusal(split, [self._fault(unit) for unit in self.units[split]]) from error
+
+    def _without_unreadable(self, split: Split) -> list[Unit]:
+        faults = {unit: self._fault(unit) for unit in self.units[split]}
+        if any(faults.values()):
+            log.warning("%s: skipped, for %s", self.origin(split), _named(list(faults.values())))
+        return [unit for unit, fault in faults.items() if not fault]
+
+    def _refusal(self, split: Split, faults: list[str | None]) -> Unreadable:
+        hint = "; data.unreadable=skip leaves them out" if len(faults) > 1 else ""
+        return Unreadable(f"{self.origin(split)}: {_named(faults)}{hint}")
+
+    def _fault(self, unit: Unit) -> str | None:
+        """Why it cannot be read; other mistakes in it are not looked for."""
+        try:
+            deque(self.examples_of(unit), maxlen=0)
+        except Unreadable as error:
+            return str(error)
+        except ValueError:
+            pass
+        return None
 
     def signature(self) -> dict[str, Any]:
-        facts = {split: [_state(file) for unit in units for file in unit] for split, units in self.units.items()}
-        return {"source": type(self).__name__.lower(), "files": facts, **asdict(self.columns), **super().signature()}
+        facts = {split: self._states(split) for split in self.units}
+        read = {**asdict(self.cells), "unreadable": self.unreadable}
+        return {"source": type(self).__name__.lower(), "files": facts, **read, **asdict(self.columns),
+                **super().signature()}  # fmt: skip
+
+    def _states(self, split: Split) -> list[list[Any]]:
+        files = [file for unit in self.units[split] for file in unit]
+        faults = [None if os.access(file, os.R_OK) else f"{file}: no permission to read it" for file in files]
+        if any(faults) and self.unreadable == "error":
+            raise self._refusal(split, faults)
+        return [[str(file)] if fault else _state(file) for file, fault in zip(files, faults, strict=True)]
 
     def _split_by_name(self, folder: Path) -> None:
         there = [unit for unit in self.units["train"] if unit[0].parent == folder]
@@ -94,6 +141,13 @@ class Files(SplitSource):
         self.units["train"] = [unit for unit in self.units["train"] if unit[0].resolve() not in others]
         if not self.units["train"]:
             raise ValueError(f"{self._origins['train']}: nothing to train on but what validation or test read")
+
+
+def _named(faults: list[str | None]) -> str:
+    """How many of some files cannot be read, and why a few of them cannot."""
+    found = list(filter(None, faults))
+    more = f"; and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+    return f"{len(found):,} of {len(faults):,} files cannot be read: {'; '.join(found[:NAMED])}{more}"
 
 
 def _state(file: Path) -> list[Any]:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 from transformer_lab.data.examples import Document, Example, LabeledText, Pair, Split
 from transformer_lab.data.sources.base import Source, no_such_name
 from transformer_lab.data.sources.hub_access import cached, reachable
-from transformer_lab.data.sources.labeled import LabelColumns, Labeled
+from transformer_lab.data.sources.labeled import LabelColumns, Labeled, MissingLabel
 from transformer_lab.data.sources.parallel import PairColumns, Parallel, language_code
+from transformer_lab.data.sources.separated import Quoting
 from transformer_lab.data.sources.splits import SplitSource
 from transformer_lab.data.sources.tables import ROWS_AT_ONCE, Columns, Rows, named
 from transformer_lab.data.sources.text import Text, TextColumn
@@ -24,18 +25,25 @@ CONVERTED = "refs/convert/parquet"  # where the hub keeps a set that needs a pro
 
 
 class HubSource(SplitSource):
-    """The set's own splits, found by their usual names unless given; `path` reads a local copy instead, as `local`."""
+    """The set's own splits, found by their usual names unless given.
+
+    `path` reads a local copy instead, as `local`; `delimiter`, `quoting` and `unreadable` are for its files.
+    """
 
     def __init__(self, *, columns: Columns, local: Callable[..., Source], dataset: str, config: str | None = None,
                  path: str | None = None, validation_split: str | None = None, test_split: str | None = None,
-                 streaming: bool = False, **options: Any) -> None:  # fmt: skip
+                 streaming: bool = False, delimiter: str | None = None, quoting: Quoting | None = None,
+                 unreadable: Literal["error", "skip"] = "error", **options: Any) -> None:  # fmt: skip
         super().__init__(**options)
         self.columns, self.dataset, self.config, self.streaming = columns, dataset, config, streaming
         self.names: dict[Split, str | None] = {"train": None, "validation": validation_split, "test": test_split}
         given = ["train", *filter(None, self.names.values())]
         if twice := next((name for name in given if given.count(name) > 1), None):
             raise ValueError(f"data.validation_split, data.test_split: {twice} cannot be two splits at once")
-        self.local = local(path=path, **options) if path else None
+        of_files = {"delimiter": delimiter, "quoting": quoting, "unreadable": unreadable}
+        if not path and (key := next((key for key, value in of_files.items() if value not in (None, "error")), None)):
+            raise ValueError(f"data.{key}={of_files[key]}: the hub's own data are no files of yours; with data.path=…")
+        self.local = local(path=path, **of_files, **options) if path else None
         self._loaded: dict[Split, Any] = {}
 
     def signature(self) -> dict[str, Any]:
@@ -137,9 +145,14 @@ class HubLabeled(HubSource):
     example_type = LabeledText
 
     def __init__(self, *, text_column: str = "text", label_column: str = "label", separator: str | None = None,
-                 **options: Any) -> None:  # fmt: skip
-        asked: dict[str, Any] = {"text_column": text_column, "label_column": label_column, "separator": separator}
-        super().__init__(columns=LabelColumns(**asked), local=partial(Labeled, **asked), **options)
+                 missing_label: MissingLabel = "error", **options: Any) -> None:  # fmt: skip
+        asked: dict[str, Any] = {"text_column": text_column, "label_column": label_column, "separator": separator,
+                                 "missing_label": missing_label}  # fmt: skip
+        self.labels = LabelColumns(**asked)
+        super().__init__(columns=self.labels, local=partial(Labeled, **asked), **options)
+
+    def examples(self, split: Split) -> Iterator[Any]:
+        return self.labels.labelled(super().examples(split), self.origin(split))
 
 
 class HubParallel(HubSource):

@@ -9,7 +9,7 @@ from typing import Any
 from transformer_lab.data.examples import Pair
 from transformer_lab.data.sources.files import TABLES, Files, Unit, is_table, listed, tables
 from transformer_lab.data.sources.streams import clean, lines, unzipped
-from transformer_lab.data.sources.tables import Columns, Row, Rows
+from transformer_lab.data.sources.tables import Columns, Row
 
 NESTED = "translation"  # the column of the hub's own format: {"translation": {"en": …, "de": …}}
 
@@ -41,10 +41,7 @@ class PairColumns(Columns):
     def example(self, where: str, row: Row) -> Pair:
         return Pair(self.text(where, row, "source"), self.text(where, row, "target"))
 
-    def __call__(self, rows: Rows, table: str | Path) -> Iterator[Any]:
-        return super().__call__(((where, self._flat(row)) for where, row in rows), table)
-
-    def _flat(self, row: Row) -> Row:
+    def flat(self, row: Row) -> Row:
         inner = row.get(NESTED)
         return inner if isinstance(inner, dict) and self.source not in row else row
 

@@ -2,10 +2,42 @@
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import AnyStr, TextIO
+
+LOOKED_AT = 10_000  # carriage returns at the beginning of a file, without a line feed among them, that end its lines
+
+NAMED = 10  # lines with the same mistake, of however many there are
+
+
+class Unreadable(ValueError):
+    """A file that is no text in UTF-8, or is damaged as a whole: nothing that a look at one row could mend."""
+
+
+@dataclass
+class Mistakes:
+    """Lines in which the same is wrong: they are told together, with what is wrong in the first of them."""
+
+    first: str = ""
+    others: list[str] = field(default_factory=list)  # where the next few are
+    count: int = 0
+
+    def add(self, where: str, what: str) -> None:
+        self.count += 1
+        if self.count == 1:
+            self.first = f"{where}: {what}"
+        elif self.count <= NAMED:
+            self.others.append(where)
+
+    def tell(self) -> None:
+        """Raises ValueError if there are any."""
+        if self.count:
+            more = f"; alike in {self.count - 1:,} more: {', '.join(self.others)}" if self.others else ""
+            raise ValueError(f"{self.first}{more}{', …' if self.count > NAMED else ''}")
 
 
 def unzipped(file: Path) -> Path:
@@ -23,22 +55,43 @@ def opened(file: Path, *, newline: str | None = None) -> Iterator[TextIO]:
         with (gzip.open if _zipped(file) else open)(file, "rt", encoding="utf-8-sig", newline=newline) as stream:
             yield stream
     except UnicodeDecodeError as error:
-        raise ValueError(f"{place(file, bytes.decode)}: not UTF-8; save the file as UTF-8") from error
+        raise Unreadable(f"{place(file, bytes.decode)}: not UTF-8; save the file as UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{file}: cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise Unreadable(f"{file}: cannot be read: {reason}") from error
 
 
 def lines(file: Path) -> Iterator[tuple[str, str]]:
-    """(file:line, line): only \\n ends a line, for a text may hold any other sign of Unicode that looks like an end."""
-    with opened(file, newline="\n") as stream:
-        for number, line in enumerate(stream, 1):
+    """(file:line, line): only \\n ends a line, or \\r where none is, for a text may hold any other sign like it."""
+    with opened(file, newline="") as stream:
+        for number, line in enumerate(_ended(stream, "\n", "\r"), 1):
             yield f"{file}:{number}", line.removesuffix("\n").removesuffix("\r")
+
+
+def _ended(pieces: Iterable[AnyStr], line_feed: AnyStr, carriage_return: AnyStr) -> Iterator[AnyStr]:
+    """Lines of pieces that end with either or both: a carriage return ends one only where no line feed comes soon."""
+    pieces = iter(pieces)
+    begin: list[AnyStr] = []
+    for piece in pieces:
+        begin.append(piece)
+        if piece.endswith(line_feed) or len(begin) > LOOKED_AT:
+            break
+    old = bool(begin) and not begin[-1].endswith(line_feed)  # as on old Macs
+    ends = (line_feed, carriage_return) if old else (line_feed,)
+    held: list[AnyStr] = []
+    for piece in chain(begin, pieces):
+        held.append(piece)
+        if piece.endswith(ends):
+            yield line_feed[:0].join(held)
+            held = []
+    if held:
+        yield line_feed[:0].join(held)
 
 
 def clean(text: str, where: str) -> str:
     """With \\n for every line end; a ValueError for what no text file could hold."""
     if "\0" in text:
-        raise ValueError(f"{where}: a NUL character; is it text?")
+        raise Unreadable(f"{where}: a NUL character; is it text?")
     try:
         text.isascii() or text.encode()
     except UnicodeEncodeError as error:  # JSON can spell it, "\ud800"
@@ -55,7 +108,8 @@ def place(file: Path, check: Callable[[bytes], object]) -> str:
     """file:line of the first line that `check` refuses: a second, slow look once it is known that there is one."""
     try:
         with gzip.open(file) if _zipped(file) else file.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
+            pieces = chain.from_iterable(line.splitlines(keepends=True) for line in stream)
+            for number, line in enumerate(_ended(pieces, b"\n", b"\r"), 1):
                 try:
                     check(line)
                 except ValueError:

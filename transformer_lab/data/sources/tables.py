@@ -1,25 +1,20 @@
 """Rows of CSV, TSV, JSON lines, JSON or Parquet, each with its place, and the columns that make examples of them."""
 
-import csv
 import json
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformer_lab.data.examples import Example
 from transformer_lab.data.sources.base import no_such_name
-from transformer_lab.data.sources.streams import clean, lines, opened, suffix
+from transformer_lab.data.sources.separated import Cells, separated
+from transformer_lab.data.sources.streams import Mistakes, Unreadable, clean, lines, opened, suffix
 
-Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 Row = dict[str, Any]
 Rows = Iterable[tuple[str, Row]]  # a row's place, as file:line or in words, and its values by column
 ROWS_AT_ONCE = 100  # of a Parquet file: rows may be whole books
-LONGEST_CELL = 1 << 28  # characters; a quote that is never closed makes a cell of all the rest
-csv.field_size_limit(max(LONGEST_CELL, csv.field_size_limit()))
 
 
 @dataclass(frozen=True)
@@ -28,21 +23,33 @@ class Columns(ABC):
 
     @abstractmethod
     def names(self) -> dict[str, str]:
-        """The options that name columns, with what they name."""
+        """The options that name columns, with what they name; first that of the text which a model is given."""
 
     @abstractmethod
     def example(self, where: str, row: Row) -> Example:
         """What a row says; a ValueError that tells `where` if it says nothing sensible."""
 
     def __call__(self, rows: Rows, table: str | Path) -> Iterator[Example]:
-        checked = False
-        for where, row in rows:
-            if not checked:
-                for option, name in self.names().items():
-                    if name not in row:
-                        raise no_such_name(f"data.{option}", name, row, f"no such column in {table}")
-                checked = True
+        for where, row, _ in self._checked(rows, table, self.names()):
             yield self.example(where, row)
+
+    def given(self, rows: Rows, table: str | Path) -> Iterator[tuple[str, Row]]:
+        """The text of each row that a model is given, with the whole row: what a model should say need not be there."""
+        option = next(iter(self.names()))
+        for where, row, whole in self._checked(rows, table, [option]):
+            yield self.text(where, row, option), whole
+
+    def _checked(self, rows: Rows, table: str | Path, options: Iterable[str]) -> Iterator[tuple[str, Row, Row]]:
+        for number, (where, whole) in enumerate(rows):
+            row = self.flat(whole)
+            for option in options if number == 0 else ():
+                if (name := self.names()[option]) not in row:
+                    raise no_such_name(f"data.{option}", name, row, f"no such column in {table}")
+            yield where, row, whole
+
+    def flat(self, row: Row) -> Row:
+        """The row in which the columns stand."""
+        return row
 
     def text(self, where: str, row: Row, option: str) -> str:
         """One cell, "" where there is none; line ends are \\n whatever they were."""
@@ -66,68 +73,28 @@ def named(rows: Rows, classes: dict[str, list[str]]) -> Rows:
     return ((where, row | {c: name(classes[c], row[c]) for c in classes.keys() & row.keys()}) for where, row in rows)
 
 
-def rows(file: Path, columns: dict[str, str]) -> Rows:
-    """All rows of a file, in bounded memory unless it is .json; other columns than those asked for may be missing."""
+def rows(file: Path, columns: Collection[str], cells: Cells = Cells(), *, others: bool = False) -> Rows:  # noqa: B008
+    """All rows of a file, in bounded memory unless it is .json; `others` says whether all columns are wanted."""
     if not file.stat().st_size:  # Parquet's library takes an empty one for damaged
         return ()
-    return READERS[suffix(file)](file, list(columns.values()))
+    return READERS[suffix(file)](file, columns, cells, others)
 
 
-def _csv(file: Path, columns: list[str]) -> Rows:
-    return _separated(file, ",", csv.QUOTE_MINIMAL)
-
-
-def _tsv(file: Path, columns: list[str]) -> Rows:
-    return _separated(file, "\t", _quoting(file, file.stat().st_mtime_ns))
-
-
-@lru_cache
-def _quoting(file: Path, changed: int) -> Quoting:
-    """Some quote the cells of a TSV, to others a quote is a quote like any; what can be read as the former, is."""
-    try:
-        deque(_separated(file, "\t", csv.QUOTE_MINIMAL), maxlen=0)
-    except ValueError:
-        try:
-            deque(_separated(file, "\t", csv.QUOTE_NONE), maxlen=0)
-        except ValueError:
-            return csv.QUOTE_MINIMAL  # it is damaged, either way
-        return csv.QUOTE_NONE
-    return csv.QUOTE_MINIMAL
-
-
-def _separated(file: Path, delimiter: str, quoting: Quoting) -> Rows:
-    with opened(file, newline="") as stream:
-        reader = csv.reader(stream, delimiter=delimiter, quoting=quoting, strict=True)
-        header: list[str] = []
-        while True:
-            where = f"{file}:{reader.line_num + 1}"  # a cell may hold line ends: where the row begins
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                raise ValueError(f"{where}: not readable as {suffix(file)[1:]}: {error}") from error
-            if cells is None:
-                return
-            if not header:
-                header = cells
-                if twice := {name for name in filter(None, header) if header.count(name) > 1}:
-                    raise ValueError(f"{where}: two columns have the name {min(twice)}")
-            elif cells and len(cells) != len(header):
-                raise ValueError(f"{where}: {len(cells)} cells in this row and {len(header)} in the header")
-            elif cells:
-                yield where, dict(zip(header, cells, strict=True))
-
-
-def _json_lines(file: Path, columns: list[str]) -> Rows:
+def _json_lines(file: Path, *_: Any) -> Rows:
+    mistakes = Mistakes()
     for where, line in lines(file):
         if line.strip():
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{where}: not readable as JSON: {getattr(error, 'msg', error)}") from error
-            yield where, _object(where, row)
+                mistakes.add(where, f"not readable as JSON: {getattr(error, 'msg', error)}")
+                continue
+            if not mistakes.count:  # a run that will end needs nothing more
+                yield where, _object(where, row)
+    mistakes.tell()
 
 
-def _json(file: Path, columns: list[str]) -> Rows:
+def _json(file: Path, *_: Any) -> Rows:
     """A list of objects; what begins with an object is JSON lines, whatever the file is called."""
     with opened(file) as stream:
         begin = stream.read(1)
@@ -143,7 +110,7 @@ def _json(file: Path, columns: list[str]) -> Rows:
                 where = f"row {number} of {file}"
                 yield where, _object(where, row)
             return
-    yield from _json_lines(file, columns)
+    yield from _json_lines(file)
 
 
 def _object(where: str, row: Any) -> Row:
@@ -152,20 +119,21 @@ def _object(where: str, row: Any) -> Row:
     return row
 
 
-def _parquet(file: Path, columns: list[str]) -> Rows:
+def _parquet(file: Path, columns: Collection[str], cells: Cells, others: bool) -> Rows:
     from pyarrow import ArrowException, parquet  # here, for it costs a while
 
     try:
         table = parquet.ParquetFile(file)
         schema = table.schema_arrow
-        asked = columns if set(columns) <= set(schema.names) else None  # None, for one of them may lie in another
+        # All of them, where one that is asked for may lie in another.
+        asked = None if others or not set(columns) <= set(schema.names) else list(columns)
         batches = table.iter_batches(ROWS_AT_ONCE, columns=asked)
         records = (record for batch in batches for record in batch.to_pylist())
         numbered = ((f"row {number} of {file}", record) for number, record in enumerate(records, 1))
         yield from named(numbered, _classes(schema.metadata or {}))
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{file}: not readable as parquet: {reason}") from error
+        raise Unreadable(f"{file}: not readable as parquet: {reason}") from error
 
 
 def _classes(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
@@ -175,6 +143,11 @@ def _classes(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
     return {name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
 
 
-READERS: dict[str, Callable[[Path, list[str]], Rows]] = {
-    ".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet,
+def _separated(file: Path, columns: Collection[str], cells: Cells, others: bool) -> Rows:
+    return separated(file, columns, cells)
+
+
+READERS: dict[str, Callable[[Path, Collection[str], Cells, bool], Rows]] = {
+    ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".csv": _separated, ".tsv": _separated,
+    ".parquet": _parquet,
 }  # fmt: skip

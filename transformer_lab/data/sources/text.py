@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from transformer_lab.data.examples import Document
 from transformer_lab.data.sources.files import TABLES, Files, Unit, is_table, listed
-from transformer_lab.data.sources.streams import no_nul, opened, place, suffix
+from transformer_lab.data.sources.streams import Unreadable, no_nul, opened, place, suffix
 from transformer_lab.data.sources.tables import Columns, Row, Rows
 
 # What is read of a folder; a file that is named, or matches a glob, is read whatever its suffix.
@@ -112,5 +112,5 @@ def _lines(file: Path) -> Iterator[str]:
 
 def _checked(text: str, file: Path) -> str:
     if "\0" in text:
-        raise ValueError(f"{place(file, no_nul)}: a NUL character; is it a text file?")
+        raise Unreadable(f"{place(file, no_nul)}: a NUL character; is it a text file?")
     return text
