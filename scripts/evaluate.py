@@ -14,6 +14,7 @@ def main(
     hardware: Literal["auto", "cpu", "gpu"] = "auto",
     cache_dir: str = "outputs/cache",
     data: dict[str, Any] = {},  # noqa: B006 - never changed
+    task: dict[str, Any] = {},  # noqa: B006 - never changed
     extensions: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
     """Evaluate the best weights of a run and print the metrics as JSON.
@@ -24,11 +25,12 @@ def main(
     hardware: auto takes the GPU if there is one
     cache_dir: where prepared data lie
     data: data.path=… where the run's data are no longer prepared, or were never yours; data.KEY=… how a file is read
+    task: task.beam_size=…, task.length_penalty=… and the like: options that the run may have otherwise
     extensions: packages of your own that the run was trained with
     """
     from transformer_lab.finished import evaluate_file, evaluate_run, load_run
 
-    loaded = load_run(run, extensions)
+    loaded = load_run(run, extensions, task)
     loaded.config["cache_dir"] = cache_dir  # a stranger's run does not choose where something is written
     if file is not None:
         print(json.dumps({file: evaluate_file(loaded, file, hardware, data)}, indent=2))

@@ -44,6 +44,12 @@ def test_it_reports_what_its_field_reports_and_evaluate_repeats_it(run, monkeypa
     assert ("scored_by" in metrics) == (task == "translation")
     loaded = load_run(str(folder), [])
     assert evaluate_run(loaded, "test", "cpu") == pytest.approx(metrics["test"], rel=1e-6)
+    if task == "translation":
+        assert load_run(str(folder), [], {"beam_size": 3}).task.beam.size == 3
+        with pytest.raises(ValueError, match=r"^task\.beam_sise: no such option of Translation; did you mean"):
+            load_run(str(folder), [], {"beam_sise": 3})
+        with pytest.raises(ValueError, match=r"^beam_size: 0 is too small"):
+            load_run(str(folder), [], {"beam_size": 0})
     file = "corpus/json_decoder.txt" if task == "mlm_nsp" else "lines.tsv"
     assert set(evaluate_file(loaded, file, "cpu")) == METRICS[task]
     with pytest.raises(ValueError, match=f"^file={file}x: "):

@@ -42,7 +42,7 @@ def run(request):
 @pytest.fixture
 def predict(run, monkeypatch, capsys):
     """`python scripts/predict.py run=r WORDS` with this run: what it prints."""
-    monkeypatch.setattr(finished, "load_run", lambda folder, extensions: run)
+    monkeypatch.setattr(finished, "load_run", lambda folder, extensions, options: run)
     main = runpy.run_path(str(ROOT / "scripts" / "predict.py"))["main"]
     fast = ["max_new_tokens=2", "temperature=0"] if run.task.name == "language_modeling" else []
 
@@ -220,13 +220,28 @@ def test_the_options_of_reading_are_those_of_the_run_but_for_what_is_named(predi
     assert [one["input"] for one in said(predict(f"file={tmp_path}/b.csv", "json=true", *words))] == ['"a"']
 
 
+def test_what_was_too_long_is_named_by_its_number(predict, tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("<mask>\n" + f"<mask> {'long ' * 50}\n" * 12)
+    found = said(predict(f"file={tmp_path}/a.txt", "json=true"))
+    assert [one.get("cut", False) for one in found] == [False] + [True] * 12
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if "longer than the model's context of 24" in record.getMessage()
+    ]
+    assert len(told) == 10 and f"file={tmp_path}/a.txt, text 2: longer" in told[0]
+    assert "so were 2 more" in caplog.text
+
+
 def test_a_row_in_which_nothing_can_be_filled_says_so_and_the_others_go_on(predict, run, tmp_path):
     if run.task.name != "mlm_nsp":
         pytest.skip("a mask is of masked language modelling")
-    (tmp_path / "a.txt").write_text(f"a <mask>.\nnothing\n{'long ' * 50}<mask>\nb <mask>.\n")
+    (tmp_path / "a.txt").write_text(f"a <mask>.\nnothing\n<mask> {'long ' * 50}<mask>\nb <mask>.\n")
     errors = [one["error"] for one in said(predict(f"file={tmp_path}/a.txt", "json=true"))]
     assert errors[0] is errors[3] is None
-    assert errors[1] == "there is no <mask> to fill in 'nothing'" and "more than the model's context" in errors[2]
+    assert (
+        errors[1] == "there is no <mask> to fill in 'nothing'" and "further apart than the model's context" in errors[2]
+    )
     predict(f"file={tmp_path}/a.txt", f"output={tmp_path}/out.csv")
     assert [row["error"] for row in table(tmp_path / "out.csv")] == [error or "" for error in errors]
     with pytest.raises(ValueError, match=r"^prompt: there is no <mask>"):

@@ -178,11 +178,11 @@ def refuse_other_config(folder: Path, fixed: Section, resume: str) -> None:
     for step in checkpoints.steps(folder / "checkpoints"):
         with suppress(Exception):  # damaged: once the data are there, that is told
             before = checkpoints.read_identity(step)["config"]
+            # What nobody has set, the data may decide, as they did before.
+            decided = {key: value for key, value in before["task"].items() if fixed["task"].get(key) is None}
             break
     else:
         return
-    # What nobody has set, the data may decide, as they did before.
-    decided = {key: value for key, value in before["task"].items() if fixed["task"].get(key) is None}
     refuse_another_run({"config": before}, {"config": fixed | {"task": fixed["task"] | decided}}, _allowed(resume))
 
 

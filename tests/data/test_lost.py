@@ -76,11 +76,24 @@ def test_every_score_says_how_many_texts_were_cut(cell):
     assert "cut_texts" not in metrics(task, corpus_for(task, [5, 6, 7]))
 
 
-@pytest.mark.parametrize("cell", ["classification", "translation", "language_modeling"])
+@pytest.mark.parametrize("cell", ["classification", "translation", "language_modeling", "mlm_nsp"])
 def test_a_prediction_says_that_its_line_was_cut(cell):
     task = small_task(f"task={cell}", "task.context=16")
-    short, long = task.predict(["abc", "a long line " * 9])
+    short, long = task.predict(["<mask>", "a long <mask> line " * 1 + "and so on " * 9])
     assert long["cut"] is True and "cut" not in short
+
+
+@pytest.mark.parametrize("text", ["{} at the beginning " + "of a long text " * 9, "a long text " * 9 + "with {} here",
+                                  "a long text " * 5 + "with {} here" + " and so on" * 5])  # fmt: skip
+def test_of_a_long_text_the_part_around_a_mask_is_read(text):
+    task = small_task("task=mlm_nsp", "task.context=16")
+    (found,) = task.predict([text.format("<mask>")])
+    guess = found["masks"][0][0]["token"]
+    assert found["cut"] and found["filled"] == text.format("XX").replace(" XX", guess).replace("XX", guess)
+    alone = task.predict([text.format("<mask>")[:200]])[0] if text.startswith("{}") else found
+    assert alone["masks"][0] == found["masks"][0]
+    (apart,) = task.predict(["<mask>" + " far away" * 5 + " <mask>"])
+    assert "further apart than the model's context of 16 tokens" in apart["error"]
 
 
 def test_what_is_lost_stands_in_the_table_of_a_run(place, tmp_path, capsys):

@@ -24,7 +24,7 @@ from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
 from transformer_lab.models.encoder import Encoder
 from transformer_lab.models.heads import SequenceHead, TokenHead, Transform
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, told_cut
 from transformer_lab.terminal import plain
 
 BEGIN, END, MASK = "<cls>", "<sep>", "<mask>"
@@ -209,25 +209,30 @@ class MLMNSP(Task):
         parts = [part.rstrip() for part in line.split(MASK)[:-1]] + line.split(MASK)[-1:]
         if len(parts) < 2:
             return _unfilled(line, f"there is no {MASK} to fill in {line!r:.60}")
-        ids = [self.begin]
+        ids: list[int] = []
         for index, encoded in enumerate(self.tokenizer.encode_batch(parts)):
             ids += [*([self.mask] if index else []), *encoded]
-        ids.append(self.end)
-        if len(ids) > self.context:
-            return _unfilled(line, f"{len(ids)} tokens are more than the model's context of {self.context}")
-        device = self.model.embedding.weight.device
-        tokens = torch.tensor(ids, device=device)
+        tokens, room = torch.tensor(ids), self.context - 2
+        masked = (tokens == self.mask).nonzero().squeeze(1)
+        first, last = int(masked[0]), int(masked[-1])
+        if last - first >= room:
+            return _unfilled(line, f"the masks are further apart than the model's context of {self.context} tokens")
+        # Of a text that is too long, as much before the masks as behind them, as far as there is.
+        begin = max(0, min((first + last + 1 - room) // 2, len(ids) - room))
+        read = torch.tensor([self.begin, *ids[begin : begin + room], self.end])
         with torch.inference_mode():
-            places = (tokens == self.mask).nonzero().squeeze(1)
-            hidden = self.model.forward(tokens, Layout.of([len(ids)]).to(device), places=places)
+            device = self.model.embedding.weight.device
+            places = (masked - begin + 1).to(device)
+            hidden = self.model.forward(read.to(device), Layout.of([len(read)]).to(device), places=places)
             shares, guesses = self.head(self.transform(hidden)).float().softmax(1).topk(top)
-        tokens[places] = guesses[:, 0]
+        tokens[masked] = guesses[:, 0].cpu()
         masks = [[{"token": self.tokenizer.decode([token]), "probability": round(p, 6)} for token, p in
                   zip(*row, strict=True)] for row in zip(guesses.tolist(), shares.tolist(), strict=True)]  # fmt: skip
         filled = self.tokenizer.decode(tokens.tolist())
         about = "; ".join(", ".join(f"{guess['token'].strip()} {guess['probability']:.3f}" for guess in mask)
                           for mask in masks)  # fmt: skip
-        return {"input": line, "filled": filled, "masks": masks, "error": None, "text": f"{filled}\t({about})"}
+        return {"input": line, "filled": filled, "masks": masks, "error": None, "text": f"{filled}\t({about})",
+                **told_cut(len(ids) > room)}  # fmt: skip
 
 
 def _unfilled(line: str, error: str) -> dict[str, Any]:
