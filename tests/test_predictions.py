@@ -231,3 +231,17 @@ def test_a_row_in_which_nothing_can_be_filled_says_so_and_the_others_go_on(predi
     assert [row["error"] for row in table(tmp_path / "out.csv")] == [error or "" for error in errors]
     with pytest.raises(ValueError, match=r"^prompt: there is no <mask>"):
         predict("prompt=nothing")
+
+
+def test_evaluating_reads_a_file_in_the_same_way(run, tmp_path):
+    if run.task.name != "classification":
+        pytest.skip("as with the others, but slower")
+    run = LoadedRun(run.task, run.config | {"cache_dir": str(tmp_path / "cache")}, "")
+    (tmp_path / "a.tsv").write_text('review\tlabel\n"one\ta\ntwo"\tb\nthree\ta\n')
+    (tmp_path / "b.csv").write_text('text:label\n"one:a\ntwo":b\nthree:a\n')
+    named = {"text_column": "text", "delimiter": ":", "quoting": "none"}
+    assert finished.evaluate_file(run, f"{tmp_path}/a.tsv", "cpu") == pytest.approx(
+        finished.evaluate_file(run, f"{tmp_path}/b.csv", "cpu", named)
+    )
+    with pytest.raises(ValueError, match=r"^file: read as the run's data were: data.quotin: no such option"):
+        finished.evaluate_file(run, f"{tmp_path}/b.csv", "cpu", {"quotin": "none"})
