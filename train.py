@@ -4,10 +4,12 @@ import signal
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from transformer_lab.checks import fail, full_error, problems
-from transformer_lab.command_line import preflight
+from transformer_lab.command_line import defaults, preflight
+from transformer_lab.going_on import gone_on_with
 from transformer_lab.importing import importable, keep_out
 
 
@@ -15,6 +17,10 @@ from transformer_lab.importing import importable, keep_out
 def main(config: DictConfig) -> None:
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
+    try:
+        values = gone_on_with(values, HydraConfig.get().overrides.task, defaults)
+    except ValueError as error:
+        fail([str(error)])
     importable(values.get("extensions") or [])  # in a process that a launcher has started, too
     # Once more: a sweeper chooses values that the command line did not show.
     if found := problems(values, typed=values.get("extensions") or []):

@@ -31,7 +31,12 @@ class Program:
         files = [Path(self._folder.name) / name for name in ("in", "out", "err")]
         for file, text in zip(files, (input, "", ""), strict=True):
             file.write_text(text)
-        given = [str(ROOT / script), *map(str, words)], os.path.realpath(cwd), {**os.environ, **dict(env)}, files
+        given = (
+            [str(ROOT / script), *latest(map(str, words))],
+            os.path.realpath(cwd),
+            {**os.environ, **dict(env)},
+            files,
+        )
         self._process = SERVER.Process(target=_run, args=(*given, METHOD))
         self._process.start()
         self._files, self.pid, self.returncode = files, self._process.pid, None
@@ -56,6 +61,11 @@ class Program:
 
     def kill(self):
         self.send_signal(signal.SIGKILL)
+
+
+def latest(words):
+    """Of words that set the same key the last: a test's own instead of what it shares with others."""
+    return list({word.partition("=")[0]: word for word in words}.values())
 
 
 def call(script, *words, **more) -> subprocess.CompletedProcess:

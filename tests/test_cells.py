@@ -1,6 +1,10 @@
 """Each task from the command line to a finished run, and what is done with it: from its default model on real lines."""
 
 import json
+import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -44,7 +48,15 @@ def test_it_reports_what_its_field_reports_and_evaluate_repeats_it(run, monkeypa
     assert set(evaluate_file(loaded, file, "cpu")) == METRICS[task]
     with pytest.raises(ValueError, match=f"^file={file}x: "):
         evaluate_file(loaded, f"{file}x", "cpu")
-    assert f'prompt="{loaded.task.prompt}"' in shown
+    (predict,) = (line for line in shown.splitlines() if "predict.py" in line)  # as it stands, from here
+    answered = subprocess.run(
+        predict.replace("python ", f"{sys.executable} ", 1), shell=True, capture_output=True, text=True
+    )
+    assert answered.returncode == 0 and answered.stdout, answered.stderr
+    prompt = shlex.split(predict)[-1].removeprefix("prompt=").replace(" <mask>", "")
+    source = (folder.parent / TASKS[task][1].removeprefix("data.path=")).resolve()
+    texts = source.read_text() if source.is_file() else " ".join(file.read_text() for file in source.iterdir())
+    assert task == "mlm_nsp" or prompt[:8].lower() in " ".join(texts.split()).lower()
     told = [line.split()[1] for line in shown.splitlines() if " examples, " in line]
     assert told == ["train", "validation", "test"]
 
@@ -77,6 +89,18 @@ def test_a_preview_shows_a_batch_and_leaves_no_run(place):
     assert done.returncode == 0 and not (place / "nowhere").exists()
     assert done.stdout.count("<cls>") > 3 and "<mask>" in done.stdout and "hidden, in this order: " in done.stdout
     assert "is next | " in done.stdout or "is not next | " in done.stdout
+    assert done.stdout.count("‖") == 10
+
+
+def test_a_preview_counts_classes_and_what_is_cut(place):
+    done = train(place, "task=classification", *TASKS["classification"], "preview=true", "task.context=12")
+    labels = [line.split("\t")[2] for line in (place / "lines.tsv").read_text().splitlines()[1:]]
+    assert done.returncode == 0 and done.stdout.count("<cls>") == 10
+    (counted,) = (line for line in done.stdout.splitlines() if line.startswith("│ labels"))
+    found = re.findall(r"(\w+) ([\d,]+)", counted)
+    assert {name for name, _ in found} == set(labels)
+    assert sum(int(count.replace(",", "")) for _, count in found) < len(labels)  # of the training split
+    assert "longer than task.context 12" in done.stdout
 
 
 def test_training_texts_in_the_test_split_are_an_error_unless_allowed(place):

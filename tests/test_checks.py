@@ -383,3 +383,22 @@ def test_a_refused_callback_is_known_under_any_name():
     with pytest.raises(ValueError, match=r"callbacks\.mine\._target_: refused; Mine is a .*WeightAveraging: .*average"):
         refuse_callbacks({"mine": callback})
     refuse_callbacks({"stop": EarlyStopping("val/loss")})
+
+
+@pytest.mark.parametrize("words, said", [
+    (["model.dim=32", "model.dim=64"], "model.dim: given twice, by model.dim=32 and by model.dim=64; keep one"),
+    (["model=encoder", "model=decoder"], "model: given twice, by model=encoder and by model=decoder; keep one"),
+    (["-m", "seed=1,2", "seed=3"], "seed: given twice, by seed=1,2 and by seed=3; keep one"),
+    (["data=text", "data.path=notes/a,b.txt"],
+     "data.path: several values; for one that has a comma in it, write 'data.path=\"notes/a,b.txt\"'"),
+    (["model.dim=32,64"],
+     "model.dim: several values; add -m to run one after the other, or write a list in [brackets]"),
+])  # fmt: skip
+def test_a_key_given_twice_or_with_several_values_is_told_in_one_line(words, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        preflight(words)
+    assert end.value.code == 2 and capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_a_path_with_a_comma_is_taken_as_it_was_answered():
+    assert preflight(["data=text", 'data.path="notes/a,b.txt"'])

@@ -10,6 +10,7 @@ import torch._dynamo
 from torch._dynamo.utils import counters
 
 from tests.conftest import CELLS, batch_for, curves, small_task
+from tests.programs import latest
 from transformer_lab.models.layers.kernels import flex, reference, sdpa
 
 ROOT = Path(__file__).parent.parent
@@ -137,10 +138,11 @@ def run(place, tmp_path):
     def run(name, *words):
         folder = tmp_path / name
         subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), "data=text", f"data.path={place}/corpus", "tokenizer=bytes",
+            [sys.executable, str(ROOT / "train.py"), *latest([
+             "data=text", f"data.path={place}/corpus", "tokenizer=bytes",
              "model.dim=64", "model.num_heads=2", "model.num_layers=2", "task.context=64", "tokens_per_step=1024",
              "max_steps=40", "validate_every_steps=20", "checkpoint.every_steps=20", "allow_overlap=true",
-             f"cache_dir={place / 'cache'}", f"run_dir={folder}", *words],
+             f"cache_dir={place / 'cache'}", f"run_dir={folder}", *words])],
             check=True, capture_output=True,
         )  # fmt: skip
         return dict(curves(folder)["val/loss"])

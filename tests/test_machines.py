@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import latest
 from transformer_lab.training.checkpoints import damage
 
 ROOT = Path(__file__).parent.parent
@@ -72,7 +73,7 @@ class Machines:
         program = [sys.executable, "-m", "torch.distributed.run"]
         return [
             self.run(number, [*program, "--nnodes=2", f"--node-rank={number}", "--nproc-per-node=1",
-                              "--master-addr=10.77.0.1", "--master-port=29500", str(ROOT / "train.py"), *words])
+                              "--master-addr=10.77.0.1", "--master-port=29500", str(ROOT / "train.py"), *latest(words)])
             for number in (0, 1)
         ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import curves, settings
-from tests.programs import ROOT, Program, call
+from tests.programs import ROOT, Program, call, latest
 from transformer_lab.compose import train
 from transformer_lab.finished import evaluate_run, load_run
 from transformer_lab.training.checkpoints import damage, read_training
@@ -44,7 +44,7 @@ def words(place, tmp_path_factory):
 
 
 def command(words):
-    return [sys.executable, str(ROOT / "train.py"), *words]
+    return [sys.executable, str(ROOT / "train.py"), *latest(words)]
 
 
 def answer(words):

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.conftest import curves, fingerprint, settings
-from tests.programs import Program, call
+from tests.programs import Program, call, latest
 from transformer_lab.compose import train
 from transformer_lab.data.module import DataModule
 from transformer_lab.finished import evaluate_run, load_run
@@ -51,7 +51,7 @@ def command(request, place):
 
 def own(words):
     """The same as a Python of its own."""
-    return [sys.executable, str(ROOT / words[0]), *words[1:]]
+    return [sys.executable, str(ROOT / words[0]), *latest(words[1:])]
 
 
 def run(words):
@@ -196,6 +196,7 @@ def test_a_resumed_run_stops_early_where_the_undisturbed_one_does(go, leave, mon
             "callbacks.stop.patience=2", "callbacks.stop.min_delta=100", "validate_every_steps=5"]  # fmt: skip
     whole = go(*stop, name="whole")
     assert step_of(whole) == 15  # of three validations, the last two were no better
+    assert "Stopped after step 15: callbacks.stop: Monitored metric val/loss did not improve" in words_of(whole)
     leave(12)  # with one of them behind it
     left(go, *stop)
     monkeypatch.undo()

@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from tests.conftest import settings
-from tests.programs import call
+from tests.programs import call, latest
 from tests.test_checks import TARGETS
 from transformer_lab.compose import train
 from transformer_lab.contents import contents
@@ -292,7 +292,7 @@ QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 @pytest.mark.parametrize("how", ["devices", "srun", pytest.param("torchrun", marks=pytest.mark.battery)])
 def test_ranks_listen_to_each_other_only(words, tmp_path, how):
     more = ["hardware=ddp", "hardware.accelerator=cpu", "max_steps=1000000", "validate_every_steps=1000000"]
-    parents, ranks = started(how, [str(ROOT / "train.py"), *words, *more, f"run_dir={tmp_path / 'run'}"])
+    parents, ranks = started(how, [str(ROOT / "train.py"), *latest([*words, *more]), f"run_dir={tmp_path / 'run'}"])
     while not (tmp_path / "run" / "checkpoints" / "last").exists():
         assert all(process.poll() is None for process in (*parents, *ranks))
         time.sleep(0.1)

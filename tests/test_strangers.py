@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import settings
+from tests.programs import latest
 from transformer_lab.compose import train
 from transformer_lab.finished import evaluate_run, load_run
 from transformer_lab.sweeps.leaderboard import Leaderboard
@@ -53,7 +54,7 @@ def trap(tmp_path):
 
 
 def call(script, *words, **more):
-    return subprocess.run([sys.executable, str(ROOT / script), *words], capture_output=True, text=True, **more)
+    return subprocess.run([sys.executable, str(ROOT / script), *latest(words)], capture_output=True, text=True, **more)
 
 
 @pytest.mark.parametrize("script, more", [

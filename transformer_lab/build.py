@@ -77,7 +77,7 @@ def rehearse(config: Section) -> Task:
     build(config["tokenizer"]).signature()
     with torch.device("meta"):
         kind = task_class(config)
-        task = build_task(config, Bytes().train([], specials=kind.specials), kind.stand_in)
+        task = build_task(config, Bytes().train([], specials=kind.specials), kind.rehearsal(config["task"]))
         kernel_name(config, task, build(config["hardware"]))
     build(config["optimizer"], model=task)
     if config["average"]:

@@ -52,6 +52,12 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> list[str]:
     return words
 
 
+def defaults() -> dict[str, Any]:
+    """The config of a run of which nothing is named."""
+    found: dict[str, Any] = plain(CommandLine([], CONFIGS)._compose([]), "", [])
+    return found
+
+
 class CommandLine:
     def __init__(self, words: list[str], configs: Path) -> None:
         from hydra import version
@@ -76,6 +82,7 @@ class CommandLine:
         self.multirun = self.args.multirun or "hydra.mode=MULTIRUN" in words
         self.primary = self.args.config_name or "train"
         self.found: list[str] = []
+        self.given: dict[str, str] = {}  # of each key, its word as it was typed
         self.words: dict[str, list[str]] = {}  # of each key: its word, and what that means in a sweep
         self.wrong: set[str] = set()  # groups with an option that does not exist
         self.typed: set[str] = set()  # extensions named right here
@@ -112,14 +119,17 @@ class CommandLine:
                 self.found.append(f"{word}: {unreadable(word)}")
                 continue
             key, value = override.key_or_group, override.value()
+            typed = word
             group = self.repo.group_exists(key) and not isinstance(value, dict)
             if not (group or override.is_delete() or override.is_hydra_override()):
                 word = f"++{word.lstrip('+')}"
+            if (before := self.given.setdefault(key, typed)) is not typed and not override.is_delete():
+                self.found.append(f"{key}: given twice, by {before} and by {typed}; keep one")
             words.append(word)
             ways = self._ways(word)
             if len(ways) > 1 and not self.multirun:
-                hint = "add -m to run one after the other, or write a list in [brackets]"
-                self.found.append(f"{key}: several values; {hint}")
+                self.found.append(f"{key}: several values; {_several(typed)}")
+                self.words[word.partition("=")[0]] = ways[:1]  # to look for other mistakes
             elif key == "sweep" and not (self.multirun or self.args.cfg):
                 self.found.append(f"{word}: a sweep is run with -m: python train.py -m {word} …")
             elif not group or all([self._exists(key, x.partition("=")[2]) for x in ways if "=" in x]):
@@ -300,6 +310,14 @@ def hydra_problems(hydra: dict[str, Any]) -> Iterator[str]:
         yield from walk(f"hydra.{part}", part, hydra.get(part))
 
 
+def _several(word: str) -> str:
+    """What may have been meant by a word with several values: runs, a list, or one path with a comma in its name."""
+    key, _, value = word.lstrip("+").partition("=")
+    if "/" in value or "." in value.rpartition(",")[2] or Path(value).exists():
+        return f"for one that has a comma in it, write {_in_quotes(key, value)}"
+    return "add -m to run one after the other, or write a list in [brackets]"
+
+
 def unreadable(word: str) -> str:
     """Why Hydra cannot read a word, and how it is written."""
     key, equals, value = word.partition("=")
@@ -310,8 +328,13 @@ def unreadable(word: str) -> str:
             return f"{opening} and {closing} do not match"
     if value[:1] in ("'", '"'):
         return f"the text does not end with its {value[0]}"
-    quoted = value.replace('"', r"\"")
-    return "has characters that stand in quotes only: " + shlex.quote(f'{key}="{quoted}"')
+    return f"has characters that stand in quotes only: {_in_quotes(key, value)}"
+
+
+def _in_quotes(key: str, value: str) -> str:
+    """As it is written in a shell."""
+    text = value.replace('"', r"\"")
+    return shlex.quote(f'{key}="{text}"')
 
 
 def one_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from transformer_lab.figures import new_figure
+from transformer_lab.figures import legible, new_figure
 from transformer_lab.scores import metrics_of, scores_of
 from transformer_lab.training.loggers import hyperparameters
 
@@ -115,4 +115,4 @@ def picture(runs: list[Run], metric: str) -> Any:
             axis.set(xlabel=label, ylabel=tag)
             axis.grid(alpha=0.3)
     axes[0, 0].legend(fontsize="small")
-    return figure
+    return legible(figure)

@@ -24,13 +24,13 @@ from transformer_lab.data.steps import Pass, Steps
 from transformer_lab.data.store import Corpus, Store
 from transformer_lab.estimate import estimate
 from transformer_lab.preparation import Prepared, prepare_task
-from transformer_lab.report import RunLog, facts_before, quiet_lightning, words_after
-from transformer_lab.runs import best_checkpoint, conclude, open_run, restore, taken
+from transformer_lab.report import RunLog, facts_before, facts_of_data, quiet_lightning, words_after
+from transformer_lab.runs import best_checkpoint, conclude, open_run, refuse_other_config, restore, taken
 from transformer_lab.scores import scores_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
-from transformer_lab.training.evaluation import Totals, evaluate
+from transformer_lab.training.evaluation import Totals, evaluate, reported
 from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of_memory, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.loggers import Curves, hyperparameters
@@ -43,6 +43,7 @@ from transformer_lab.transfer import freeze, start_from
 
 log = logging.getLogger(__name__)
 
+PREVIEWED = 10  # examples
 # What a resumed run may do otherwise than before; everything else would make it another run.
 # (Of data and tokenizer the hashes are compared: a file may move.)
 FREE = {"run_dir", "resume", "name", "max_steps", "max_epochs", "max_tokens", "max_minutes", "hardware", "attention",
@@ -88,6 +89,7 @@ def train(
     preview: bool,
     plan: bool,
     average: Section | None = None,  # a run of before there were any has none
+    best_by: str | None = None,
     overfit: bool = False,
 ) -> dict[str, Any]:
     """Train the model that the config describes; every argument is a top-level key of `configs/train.yaml`.
@@ -106,6 +108,8 @@ def train(
         held.enter_context(ranks.joined(machine.device, timedelta(minutes=machine.timeout_minutes)))
         mine = first and not (plan or preview)
         folder = ranks.agree(held.enter_context(taken(run_dir, name, resume)) if mine else Path())
+        if resume and mine:
+            refuse_other_config(folder, fixed_of(config), resume)
 
         progress = Progress()
         with ranks.first_of_machine():
@@ -118,14 +122,17 @@ def train(
             for warning in found.warnings():
                 log.warning("%s", warning)
             return {}
-        check_monitored(watchers, learner, loaders, machine)
+        best_by = best_by or learner.best_by
+        check_metrics(best_by, watchers, learner, loaders, machine)
         if preview:
-            run_log.say(learner.show(loaders.steps[0].micro_batches[0]))
+            run_log.table("Data", facts_of_data(learner, loaders, made.facts))
+            steps = loaders.steps
+            run_log.say(learner.show(steps.batch(0, steps.plan.step(0), PREVIEWED)))
             return {}
         if init_from:
             start_from(best_checkpoint(init_from, "init_from"), learner)
         freeze(learner, freeze_layers)
-        module = build_training(config, learner, loaders, budget, progress, machine)
+        module = build_training(config, learner, loaders, budget, progress, machine, best_by)
         saver = build_saver(config, folder, made)
 
         if first:
@@ -159,29 +166,35 @@ def train(
             signals = Signals(unread=lambda: run_log.unread)
             fit(build_trainer(machine, kept, [*shown, *watchers.values(), signals, saver]), module, loaders)
             ranks.wait()  # for the last checkpoint
+            if progress.stopped:
+                log.info("Stopped after step %s: %s", progress.step, why_stopped(watchers))
 
         learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
         tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
         if not first:
             return {}
-        metrics = conclude(folder, progress, tested, learner)
+        metrics = conclude(folder, progress, tested, learner, best_by)
         if kept is not None:
             reached = {f"final/{name.replace(' ', '_')}": value for name, value in scores_of(metrics).items()}
             curves.conclude(kept, hyperparameters(config), reached)
-        run_log.say(words_after(metrics, folder, learner.prompt, cache_dir))
+        prompt = learner.try_with(loaders.corpora["validation"])
+        run_log.say(words_after(metrics, folder, prompt, cache_dir, extensions))
         return metrics
 
 
-def check_monitored(watchers: dict[str, Any], task: Task, loaders: DataModule, machine: Hardware) -> None:
-    """Raises ValueError for a callback that watches a metric which no validation will report."""
+def check_metrics(best_by: str, watchers: dict[str, Any], task: Task, loaders: DataModule, machine: Hardware) -> None:
+    """Raises ValueError where weights are chosen by a metric, or a callback watches one, that no validation reports."""
     watched = {name: monitor for name, watcher in watchers.items() if (monitor := getattr(watcher, "monitor", None))}
-    if watched:
+    if watched or best_by != task.best_by:
         totals = Totals()
         batch = loaders.passes["validation"][0].to(machine.device)
         with torch.inference_mode(), machine.autocast():
             totals.add(batch, task.to(machine.device).eval().score(batch))
         task.train()
-        known = [f"val/{name}" for name in task.metrics(*totals.mean(), loaders.corpora["validation"])]
+        there = list(reported(task, *totals.mean(), loaders.passes["validation"].packing))
+        if best_by not in there:
+            raise ValueError(f"best_by={checks.unknown(best_by, 'metric', there, there)}")
+        known = [f"val/{name}" for name in there]
         for name, monitor in watched.items():
             if monitor not in known:
                 raise ValueError(checks.unknown(monitor, "metric", known, known).replace(
@@ -192,9 +205,11 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
     """Train to the end of the budget; raises Halted for what stops it in the middle and can be told in one line."""
     try:
         trainer.fit(module, datamodule=loaders)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        if isinstance(error, ValueError):
-            raise no_room(error) or error  # Lightning makes a ValueError of whatever a logger raises
+    except ValueError as error:  # Lightning makes one of whatever a logger raises
+        if full := no_room(error):
+            raise full from None
+        raise
+    except (RuntimeError, EOFError, OSError) as error:
         if out_of_memory(error):
             raise Halted("hardware: out of memory outside of a step's forward and backward pass; a smaller model, or a "
                          "smaller hardware.micro_batch_tokens for validation, may fit") from error  # fmt: skip
@@ -204,6 +219,14 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
             raise SystemExit(EXIT + module.received) from error
         raise Interrupted("hardware.workers: a loader process was killed, by the system if memory ran out; fewer of "
                           "them, or 0, need less") from error  # fmt: skip
+
+
+def why_stopped(watchers: dict[str, Any]) -> str:
+    """Which callback it was that has stopped the run, and what it says of it."""
+    for name, watcher in watchers.items():
+        if reason := getattr(watcher, "stopping_reason_message", None):
+            return f"callbacks.{name}: {reason}"
+    return f"by one of the callbacks {', '.join(watchers)}"
 
 
 def build_loaders(
@@ -237,19 +260,21 @@ def build_loaders(
 
 
 def build_training(
-    config: Section, task: Task, loaders: DataModule, budget: Budget, progress: Progress, machine: Hardware
-) -> Training:
+    config: Section, task: Task, loaders: DataModule, budget: Budget, progress: Progress, machine: Hardware,
+    best_by: str,
+) -> Training:  # fmt: skip
     return Training(
         task=task,
         optimizer=build(config["optimizer"], model=task),
         schedule=build(config["schedule"], total_steps=budget.total_steps),
         budget=budget,
         progress=progress,
-        corpus=loaders.corpora["validation"],
+        validation=loaders.passes["validation"].packing,
         gradient_clip=config["gradient_clip"],
         log_every_steps=config["log_every_steps"],
         seed=config["seed"],
         speed=measure(task, loaders.steps, machine),
+        best_by=best_by,
         average=build(config["average"]) if config["average"] else None,
     )
 
@@ -267,9 +292,13 @@ def warn_of_another_end(config: Section, module: Training, resumed: dict[str, An
                     module.progress.step)  # fmt: skip
 
 
+def fixed_of(config: Section) -> Section:
+    """What may not be another when a run goes on."""
+    return {key: value for key, value in config.items() if key not in FREE}
+
+
 def build_saver(config: Section, folder: Path, made: Prepared) -> checkpoints.Checkpoints:
     tokenizer = made.task.tokenizer
-    fixed = {key: value for key, value in config.items() if key not in FREE}
     saver: checkpoints.Checkpoints = build(
         config["checkpoint"],
         folder=folder / "checkpoints",
@@ -278,7 +307,7 @@ def build_saver(config: Section, folder: Path, made: Prepared) -> checkpoints.Ch
             "tokenizer.json": tokenizer.json,
             "facts.json": json.dumps(made.facts, indent=1, ensure_ascii=False),
         },
-        identity={"config": fixed, "text": made.store.text_hash, "tokenizer": tokenizer.hash},
+        identity={"config": fixed_of(config), "text": made.store.text_hash, "tokenizer": tokenizer.hash},
     )
     return saver
 

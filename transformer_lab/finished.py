@@ -40,8 +40,8 @@ class LoadedRun:
     text: str
 
 
-def load_run(run: str, extensions: list[str]) -> LoadedRun:
-    """The run in this folder, on this machine's CPU.
+def load_run(run: str, extensions: list[str], options: Section | None = None) -> LoadedRun:
+    """The run in this folder, on this machine's CPU, with other `options` of its task, such as `beam_size`.
 
     The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
     """
@@ -52,10 +52,17 @@ def load_run(run: str, extensions: list[str]) -> LoadedRun:
     config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
     if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
         raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
+    config["task"] = config["task"] | (options or {})
+    if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
+        raise ValueError(found[0])
     with checkpoints.as_saved(folder):
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        if not options:
+            _same_sizes(config, tokenizer, facts, folder)
+    if options:  # what is wrong now is no fault of the run's
         _same_sizes(config, tokenizer, facts, folder)
+    with checkpoints.as_saved(folder):
         task = build_task(config, tokenizer, facts)
         task.load_state_dict(checkpoints.read_weights(folder))
         return LoadedRun(task.eval(), config, checkpoints.read_identity(folder)["text"])

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from transformer_lab.build import Section, build, build_task, task_class
+from transformer_lab.checks import PROVIDED
 from transformer_lab.data.cache import fingerprint, obtain
 from transformer_lab.data.sources.base import Source
-from transformer_lab.data.store import Store, prepare
+from transformer_lab.data.store import MOST_LOST, Store, prepare
 from transformer_lab.data.tokenizers import File, Recipe, Tokenizer
 from transformer_lab.runs import best_checkpoint
 from transformer_lab.tasks.base import Task
@@ -31,9 +32,14 @@ class Prepared:
 
 
 def prepare_task(config: Section, *, weightless: bool = False) -> Prepared:
-    """Everything that a config says of data, task and model; `weightless`, the model has sizes but no weights."""
+    """Everything that a config says of data, task and model; `weightless`, the model has sizes but no weights.
+
+    Options of the task that nobody has set, and that the data decide, are set in the config.
+    """
     source: Source = build(config["data"])
     tokenizer, facts = _tokenizer(config, source), _facts(config, source)
+    options = {key: facts.pop(key) for key in list(facts) if key not in PROVIDED["task"]}
+    config["task"] = {**config["task"], **{key: x for key, x in options.items() if config["task"].get(key) is None}}
     torch.manual_seed(config["seed"])
     with torch.device("meta") if weightless else nullcontext():
         task = build_task(config, tokenizer, facts)
@@ -70,10 +76,11 @@ def _facts(config: Section, source: Source) -> dict[str, Any]:
     kind = task_class(config)
     if kind.learn.__func__ is Task.learn.__func__:  # type: ignore[attr-defined]
         return {}
-    known = {"task": config["task"]["_target_"], "source": source.signature()}
+    known = {"task": config["task"]["_target_"], "source": source.signature(), "language": source.language}
 
     def write(folder: Path) -> None:
-        learnt = kind.learn(example for split, example in source.read() if split == "train")
+        training = (example for split, example in source.read() if split == "train")
+        learnt = kind.learn(training, source.language)
         (folder / "facts.json").write_text(json.dumps(learnt, indent=1, ensure_ascii=False), encoding="utf-8")
 
     folder = Path(config["cache_dir"]) / f"facts-{fingerprint(known)}"
@@ -88,4 +95,11 @@ def prepare_store(config: Section, source: Source, task: Task) -> Store:
         if overlap.share > MOST_SHARED and not config["allow_overlap"]:
             raise ValueError(f"data: {overlap}, which is more than an accident; allow_overlap=true takes it as it is")
         log.warning("%s", overlap)
+    for split, corpus in store.splits.items():
+        if corpus.unknown_share > MOST_LOST:
+            log.warning("tokenizer: %.1f%% of the tokens of the %s split stand for what it does not know", 100 *
+                        corpus.unknown_share, split)  # fmt: skip
+        if 1 - corpus.kept_share > MOST_LOST:
+            log.warning("tokenizer: its tokens do not give back %.1f%% of the texts of the %s split", 100 *
+                        (1 - corpus.kept_share), split)  # fmt: skip
     return store

@@ -1,8 +1,11 @@
 """What a run says: its log, the table before the first step, and the summary after the last."""
 
 import logging
+import os
+import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -124,8 +127,7 @@ def facts_before(
     """What a run is about to do."""
     facts = {"parameters": f"{sum(p.numel() for p in task.parameters()):,}",
              "vocabulary": f"{task.model.embedding.num_embeddings:,} tokens"}  # fmt: skip
-    for split, corpus in loaders.corpora.items():
-        facts[split] = f"{corpus.num_examples:,} examples, {corpus.num_tokens:,} tokens, {corpus.text_bytes:,} bytes"
+    facts |= facts_of_data(task, loaders, {})
     steps = loaders.steps
     per_step = min(steps.plan.units_per_step, steps.plan.num_units) * task.capacity
     batches = -(-steps.plan.units_per_step // (steps.units_per_batch * steps.world_size))
@@ -144,7 +146,41 @@ def facts_before(
     return facts
 
 
-def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: str) -> str:
+def facts_of_data(task: Task, loaders: DataModule, learnt: dict[str, Any]) -> dict[str, str]:
+    """How much there is, of each class if there are any, and what of the texts gets lost: behind the end of a context,
+    or in their tokens."""
+    facts: dict[str, str] = {}
+    for split, corpus in loaders.corpora.items():
+        facts[split] = f"{corpus.num_examples:,} examples, {corpus.num_tokens:,} tokens, {corpus.text_bytes:,} bytes"
+    for name, counts in learnt.items():
+        if isinstance(counts, dict):
+            some = sorted(counts.items(), key=lambda one: -one[1])[:MOST_CLASSES]
+            facts[name] = ", ".join(f"{key} {count:,}" for key, count in some)
+            facts[name] += f" and {len(counts) - MOST_CLASSES} more" if len(counts) > MOST_CLASSES else ""
+    passes = {split: one.packing.num_shortened for split, one in loaders.passes.items()}
+    cut = {"train": loaders.steps.packing.num_shortened, **passes}
+    if any(cut.values()):
+        shown = ", ".join(f"{count:,} ({split})" for split, count in cut.items())
+        facts[f"longer than task.context {task.context}"] = shown
+    if any(corpus.unknown_share for corpus in loaders.corpora.values()):
+        shares = (f"{corpus.unknown_share:.2%} ({split})" for split, corpus in loaders.corpora.items())
+        facts["unknown tokens"] = ", ".join(shares)
+    if any(corpus.kept_share < 1 for corpus in loaders.corpora.values()):
+        shares = (f"{corpus.kept_share:.2%} ({split})" for split, corpus in loaders.corpora.items())
+        facts["texts that tokens give back"] = ", ".join(shares)
+    return facts
+
+
+MOST_CLASSES = 20  # whose texts are counted in a preview
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def command(script: str, *words: str) -> str:
+    """What runs a script from where the user is, as it is typed into a shell."""
+    return shlex.join(["python", os.path.relpath(SCRIPTS / script), *words])
+
+
+def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: str, extensions: Sequence[str]) -> str:
     """What a run has shown, where it lies, and what to try next."""
     lines = [f"{split}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics[split].items())
              for split in ("validation", "test") if metrics.get(split)]  # fmt: skip
@@ -154,12 +190,14 @@ def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: s
     )
     lines.append(f"run: {folder}")
     lines.append("next:")
-    lines.append(f'  python scripts/predict.py run={folder} prompt="{prompt}"')
-    elsewhere = "" if cache_dir == "outputs/cache" else f" cache_dir={cache_dir}"
-    split = "" if "test" in metrics else " split=validation"
-    lines.append(f"  python scripts/evaluate.py run={folder}{split}{elsewhere}")
+    own = [f"extensions=[{','.join(extensions)}]"] if extensions else []
+    lines.append(f"  {command('predict.py', f'run={folder}', f'prompt={prompt}', *own)}")
+    elsewhere = [] if cache_dir == "outputs/cache" else [f"cache_dir={cache_dir}"]
+    split = [] if "test" in metrics else ["split=validation"]
+    lines.append(f"  {command('evaluate.py', f'run={folder}', *split, *elsewhere, *own)}")
     if (folder / "tensorboard").is_dir():
-        lines.append(f"  tensorboard --logdir {'outputs' if folder.parts[0] == 'outputs' else folder}")
+        shown = "outputs" if folder.parts[0] == "outputs" else str(folder)
+        lines.append(f"  {shlex.join(['tensorboard', '--logdir', shown])}")
     return "\n".join(lines)
 
 

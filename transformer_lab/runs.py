@@ -18,6 +18,7 @@ from lightning.pytorch import Callback
 
 from transformer_lab.build import Section
 from transformer_lab.folders import refuse_links, replace
+from transformer_lab.going_on import CONFIG
 from transformer_lab.report import RunLog
 from transformer_lab.scores import METRICS
 from transformer_lab.tasks.base import Task
@@ -27,7 +28,7 @@ from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Progress
 
 log = logging.getLogger(__name__)
-LOCK, CONFIG = ".lock", "config.yaml"  # in a run's folder
+LOCK = ".lock"  # in a run's folder
 LEARNING = ("optimizer.", "schedule.", "gradient_clip ")  # what resume=changed may change
 
 
@@ -150,8 +151,7 @@ def restore(
     with checkpoints.as_saved(found):
         training = checkpoints.read_training(found)
         before, state = training["identity"], training["callbacks"]
-    allowed = LEARNING if resume == "changed" else ()
-    for change in refuse_another_run(before, saver.identity, allowed):
+    for change in refuse_another_run(before, saver.identity, _allowed(resume)):
         log.warning("Going on with a change: %s", change)
     with checkpoints.as_saved(found):
         module.task.load_state_dict(checkpoints.read_weights(found))
@@ -166,6 +166,24 @@ def restore(
     saver.verified.add(found.name)
     saver.set_back(module)
     return training
+
+
+def _allowed(resume: str) -> Collection[str]:
+    return LEARNING if resume == "changed" else ()
+
+
+def refuse_other_config(folder: Path, fixed: Section, resume: str) -> None:
+    """Raises ValueError where a config is not that of the run in a folder: before its data are prepared, which may take
+    long."""
+    for step in checkpoints.steps(folder / "checkpoints"):
+        with suppress(Exception):  # damaged: once the data are there, that is told
+            before = checkpoints.read_identity(step)["config"]
+            break
+    else:
+        return
+    # What nobody has set, the data may decide, as they did before.
+    decided = {key: value for key, value in before["task"].items() if fixed["task"].get(key) is None}
+    refuse_another_run({"config": before}, {"config": fixed | {"task": fixed["task"] | decided}}, _allowed(resume))
 
 
 def _restore_callbacks(watchers: dict[str, Callback], state: dict[str, Any], sections: Section) -> None:
@@ -220,12 +238,14 @@ def open_run(folder: Path, files: dict[str, str], run_log: RunLog) -> None:
         raise _unwritable(folder, error) from error
 
 
-def conclude(folder: Path, progress: Progress, tested: dict[str, float] | None, task: Task) -> dict[str, Any]:
+def conclude(
+    folder: Path, progress: Progress, tested: dict[str, float] | None, task: Task, best_by: str
+) -> dict[str, Any]:
     """Write what `scores` reads: what the best weights reached, by what validations are ranked, and what it took."""
     best, scored_by = progress.best, task.scored_by()
     metrics = {
         "validation": best.metrics if best else {},
-        **({"rank": task.rank(best.metrics)} if best else {}),
+        "best_by": best_by,
         **({"test": tested} if tested else {}),
         **({"scored_by": scored_by} if scored_by else {}),
         "steps": progress.step,

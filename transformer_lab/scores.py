@@ -1,10 +1,23 @@
-"""What a run has reached, read from its folder."""
+"""What a run has reached: which of two validations is better, and what stands in a run's folder."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 METRICS = "metrics.json"
+LOSSES = ("loss", "perplexity", "bits_per_byte")  # metrics whose names end so: the less, the better
+
+
+def height(metrics: dict[str, float], by: str) -> float:
+    """The metric `by`, turned so that more is better; what is not a number is worse than any."""
+    value = -metrics[by] if by.endswith(LOSSES) else metrics[by]
+    return -math.inf if math.isnan(value) else value
+
+
+def rank(metrics: dict[str, float], by: str) -> tuple[float, float]:
+    """The validation that ranks highest is the best; of those with an equal score, the one with the least loss."""
+    return height(metrics, by), height(metrics, "loss")
 
 
 def metrics_of(folder: Path) -> dict[str, Any]:

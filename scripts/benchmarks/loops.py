@@ -37,7 +37,7 @@ class Ours:
         store = Store({"train": corpus, "validation": corpus}, "benchmark", [])
         progress = Progress()
         self.loaders, budget = build_loaders(config, self.task, store, self.hardware, progress)
-        self.module = build_training(config, self.task, self.loaders, budget, progress, self.hardware)
+        self.module = build_training(config, self.task, self.loaders, budget, progress, self.hardware, "loss")
         if self.hardware.compile:  # behind the counting of operations, which PyTorch's compiler leaves alone for good
             self.task.compile()
         self.folder = tempfile.TemporaryDirectory()  # goes with this object

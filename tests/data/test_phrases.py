@@ -3,13 +3,17 @@
 import json
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
+from babel import Locale
+from babel.localedata import locale_identifiers
 
 from transformer_lab.data.examples import Pair
-from transformer_lab.data.sources import phrases
-from transformer_lab.data.sources.phrases import KINDS, Dice, Phrases
+from transformer_lab.data.sources import cldr, phrases
+from transformer_lab.data.sources.cldr import LACKS
+from transformer_lab.data.sources.phrases import KINDS, LENGTHS, PRICED, Dice, Phrases, _same
 
 
 def source(**options: Any) -> Phrases:
@@ -165,3 +169,32 @@ def test_more_phrases_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(phrases, "KINDS", ((1, lambda words, dice: dice.pick(words.weekdays)),))
     monkeypatch.setattr(phrases, "PATIENCE", 200)
     assert "data.size=8: en and de gave 7 different phrases and no more" in mistake(size=8, validation=0, test=0)
+
+
+def test_what_is_meant_stands_in_the_phrase_once_in_every_locale_of_the_cldr() -> None:
+    """L5, for what holds other phrases: lists, days with a clock, prices; or the locale has no such phrase."""
+    letters = ["◆", "◇", "○", "●"]
+    items = [partial(_same, letter) for letter in letters]
+    forms = [(letters[:n], partial(cldr.listed, items[:n], style)) for n in (2, 3, 4)
+             for style in ("standard", "or", "unit")]  # fmt: skip
+    forms += [(letters[:2], partial(cldr.day_and_clock, *items[:2]))]
+    forms += [(letters[:1], partial(cldr.price, items[0], unit, length)) for unit in PRICED.split()
+              for length in LENGTHS]  # fmt: skip
+    lacking, said = 0, 0
+    for name in locale_identifiers():
+        language = Locale.parse(name)
+        for meant, phrase in forms:
+            try:
+                text = phrase(language)
+            except LACKS:
+                lacking += 1
+                continue
+            said += 1
+            assert all(text.count(letter) == 1 for letter in meant), (name, text)
+    assert 0 < lacking < said / 5
+
+
+def test_arabic_says_no_couple_twice() -> None:
+    for pair in pairs(target="ar", size=3_000):
+        words = pair.target.replace("،", "").split()
+        assert not (len(words) > 3 and words[-2:] == words[-4:-2]), pair

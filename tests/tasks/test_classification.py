@@ -1,16 +1,19 @@
 """Classes: scores as the libraries compute them, weights, several labels, and what is said of a text."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 from torchmetrics.functional import classification as library
 
-from tests.conftest import WORDS, batch_for, corpus_for, small_task
+from tests.conftest import WORDS, batch_for, corpus_for, settings, small_task
+from transformer_lab.build import rehearse
 from transformer_lab.data.examples import LabeledText
 from transformer_lab.data.steps import Pass
 from transformer_lab.tasks import classification_report as report
-from transformer_lab.tasks.classification import Classification
+from transformer_lab.tasks.classification import Classification, LabeledEncoding, _weights
 
 CELL = ["task=classification"]
 
@@ -119,9 +122,9 @@ def test_a_long_text_loses_what_the_policy_says_and_is_counted(truncate, kept):
 
 def test_classes_are_learned_from_the_training_texts():
     texts = [LabeledText("", (label,)) for label in ("10", "9", "b", "a", "9")]
-    assert Classification.learn(iter(texts)) == {"labels": {"9": 2, "10": 1, "a": 1, "b": 1}}
+    assert Classification.learn(iter(texts), None) == {"labels": {"9": 2, "10": 1, "a": 1, "b": 1}}
     with pytest.raises(ValueError, match="all of the training split are of the class a"):
-        Classification.learn(iter([LabeledText("x", ("a",))] * 3))
+        Classification.learn(iter([LabeledText("x", ("a",))] * 3), None)
 
 
 def test_what_is_said_of_a_line_is_a_class_and_the_probability_of_each():
@@ -146,3 +149,48 @@ def test_samples_hold_a_table_of_classes_and_the_greatest_mistakes():
     counts = torch.tensor([[3, 1], [0, 4]])
     figure = task.pictures({"counts": counts})["confusion"]
     assert {text.get_text() for text in figure.axes[0].texts} == {"3", "1", "0", "4"}
+
+
+def test_class_names_that_differ_by_composition_only_are_one_class():
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    texts = [LabeledText("", (label,)) for label in (composed, apart, "tea")]
+    assert Classification.learn(iter(texts), None) == {"labels": {composed: 2, "tea": 1}}
+    encoding = LabeledEncoding((composed, "tea"))
+    assert encoding.row(LabeledText("", (apart, composed)), [[]])["classes"] == [0]
+
+
+@pytest.mark.parametrize("words", [
+    ["task.class_weights={yes: 2.0, no: 1.0}"], ["task.class_weights={0: 1.0, 1: 5.0}"],
+    ["task.class_weights={true: 3.0}"],
+])  # fmt: skip
+def test_weights_of_any_class_are_taken_before_the_data_are_read(words):
+    rehearse(settings(*CELL, *words))  # on docstrings, of libraries that are installed
+
+
+def test_classes_are_weighed_as_the_data_spell_them():
+    labels = {"0": 3, "1": 1, "true": 2, "cafe\u0301": 1}
+    assert _weights({"0": 3, "1": 1}, {0: 1.0, 1: 5.0}) == [1.0, 5.0]
+    assert _weights({"false": 3, "true": 1}, {True: 5.0}) == [1.0, 5.0]
+    assert _weights({"caf\u00e9": 3, "x": 1}, {"cafe\u0301": 5.0}) == [5.0, 1.0]
+    with pytest.raises(ValueError, match=r"task\.class_weights=2: no such class"):
+        _weights(labels, {2: 1.0})
+
+
+def test_labels_that_nobody_has_parted_are_told(caplog):
+    task = small_task(*CELL, "task.multi_label=true")
+    more = {"model": task.model, "tokenizer": WORDS, "name": "x", "context": 64}
+    Classification(labels={"a": 1, "b": 2, "a, b": 1}, multi_label=True, **more)
+    assert "'a, b' is taken for one class; data.separator=',' makes several of it" in caplog.text
+    caplog.clear()
+    Classification(labels={"a": 1, "b": 2, "a, b": 1}, **more)
+    Classification(labels={"salt": 1, "rock, paper": 2}, multi_label=True, **more)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("labels", [("a $x^ b$", "$_$"), ("שלום", "日本")])
+def test_classes_of_any_name_can_be_drawn(labels, recwarn):
+    counts = torch.tensor([[3, 1], [0, 4]])
+    figure = report.confusion_picture(counts, labels)
+    figure.savefig(io.BytesIO())
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == list(labels)
+    assert not [str(one.message) for one in recwarn if "Glyph" in str(one.message)]

@@ -6,10 +6,14 @@ import sacrebleu
 import torch
 
 from tests.conftest import corpus_for, small_task
+from transformer_lab.data.examples import Pair
+from transformer_lab.data.sources.parallel import language_code
+from transformer_lab.data.sources.phrases import Phrases
 from transformer_lab.data.steps import Pass
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.layout import Layout
 from transformer_lab.tasks import translation_scores as scores
+from transformer_lab.tasks.translation import Translation
 from transformer_lab.training.evaluation import evaluate
 from transformer_lab.training.hardware import Hardware
 
@@ -34,13 +38,50 @@ HYPOTHESES = [
 def test_scores_are_sacrebleus_however_the_texts_are_dealt_out(parts):
     sums = {}
     for some in np.array_split(np.arange(5), parts):
-        for name, value in scores.statistics([HYPOTHESES[i] for i in some], [REFERENCES[i] for i in some]).items():
+        for name, value in scores.statistics(
+            [HYPOTHESES[i] for i in some], [REFERENCES[i] for i in some], "13a"
+        ).items():
             sums[name] = sums.get(name, 0) + value
-    found = scores.corpus_scores(sums)
+    found = scores.corpus_scores(sums, "13a")
     assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES]).score, abs=1e-9)
     assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score, abs=1e-9)
     assert found["exact_match"] == 1 / 5
-    assert "case:mixed" in scores.signature() and "tok:13a" in scores.signature()
+    assert "case:mixed" in scores.signature("13a") and "tok:13a" in scores.signature("13a")
+
+
+@pytest.mark.parametrize("language", ["zh", "ja", "th", "km", "hi", "bn", "ar", "fa", "ru", "ko", "vi", "de"])
+def test_a_perfect_translation_scores_100_and_one_with_mistakes_neither_0_nor_100(language):
+    """L4: one character of every other text is another one."""
+    source = Phrases(source="en", target=language, size=60, validation=0.0, test=0.0)
+    references = [pair.target for _, pair in source.read()]
+    tokenizer = scores.tokenizer_for(source.language, references)
+    wrong = [text if place % 2 else f"{text[:-1]}ß" for place, text in enumerate(references)]
+    for hypotheses, low, high in ((references, 100, 100), (wrong, 30, 98)):
+        found = scores.corpus_scores(scores.statistics(hypotheses, references, tokenizer), tokenizer)
+        assert low <= round(found["bleu"], 9) <= high, found
+
+
+def test_the_language_that_is_written_says_what_bleu_takes_for_a_word(caplog):
+    chosen = {
+        "zh-CN": "zh",
+        "zho_Hans": "zh",
+        "ja": "char",
+        "tha_Thai": "char",
+        "hi": "intl",
+        "fa": "intl",
+        "de": "13a",
+    }
+    for name, tokenizer in chosen.items():
+        assert scores.tokenizer_for(language_code(name), []) == tokenizer
+    for name in ("target", "back", "sentence2", "text"):  # columns that name no language: their texts do
+        assert language_code(name) is None
+    with caplog.at_level("INFO"):
+        assert Translation.learn(iter([Pair("a", "今天天气很好。")]), None) == {"bleu_tokenizer": "char"}
+    assert "task.bleu_tokenizer=char" in caplog.text
+    assert Translation.learn(iter([Pair("a", "Trời hôm nay đẹp")]), None) == {"bleu_tokenizer": "13a"}
+    assert "tok:zh" in small_task("task=translation", "task.bleu_tokenizer=zh").scored_by()
+    with pytest.raises(ValueError, match=r"task\.bleu_tokenizer: ko-mecab needs the package mecab_ko; pip install"):
+        small_task("task=translation", "task.bleu_tokenizer=ko-mecab")
 
 
 @pytest.mark.parametrize("cell", [["task=translation"], ["task=translation", "model=decoder"]], ids=str)
@@ -99,3 +140,21 @@ def test_lines_keep_their_order_whatever_their_length():
     together = task.translate(lines)
     assert together[:3] == task.translate(lines[:3]) and together[-1:] == task.translate(lines[-1:])
     assert task.translate([]) == []
+
+
+def test_a_translation_carries_the_score_by_which_a_search_compares():
+    task = small_task("task=translation", "task.beam_size=3", "task.length_penalty=0.6", "task.context=256")
+    sources = ["Ein Mann.", "Zwei Hunde im Schnee", "Ja."]
+    found = task.predict(sources)
+    expected = []
+    for source, one in zip(sources, found, strict=True):  # each alone, without what the task makes of many
+        prompt, wanted = (
+            [*task.tokenizer.encode(source), task.end],
+            [*task.tokenizer.encode(one["translation"]), task.end],
+        )
+        with torch.no_grad():
+            hidden = task.model(torch.tensor(prompt), Layout.of([len(prompt)]),
+                                torch.tensor([task.end, *wanted[:-1]]), Layout.of([len(wanted)]))  # fmt: skip
+            log_p = task.head(hidden).log_softmax(1)[range(len(wanted)), wanted].sum()
+        expected.append(float(log_p) / ((5 + len(wanted)) / 6) ** 0.6)
+    assert [one["score"] for one in found] == pytest.approx(expected, abs=1e-4)

@@ -38,6 +38,11 @@ class Packing(Protocol):
         """Of all units together, as the model reads them."""
         ...
 
+    @property
+    def num_shortened(self) -> int:
+        """Examples that are longer than a sequence may be, so that the model does not see all of them."""
+        ...
+
     def pieces(self, units: np.ndarray) -> np.ndarray:
         """The pieces of these units: (P, numbers of a piece) int64."""
         ...
@@ -52,6 +57,7 @@ class Blocks:
 
     corpus: Corpus
     capacity: int
+    num_shortened = 0
 
     @property
     def num_tokens(self) -> int:
@@ -76,6 +82,7 @@ class Windows:
     corpus: Corpus
     capacity: int
     stride: int
+    num_shortened = 0
 
     @property
     def num_tokens(self) -> int:

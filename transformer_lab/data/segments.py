@@ -31,6 +31,7 @@ class SentenceEncoding:
     """For each document a row of its tokens, sentence after sentence, and one of the lengths of the sentences."""
 
     columns = {"tokens": Token, "sentences": np.int32}  # noqa: RUF012 - the same for all
+    written = None
 
     def signature(self) -> dict[str, Any]:
         return {"kind": "sentences", "border": BORDER.pattern}

@@ -85,10 +85,10 @@ class Steps(Dataset[Step]):
         batches = [self.batch(number, units[begin : begin + size]) for begin in range(0, len(units), size)]
         return Step(number, units, size, batches)
 
-    def batch(self, number: int, units: np.ndarray) -> Batch:
-        """Some of the units of a step."""
+    def batch(self, number: int, units: np.ndarray, most: int | None = None) -> Batch:
+        """Some of the units of a step, or the first of their sequences: at the `most` so many."""
         key = self.plan.key(number // self.plan.steps_per_epoch)
-        return self.collate(self.packing.corpus, self.packing.pieces(units), key)
+        return self.collate(self.packing.corpus, self.packing.pieces(units)[:most], key)
 
 
 class Pass(Dataset[Batch]):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ from transformer_lab.data.sources.base import Source
 from transformer_lab.data.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
-FORMAT = 3  # raise it when the files below change their meaning
+FORMAT = 4  # raise it when the files below change their meaning
 PARTS = ("values", "offsets")  # the files of a column
 CHARACTERS_AT_ONCE = 1_000_000  # text held in memory while tokenizing
+MOST_LOST = 0.01  # share of tokens or texts; more is said
+DECODED = 10_000  # texts of the training split that are decoded again; of the other splits, all
 
 
 class Encoding(Protocol):
@@ -49,6 +52,11 @@ class Encoding(Protocol):
         """One list of numbers for each column, of an example and its texts' tokens."""
         ...
 
+    @property
+    def written(self) -> int | None:
+        """Which of `texts` a model is to write, so that it matters whether its tokens make it again; None: none."""
+        ...
+
 
 class Token(int):
     """A token's number: stored in the smallest unsigned type that holds the vocabulary."""
@@ -60,6 +68,11 @@ class Ragged:
 
     values: np.ndarray | Array
     offsets: np.ndarray | Array  # (rows + 1,) int64, where each begins
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
+        values = np.array([number for row in rows for number in row], dtype=np.int64)
+        return cls(values, np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -81,6 +94,8 @@ class Corpus:
     tokens_in: tuple[str, ...]  # the columns that hold tokens
     text_bytes: int  # of the text in UTF-8, what the encoding added not counted
     place: Path | None = None  # where its files lie, but for their suffix; what is derived from it may lie beside
+    unknown_share: float = 0.0  # of the tokens, those that stand for what the tokenizer does not know
+    kept_share: float = 1.0  # of the texts to be written that were looked at, those that decoding gives back
 
     def __getitem__(self, column: str) -> Ragged:
         return self.columns[column]
@@ -116,7 +131,10 @@ class Store:
             for name, dtype in facts["columns"].items():
                 values, offsets = (f"{split}.{name}.{part}" for part in PARTS)
                 columns[name] = Ragged(sealed.array(values, dtype), sealed.array(offsets, "int64"))
-            splits[split] = Corpus(columns, tuple(facts["tokens_in"]), counts["text_bytes"], sealed.folder / split)
+            shares = counts["unknown"] / max(1, counts["tokens"]), counts["kept"] / max(1, counts["decoded"])
+            shares = shares if counts["decoded"] else (shares[0], 1.0)
+            place = sealed.folder / split
+            splits[split] = Corpus(columns, tuple(facts["tokens_in"]), counts["text_bytes"], place, *shares)
         return cls(splits, facts["text_hash"], [Overlap(**found) for found in facts["overlaps"]])
 
 
@@ -158,15 +176,16 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, encoding: Encodin
                 text_hash.update(f"{split} {example.more} {len(data)}\n".encode() + data)
                 if split not in writers:
                     writers[split] = _SplitWriter(folder, split, dtypes, files)
-                row = encoding.row(example, [next(encoded) for _ in some])
-                writers[split].add(example, row, sum(len(text.encode()) for text in example.texts))
+                tokens = [next(encoded) for _ in some]
+                writers[split].add(example, encoding.row(example, tokens))
+                writers[split].look(some, tokens, tokenizer, encoding.written)
     tokens_in = [name for name, kind in encoding.columns.items() if kind is Token]
     content = {
         "made_of": facts,
         "columns": {name: dtype.name for name, dtype in dtypes.items()},
         "tokens_in": tokens_in,
         "text_hash": text_hash.hexdigest(),
-        "splits": {split: {"text_bytes": writer.text_bytes} for split, writer in writers.items()},
+        "splits": {split: dict(writer.counts) for split, writer in writers.items()},
         "overlaps": [vars(found) for found in overlaps(folder, list(writers))],
     }
     (folder / "store.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -178,7 +197,8 @@ class _SplitWriter:
     """Appends to the files of one split; holds nothing but the example in hand."""
 
     def __init__(self, folder: Path, split: Split, dtypes: dict[str, np.dtype], files: ExitStack) -> None:
-        self.dtypes, self.text_bytes = dtypes, 0
+        self.dtypes, self.split = dtypes, split
+        self.counts = Counter(text_bytes=0, tokens=0, unknown=0, decoded=0, kept=0)
         self.written = dict.fromkeys(dtypes, 0)
         self.values, self.offsets = (
             {name: files.enter_context((folder / f"{split}.{name}.{part}").open("wb")) for name in dtypes}
@@ -188,14 +208,23 @@ class _SplitWriter:
         for file in self.offsets.values():
             file.write(np.int64(0).tobytes())
 
-    def add(self, example: Example, row: dict[str, Sequence[int]], text_bytes: int) -> None:
-        self.text_bytes += text_bytes
+    def add(self, example: Example, row: dict[str, Sequence[int]]) -> None:
+        self.counts["text_bytes"] += sum(len(text.encode()) for text in example.texts)
         self.hashes.add(example)
         for name, dtype in self.dtypes.items():
             self.values[name].write(np.asarray(row[name], dtype=dtype).tobytes())
             self.written[name] += len(row[name])
             if not example.more:
                 self.offsets[name].write(np.int64(self.written[name]).tobytes())
+
+    def look(self, texts: Sequence[str], tokens: list[list[int]], tokenizer: Tokenizer, written: int | None) -> None:
+        """Count what of the texts is lost in their tokens."""
+        self.counts["tokens"] += sum(map(len, tokens))
+        if tokenizer.unknown is not None:
+            self.counts["unknown"] += sum(ids.count(tokenizer.unknown) for ids in tokens)
+        if written is not None and (self.split != "train" or self.counts["decoded"] < DECODED):
+            self.counts["decoded"] += 1
+            self.counts["kept"] += tokenizer.decode(tokens[written]) == texts[written]
 
 
 def _batches(examples: Iterator[tuple[Split, Any]]) -> Iterator[list[tuple[Split, Any]]]:

@@ -74,6 +74,13 @@ class Tokenizer:
         canonical = json.dumps(json.loads(self._inner.to_str()), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    @cached_property
+    def unknown(self) -> int | None:
+        """The token that stands for whatever the vocabulary lacks; None where it lacks nothing."""
+        model = json.loads(self._inner.to_str())["model"]
+        found: int | None = model.get("unk_id", self._inner.token_to_id(model.get("unk_token") or ""))
+        return found
+
     def special(self, name: str) -> int:
         if name not in self._specials:
             raise no_such_name("tokenizer", name, self._specials, "no such special token in it")

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
@@ -19,27 +21,37 @@ from transformer_lab.terminal import cell, one_line, without_markup
 
 WORDS = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
          TrialState.RUNNING: "not ended"}  # fmt: skip
-ENOUGH = 4  # finished trials, from which on it can be said which values matter
+ENOUGH = 20  # finished trials of a search, and at least TRIALS_EACH for each key, say which values matter
+TRIALS_EACH = 10
+SAME = 1e-9  # values that differ by no more, of their size, do not differ
+INTERPLAY = "their interplay"
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """`lines` are the trials, best first: their numbers, states, values and metrics; `importance` adds up to 1."""
+    """`lines` are the trials, best first: their numbers, states, values and metrics; `importance` adds up to 1, and is
+    empty where nothing can be said of it."""
 
     values: list[str]  # keys that were searched
     metrics: list[str]
     lines: list[dict[str, Any]]
     importance: dict[str, float]
+    is_grid: bool = True
 
     @classmethod
     def read(cls, folder: Path) -> "Leaderboard":
         """Raises ValueError where there is no sweep."""
         study = trials.load(folder)
         searched = list(trials.about(folder)["space"])
-        every = sorted(study.get_trials(deepcopy=False), key=_order)
+        every = sorted(study.get_trials(deepcopy=False), key=lambda trial: _order(folder, trial))
         lines = [_line(folder, trial, place + 1) for place, trial in enumerate(every)]
         metrics = list(dict.fromkeys(name for line in lines for name in line["metrics"]))
-        return cls(searched, metrics, lines, _importance(study))
+        done = [trial for trial in every if trial.state == TrialState.COMPLETE]
+        if is_grid := trials.about(folder)["sampler"] == "grid":
+            shares = _shares_of_grid(trials.about(folder)["space"], done)
+        else:
+            shares = _importance(study, done)
+        return cls(searched, metrics, lines, shares, is_grid)
 
     @property
     def headings(self) -> list[str]:
@@ -70,7 +82,8 @@ class Leaderboard:
         lines = [f"trial {line['trial']} failed: {line['reason']}" for line in self.lines if line["reason"]]
         if self.importance:
             shares = ", ".join(f"{name} {share:.0%}" for name, share in self.importance.items())
-            lines.append(f"share of the difference that each value makes (PED-ANOVA): {shares}")
+            what = "share of the variance" if self.is_grid else "share of the difference that each makes (PED-ANOVA)"
+            lines.append(f"{what}: {shares}")
         return lines
 
     def write(self, folder: Path) -> None:
@@ -90,11 +103,13 @@ class Leaderboard:
         replace(folder / "leaderboard.md", text + "\n")
 
 
-def _order(trial: FrozenTrial) -> tuple[int, float, int]:
+def _order(folder: Path, trial: FrozenTrial) -> tuple[int, float, float, int]:
+    """As `scores.rank` has it: of trials that reached the same, the one with the least loss comes first."""
     states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL]
     latest = max(trial.intermediate_values.items(), default=(0, 0.0))[1]
     reached = trial.value if trial.state == TrialState.COMPLETE and trial.value is not None else latest
-    return states.index(trial.state), -reached, trial.number
+    loss = metrics_of(trials.folder_of(folder, trial.number)).get("validation", {}).get("loss", math.inf)
+    return states.index(trial.state), -reached, loss, trial.number
 
 
 def _line(folder: Path, trial: FrozenTrial, place: int) -> dict[str, Any]:
@@ -107,9 +122,25 @@ def _line(folder: Path, trial: FrozenTrial, place: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _importance(study: optuna.Study) -> dict[str, float]:
-    done = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
-    if len(done) < ENOUGH or len({trial.value for trial in done}) < 2:
+def _shares_of_grid(space: dict[str, list[str]], done: list[FrozenTrial]) -> dict[str, float]:
+    """Of the variance over a full grid, what each key explains by itself, and what only all together do (analysis of
+    variance; Fisher, 1925); nothing while a combination is missing."""
+    reached = {tuple(trial.params[name] for name in space): float(trial.value or 0.0) for trial in done}
+    everything = np.array(list(reached.values()))
+    if len(reached) < math.prod(map(len, space.values())) or everything.std() <= SAME * abs(everything).max():
+        return {}
+    shares = {}
+    for place, name in enumerate(space):
+        means = [everything[[key[place] == value for key in reached]].mean() for value in space[name]]
+        shares[name] = float(np.var(means) / everything.var())
+    found = dict(sorted(shares.items(), key=lambda one: -one[1]))
+    return found if len(space) == 1 else {**found, INTERPLAY: max(0.0, 1 - sum(shares.values()))}
+
+
+def _importance(study: optuna.Study, done: list[FrozenTrial]) -> dict[str, float]:
+    """Of a search (Watanabe, Bansal and Hutter, 2023, arXiv:2304.10255)."""
+    enough = max(ENOUGH, TRIALS_EACH * len(done[0].params)) if done else ENOUGH
+    if len(done) < enough or len({trial.value for trial in done}) < 2:
         return {}
     with warnings.catch_warnings(action="ignore"):
         found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())

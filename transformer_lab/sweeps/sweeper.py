@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from transformer_lab.checks import Refused, fail, full_error, problems
 from transformer_lab.folders import refuse_links, replace
-from transformer_lab.scores import metrics_of
+from transformer_lab.scores import height, metrics_of
 from transformer_lab.sweeps.space import Space
 from transformer_lab.terminal import UNREAD, console, hang_up, plain
 
@@ -102,6 +102,7 @@ class Sweep(Sweeper):
         total = self._total(space)
         self._rehearse(space)
         # Slow to import, and all that could be wrong with the words is found.
+        from transformer_lab.report import command
         from transformer_lab.runs import lock
         from transformer_lab.sweeps.leaderboard import Leaderboard
         from transformer_lab.sweeps.trials import ABOUT, Trials
@@ -122,7 +123,7 @@ class Sweep(Sweeper):
             found = Leaderboard.read(folder)
             self.console.print(found.table())
             found.write(folder)
-            self._say(f"python scripts/leaderboard.py sweep={folder}")
+            self._say(command("leaderboard.py", f"sweep={folder}"))
             if left:
                 fail([f"{len(left)} of {total} trials were interrupted; the same command goes on"], 1)
 
@@ -172,11 +173,11 @@ class Sweep(Sweeper):
         return [f"++{key}={_quoted(value)}" for key, value in words.items()]
 
     def _reached(self, folder: Path, number: int) -> float | None:
-        """What a trial that ran to its end ranks; its own file says so, whatever process it was."""
+        """What a trial that ran to its end reached; its own file says so, whatever process it was."""
         from transformer_lab.sweeps.trials import folder_of
 
-        rank: float | None = metrics_of(folder_of(folder, number)).get("rank")
-        return rank
+        metrics = metrics_of(folder_of(folder, number))
+        return height(metrics["validation"], metrics["best_by"]) if metrics.get("validation") else None
 
     def _why(self, error: Any) -> str:
         if isinstance(error, TrialFailed):

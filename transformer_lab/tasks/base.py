@@ -1,5 +1,6 @@
 """What a task is: where text meets tensors, from a corpus to a loss and the metrics its field reports."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,7 +13,9 @@ from transformer_lab.data.steps import Collate, Pass
 from transformer_lab.data.store import Corpus, Encoding
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.models.heads import TokenHead
-from transformer_lab.terminal import plain
+from transformer_lab.terminal import one_line, plain
+
+TRIED = 12  # tokens of a text that a trained model is tried with
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Task(nn.Module):
     model_types: ClassVar[tuple[type[nn.Module], ...]]  # the models it can train; the first is its default
     example_type: ClassVar[type]  # what its data source must give
     specials: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have
-    prompt: ClassVar[str]  # something to try a trained model with
+    best_by: str = "loss"  # the metric whose best validation has the best weights, unless the config names another
     stand_in: ClassVar[dict[str, Any]] = {}  # what `learn` might return: to rehearse a build without data
 
     model: Any
@@ -43,12 +46,19 @@ class Task(nn.Module):
     collate: Collate  # a plain object, safe to send to loader workers
 
     @classmethod
-    def learn(cls, examples: Iterator[Any]) -> dict[str, Any]:
+    def learn(cls, examples: Iterator[Any], language: str | None) -> dict[str, Any]:
         """What has to be known of the training split before a model can be built, fit for JSON.
 
-        It is handed to the constructor. Here: nothing, and the data need not be read for it.
+        It is handed to the constructor; what is an option of the task is put into the config, unless it is set there.
+        `language` is the code of the one that is written, where the data name it. Here: nothing is learnt, and the data
+        need not be read for it.
         """
         return {}
+
+    @classmethod
+    def rehearsal(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """What `learn` might return, with which a build without data tries these options of the task."""
+        return cls.stand_in
 
     def packing(self, corpus: Corpus) -> Packing:
         raise NotImplementedError
@@ -83,9 +93,11 @@ class Task(nn.Module):
         """Which implementation and settings the scores are of; None where their names say all."""
         return None
 
-    def rank(self, metrics: dict[str, float]) -> float:
-        """The validation with the highest rank has the best weights."""
-        return -metrics["loss"]
+    def try_with(self, corpus: Corpus) -> str:
+        """Something to try a trained model with: how a text of a split begins, in one line."""
+        column = corpus[corpus.tokens_in[0]]
+        begins = (self.tokenizer.decode(column[row][:TRIED].tolist()).split() for row in range(len(column)))
+        return one_line(max((" ".join(words) for words in itertools.islice(begins, 10)), key=len))
 
     def samples(self, batches: Pass) -> str:
         """A few predictions on a split as Markdown, for people to read while the model learns."""
@@ -95,7 +107,8 @@ class Task(nn.Module):
         """What of a pass is better seen than read: a matplotlib figure by its name."""
         return {}
 
-    # What the model makes of each line, fit for JSON; `text` is what a person reads. Options are the task's own.
+    # What the model makes of each line, fit for JSON; `text` is what a person reads, `cut` says that a line was
+    # longer than the context. Options are the task's own.
     predict: Callable[..., list[dict[str, Any]]]
 
     def show(self, batch: Any) -> str:
@@ -106,6 +119,11 @@ class Task(nn.Module):
 def quoted(text: str) -> str:
     """Text as it is, for Markdown: indented, so that nothing in it is taken for markup."""
     return "\n".join(f"    {plain(line)}" for line in text.splitlines())
+
+
+def told_cut(cut: bool) -> dict[str, bool]:
+    """What a prediction says of a text that was longer than the context: part of it the model has not seen."""
+    return {"cut": True} if cut else {}
 
 
 def some(count: int, most: int) -> np.ndarray:

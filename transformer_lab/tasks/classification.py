@@ -3,6 +3,8 @@
 **N** tokens of a batch, **B** texts, **C** classes.
 """
 
+import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +26,12 @@ from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.encoder import Encoder
 from transformer_lab.models.heads import Pooling, SequenceHead
 from transformer_lab.tasks import classification_report as report
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, told_cut
 from transformer_lab.terminal import without_markup
 
+log = logging.getLogger(__name__)
 BEGIN, END = "<cls>", "<sep>"
+SEPARATORS = (",", ";", "|", "/")  # what people write between labels
 LOOKED_AT = 512  # examples of the validation split among which the worst mistakes are sought
 AT_ONCE = 64  # texts classified together
 
@@ -45,6 +49,7 @@ class LabeledEncoding:
 
     labels: tuple[str, ...]
     columns = {"tokens": Token, "classes": np.int32}  # noqa: RUF012 - the same for all
+    written = None
 
     def signature(self) -> dict[str, Any]:
         return {"kind": "labelled", "labels": self.labels}
@@ -53,9 +58,10 @@ class LabeledEncoding:
         return example.texts
 
     def row(self, example: LabeledText, encoded: list[list[int]]) -> dict[str, Sequence[int]]:
-        return {"tokens": encoded[0], "classes": [self._class(label) for label in example.labels]}
+        return {"tokens": encoded[0], "classes": list(dict.fromkeys(map(self._class, example.labels)))}
 
     def _class(self, label: str) -> int:
+        label = _composed(label)
         if label not in self.labels:
             raise no_such_name("data", label, self.labels, "a label that no text of the training split has")
         return self.labels.index(label)
@@ -115,7 +121,6 @@ class Classification(Task):
     model_types = (Encoder, Decoder)
     example_type = LabeledText
     specials = (BEGIN, END)
-    prompt = "Return the eigenvalues of a matrix."
     stand_in = {"labels": {"a": 1, "b": 1}}  # noqa: RUF012
 
     def __init__(self, *, model: Encoder | Decoder, tokenizer: Tokenizer, labels: dict[str, int], name: str,
@@ -135,6 +140,9 @@ class Classification(Task):
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
         self.capacity, self.labels, self.multi_label = context, tuple(labels), multi_label
         self.label_smoothing = label_smoothing
+        self.best_by = "macro_f1" if multi_label or class_weights else "accuracy"  # who weighs classes asks for each
+        if multi_label and (joined := _joined(self.labels)):
+            log.warning("data.separator: %r is taken for one class; data.separator=%r makes several of it", *joined)
         weights = _weights(labels, class_weights)
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
@@ -145,10 +153,16 @@ class Classification(Task):
                                  pooling=pooling or ("last" if causal else "mean"))  # fmt: skip
 
     @classmethod
-    def learn(cls, examples: Iterator[LabeledText]) -> dict[str, Any]:
+    def rehearsal(cls, options: dict[str, Any]) -> dict[str, Any]:
+        weights = options.get("class_weights")
+        named = dict.fromkeys(map(_spelt, weights), 1) if isinstance(weights, dict) else {}
+        return {"labels": cls.stand_in["labels"] | named}
+
+    @classmethod
+    def learn(cls, examples: Iterator[LabeledText], language: str | None) -> dict[str, Any]:
         counts: Counter[str] = Counter()
         for example in examples:
-            counts.update(example.labels)
+            counts.update({_composed(label) for label in example.labels})
         if len(counts) < 2:
             one = next(iter(counts), None)
             raise ValueError(
@@ -192,9 +206,6 @@ class Classification(Task):
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
         score = report.multi_label if self.multi_label else report.single_label
         return {"loss": losses["classes"], **score(sums["counts"].double())}
-
-    def rank(self, metrics: dict[str, float]) -> float:
-        return metrics["macro_f1"] if self.multi_label else metrics["accuracy"]
 
     def pictures(self, sums: dict[str, Tensor]) -> dict[str, Any]:
         if self.multi_label:
@@ -251,20 +262,40 @@ class Classification(Task):
             with torch.inference_mode():
                 logits = self.logits(batch.to(self.model.embedding.weight.device)).float()
             shares = (logits.sigmoid() if self.multi_label else logits.softmax(1)).tolist()
-            for line, said, probabilities in zip(lines[begin:], self._said(logits), shares, strict=False):
+            cuts = [len(ids) + 2 > self.context for ids in encoded]
+            for line, said, probabilities, cut in zip(lines[begin:], self._said(logits), shares, cuts, strict=False):
                 name = self._name(said)
                 each = dict(zip(self.labels, (round(p, 6) for p in probabilities), strict=True))
                 best = "" if self.multi_label else f" {max(probabilities):.3f}"
-                found.append({"input": line, "label": name, "probabilities": each, "text": f"{name}{best}\t{line}"})
+                text = f"{name}{best}\t{line}"
+                found.append({"input": line, "label": name, "probabilities": each, "text": text, **told_cut(cut)})
         return found
 
 
 def _corpus(encoded: list[list[int]]) -> Corpus:
     """Texts without known classes as a corpus."""
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]).astype(np.int64)
-    tokens = np.array([token for ids in encoded for token in ids], dtype=np.int64)
-    classes = Ragged(np.zeros(len(encoded), dtype=np.int32), np.arange(len(encoded) + 1))
-    return Corpus({"tokens": Ragged(tokens, offsets), "classes": classes}, ("tokens",), 0)
+    return Corpus({"tokens": Ragged.of(encoded), "classes": Ragged.of([[0]] * len(encoded))}, ("tokens",), 0)
+
+
+def _spelt(name: Any) -> str:
+    """A class as the data spell it, whose name a config has taken for a number or a truth."""
+    return str(name).lower() if isinstance(name, bool) else _composed(str(name))
+
+
+def _composed(label: str) -> str:
+    """Letters and their marks may be written as one character or as several (Unicode Standard Annex 15)."""
+    return unicodedata.normalize("NFC", label)
+
+
+def _joined(labels: Sequence[str]) -> tuple[str, str] | None:
+    """A label that seems to be several, of which others are labels too; and what stands between them."""
+    for sign in SEPARATORS:
+        known = {part.strip() for label in labels for part in label.split(sign) if sign not in label}
+        for label in labels:
+            parts = [part.strip() for part in label.split(sign)]
+            if len(parts) > 1 and all(part in known for part in parts):
+                return label, sign
+    return None
 
 
 def _natural(label: str) -> tuple[bool, float, str]:
@@ -279,6 +310,7 @@ def _weights(labels: dict[str, int], wanted: dict[str, float] | str | None) -> l
     if wanted == "balanced":
         return [sum(labels.values()) / (len(labels) * count) for count in labels.values()]
     assert isinstance(wanted, dict)
+    wanted = {_spelt(name): weight for name, weight in wanted.items()}
     for name, weight in wanted.items():
         if name not in labels:
             raise no_such_name("task.class_weights", name, labels, "no such class")

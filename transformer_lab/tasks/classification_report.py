@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transformer_lab.figures import new_figure
+from transformer_lab.figures import legible, new_figure
 from transformer_lab.terminal import without_markup
 
 
@@ -94,4 +94,4 @@ def confusion_picture(counts: Tensor, labels: Sequence[str]) -> Any:
                 axes.text(
                     column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=8
                 )
-    return figure
+    return legible(figure)

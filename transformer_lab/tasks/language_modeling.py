@@ -15,14 +15,14 @@ from torch import Tensor
 from transformer_lab.data.examples import Document
 from transformer_lab.data.packing import Blocks, Packing, Packs, Windows, cut_rows, ranges
 from transformer_lab.data.steps import Batch, Pass
-from transformer_lab.data.store import Corpus, Token
+from transformer_lab.data.store import MOST_LOST, Corpus, Token
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
 from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.generation import Sampling, generate
 from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.packed import packed
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_cut
 
 END = "<eos>"
 PROMPTS_AT_ONCE = 64  # continued together; more would need more memory, not less time
@@ -42,6 +42,7 @@ class DocumentEncoding:
 
     end: int
     columns = {"tokens": Token}  # noqa: RUF012 - the same for all
+    written = 0
 
     def signature(self) -> dict[str, Any]:
         return {"kind": "documents", "end": self.end}
@@ -92,7 +93,6 @@ class LanguageModeling(Task):
     model_types = (Decoder,)
     example_type = Document
     specials = (END,)
-    prompt = "Return the"
 
     def __init__(self, *, model: Decoder, tokenizer: Tokenizer, name: str, context: int,
                  packing: Literal["stream", "documents"], tie_embeddings: bool = False,
@@ -130,8 +130,10 @@ class LanguageModeling(Task):
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
         loss = losses["tokens"]
-        bits_per_byte = loss / math.log(2) / corpus.bytes_per_token
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": bits_per_byte}
+        found = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        if 1 - corpus.kept_share <= MOST_LOST:  # else the bytes that were lost would count as foretold
+            found["bits_per_byte"] = loss / math.log(2) / corpus.bytes_per_token
+        return found
 
     def samples(self, batches: Pass) -> str:
         """Continuations of how three documents begin."""
@@ -157,8 +159,10 @@ class LanguageModeling(Task):
         asked = [line for line in lines for _ in range(num_samples)]
         written = self.complete(asked, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                 seed=seed)  # fmt: skip
-        return [{"input": line, "continuation": more, "text": line + more}
-                for line, more in zip(asked, written, strict=True)]  # fmt: skip
+        room = self._room(max_new_tokens)
+        cuts = [len(ids) + 1 > room for ids in self.tokenizer.encode_batch(asked)]
+        return [{"input": line, "continuation": more, "text": line + more, **told_cut(cut)}
+                for line, more, cut in zip(asked, written, cuts, strict=True)]  # fmt: skip
 
     def complete(self, lines: list[str], *, max_new_tokens: int | None = None, temperature: float = 1.0,
                  top_k: int | None = None, top_p: float | None = None, seed: int = 0) -> list[str]:  # fmt: skip
@@ -166,8 +170,7 @@ class LanguageModeling(Task):
 
         A prompt that leaves no room for the new tokens loses its beginning.
         """
-        if max_new_tokens is None:
-            max_new_tokens = min(100, max(1, self.context // 2))
+        max_new_tokens = self.context - self._room(max_new_tokens)
         if not 1 <= max_new_tokens < self.context:
             raise ValueError(
                 f"max_new_tokens: {max_new_tokens} does not fit the model's context; 1 to {self.context - 1}"
@@ -181,6 +184,10 @@ class LanguageModeling(Task):
                 written += self._continue(lines[begin : begin + PROMPTS_AT_ONCE], max_new_tokens, sampling)
         self.train(training)
         return written
+
+    def _room(self, max_new_tokens: int | None) -> int:
+        """Tokens of a prompt, with the one before it, that fit into the context beside the new ones."""
+        return self.context - (min(100, max(1, self.context // 2)) if max_new_tokens is None else max_new_tokens)
 
     def _continue(self, lines: list[str], max_new_tokens: int, sampling: Sampling) -> list[str]:
         room = self.context - max_new_tokens

@@ -98,7 +98,6 @@ class MLMNSP(Task):
     model_types = (Encoder,)
     example_type = Document
     specials = (BEGIN, END, MASK)
-    prompt = "Return the <mask> of the list."
 
     def __init__(self, *, model: Encoder, tokenizer: Tokenizer, name: str, context: int, mask_share: float = 0.15,
                  whole_words: bool = False, sentence_task: SentenceTask = "next", variants: int = 1,
@@ -159,6 +158,10 @@ class MLMNSP(Task):
             found["nsp_loss"] = losses["nsp"]
             found["nsp_accuracy"] = float(sums["nsp"][0] / sums["nsp"][1])
         return found
+
+    def try_with(self, corpus: Corpus) -> str:
+        words = super().try_with(corpus).split()
+        return " ".join([*words[: len(words) // 2], MASK, *words[len(words) // 2 + 1 :]])
 
     def samples(self, batches: Pass) -> str:
         """The first sequences of a split, with what was hidden and what is guessed."""

@@ -3,10 +3,11 @@
 **M** source tokens of a batch, **N** target tokens, **D** width, **V** vocabulary.
 """
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,8 +25,9 @@ from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.packed import packed
 from transformer_lab.models.seq2seq import Seq2Seq
 from transformer_lab.tasks import translation_scores as scores
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_cut
 
+log = logging.getLogger(__name__)
 END, BETWEEN = "<eos>", "<sep>"
 AT_ONCE = 64  # texts translated together
 
@@ -46,6 +48,7 @@ class PairEncoding:
     """For each pair a row of tokens of either text, and the target as it stands, in UTF-8: what scores compare with."""
 
     columns = {"source": Token, "target": Token, "reference": np.uint8}  # noqa: RUF012 - the same for all
+    written = 1
 
     def signature(self) -> dict[str, Any]:
         return {"kind": "pairs"}
@@ -77,10 +80,14 @@ class Collate:
         target[1:] = wanted[:-1]
         target[target_layout.offsets[:-1].numpy()] = self.end
         joined = Layout.of(source_layout.lengths + target_layout.lengths) if self.joined else None
-        references = tuple(corpus["reference"][row].tobytes().decode() for row in rows)
+        references = tuple(_reference(corpus, row) for row in rows)
         tensors = [torch.from_numpy(tokens) for tokens in (source, target, wanted)]
         return PairBatch(len(source) + len(target), {"tokens": len(wanted)}, tensors[0], source_layout, tensors[1],
                          target_layout, tensors[2], references, joined)  # fmt: skip
+
+
+def _reference(corpus: Corpus, row: int) -> str:
+    return corpus["reference"][row].tobytes().decode()
 
 
 def _closed(column: Ragged, rows: np.ndarray, end: int, context: int) -> tuple[np.ndarray, Layout]:
@@ -102,17 +109,22 @@ class Translation(Task):
     Texts have at most `context` tokens each. `beam_size` and `length_penalty` say how translations are searched for
     (see `Beam`), in every validation as in the test and in `predict`. With `tie_embeddings` the output matrix is the
     target's embedding; in a `Seq2Seq` that shares its embeddings all three are one.
+
+    `bleu_tokenizer` says what BLEU takes for a word, by sacreBLEU's names; None: what `learn` finds for the language
+    that is written.
     """
 
     model_types = (Seq2Seq, Decoder)
     example_type = Pair
     specials = (END, BETWEEN)
-    prompt = "Monday, March 3"
+    best_by = "bleu"
 
     def __init__(self, *, model: Seq2Seq | Decoder, tokenizer: Tokenizer, name: str, context: int,
                  label_smoothing: float = 0.0, tie_embeddings: bool = True, beam_size: int = 1,
-                 length_penalty: float = 1.0) -> None:  # fmt: skip
+                 length_penalty: float = 1.0, bleu_tokenizer: scores.Tokenizer | None = None) -> None:  # fmt: skip
         super().__init__()
+        self.bleu_tokenizer: scores.Tokenizer = bleu_tokenizer or "13a"
+        scores.refuse_missing(self.bleu_tokenizer)
         self.joined = isinstance(model, Decoder)
         needed = 2 * context if self.joined else None  # both texts in one sequence
         check_context(context, 2, "a token and the one that ends a text", model.position.max_length, needed)
@@ -121,11 +133,19 @@ class Translation(Task):
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
         self.capacity = 2 * context
         self.label_smoothing = label_smoothing
+        self._shares: dict[int, float] = {}  # of each corpus, what exact match could be
         self.beam = Beam(beam_size, length_penalty)
         self.end, self.between = tokenizer.special(END), tokenizer.special(BETWEEN)
         self.encoding = PairEncoding()
         self.collate = Collate(self.end, context, self.joined)
         self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
+
+    @classmethod
+    def learn(cls, examples: Iterator[Pair], language: str | None) -> dict[str, Any]:
+        found = scores.tokenizer_for(language, (pair.target for pair in examples))
+        if found == "char" and language not in scores.LANGUAGES:
+            log.info("BLEU compares characters (task.bleu_tokenizer=char), as the texts have hardly any spaces")
+        return {"bleu_tokenizer": found}
 
     def packing(self, corpus: Corpus) -> Packing:
         return Packs(corpus=corpus, capacity=self.capacity, pieces=self._pieces, recipe=f"pairs of {self.context}")
@@ -164,17 +184,26 @@ class Translation(Task):
         sources = [text.tolist() for text in batch.source.split(batch.source_layout.lengths.tolist())]
         with packed(self, len(sources) * self.beam.size):
             written = self._translate(sources)
-        return Outcome(outcome.losses, scores.statistics(written, batch.references))
+        return Outcome(outcome.losses, scores.statistics(written, batch.references, self.bleu_tokenizer))
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
         loss = losses["tokens"]
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **scores.corpus_scores(sums)}
+        reached = scores.corpus_scores(sums, self.bleu_tokenizer)
+        if (possible := self._possible(corpus)) < 1:
+            reached["possible_exact_match"] = possible
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **reached}
+
+    def _possible(self, corpus: Corpus) -> float:
+        """The share of references that the model could write: their tokens fit, and make the text again."""
+        if id(corpus) not in self._shares:
+            cut = (row[: self.context] for row in map(corpus["target"].__getitem__, range(corpus.num_examples)))
+            equal = sum(self.tokenizer.decode(tokens.tolist()).strip() == _reference(corpus, row).strip()
+                        for row, tokens in enumerate(cut))  # fmt: skip
+            self._shares[id(corpus)] = equal / corpus.num_examples
+        return self._shares[id(corpus)]
 
     def scored_by(self) -> str:
-        return scores.signature()
-
-    def rank(self, metrics: dict[str, float]) -> float:
-        return metrics["bleu"]
+        return scores.signature(self.bleu_tokenizer)
 
     def _translate(self, sources: list[list[int]]) -> list[str]:
         """`sources` are closed by the end token."""
@@ -218,9 +247,31 @@ class Translation(Task):
         return [text for _, text in sorted(zip(by_length, written, strict=True))]
 
     def predict(self, lines: list[str]) -> list[dict[str, Any]]:
-        """The translation of each line."""
-        return [{"input": line, "translation": text, "text": text}
-                for line, text in zip(lines, self.translate(lines), strict=True)]  # fmt: skip
+        """The translation of each line, and its score: what `Beam` compares by."""
+        cuts = [len(ids) + 1 > self.context for ids in self.tokenizer.encode_batch(lines)]
+        written = self.translate(lines)
+        found = zip(lines, written, self.log_p(lines, written), cuts, strict=True)
+        return [{"input": line, "translation": text, "score": round(score, 6), "text": text, **told_cut(cut)}
+                for line, text, score, cut in found]  # fmt: skip
+
+    @torch.inference_mode()
+    def log_p(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """Of each target, with its end, in view of its source; what is long is forgiven as in `Beam`."""
+        training = self.training
+        self.eval()
+        found: list[float] = []
+        for begin in range(0, len(sources), AT_ONCE):
+            columns = {side: Ragged.of(self.tokenizer.encode_batch(list(texts[begin : begin + AT_ONCE])))
+                       for side, texts in (("source", sources), ("target", targets))}  # fmt: skip
+            nothing = Ragged.of([[]] * len(columns["source"]))
+            corpus = Corpus({**columns, "reference": nothing}, ("source", "target"), 0)
+            batch = self.collate(corpus, np.arange(corpus.num_examples)[:, None], 0)
+            batch = cast(PairBatch, batch.to(self.model.embedding.weight.device))
+            log_p = self.head(self.hidden(batch)).float().log_softmax(1).gather(1, batch.wanted[:, None])[:, 0]
+            lengths = batch.target_layout.lengths.tolist()
+            found += [self.beam.score(float(part.sum()), len(part)) for part in log_p.split(lengths)]
+        self.train(training)
+        return found
 
     def samples(self, batches: Pass) -> str:
         corpus = batches.packing.corpus
@@ -228,7 +279,7 @@ class Translation(Task):
         sources = [self.tokenizer.decode(corpus["source"][row].tolist()) for row in rows]
         shown = []
         for row, source, hypothesis in zip(rows, sources, self.translate(sources), strict=True):
-            reference = corpus["reference"][row].tobytes().decode()
+            reference = _reference(corpus, row)
             parts = {"source": source, "reference": reference, "hypothesis": hypothesis}
             shown.append("\n".join(quoted(f"{part:11} {text}") for part, text in parts.items()))
         return "\n\n---\n\n".join(shown)

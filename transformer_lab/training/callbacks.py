@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from transformer_lab.data.steps import Pass
+from transformer_lab.training.faults import worker_died
 from transformer_lab.training.pictures import attention_picture, chosen, looks, position_picture, probe
 
 log = logging.getLogger(__name__)
@@ -98,8 +101,9 @@ class Samples(Callback):
             with trainer.precision_plugin.forward_context():  # as the validation before it: Lightning has left that
                 samples = pl_module.task.samples(self.batches)
             board.add_text("samples", samples, global_step=step)
-            for name, figure in pl_module.task.pictures(pl_module.sums).items():
-                board.add_figure(name, figure, global_step=step)
+            with drawn("what the task draws"):
+                for name, figure in pl_module.task.pictures(pl_module.sums).items():
+                    board.add_figure(name, figure, global_step=step)
 
 
 class Pictures(Callback):
@@ -119,18 +123,33 @@ class Pictures(Callback):
         if not (board := board_of(trainer, pl_module)):
             return
         step = pl_module.progress.step
-        found, scales = looks(pl_module.task, probe(self.batches).to(pl_module.device))
-        for kind, some in chosen(found, self.layers).items():
-            name = "alignment" if kind.endswith("cross_attention") else kind.replace("blocks.", "")
-            board.add_figure(name, attention_picture(some, self.heads), global_step=step)
-        for name, scale in scales.items():
-            board.add_scalar(f"activations/{name}", scale, global_step=step)
+        with drawn("attention"):
+            found, scales = looks(pl_module.task, probe(self.batches).to(pl_module.device))
+            for name, scale in scales.items():
+                board.add_scalar(f"activations/{name}", scale, global_step=step)
+            for kind, some in chosen(found, self.layers).items():
+                name = "alignment" if kind.endswith("cross_attention") else kind.replace("blocks.", "")
+                board.add_figure(name, attention_picture(some, self.heads), global_step=step)
         task = pl_module.task
         if not self.drew_places or any(True for _ in task.model.position.parameters()):
             self.drew_places = True
-            figure = position_picture(task.model.position, task.model.dim, task.model.num_heads, task.context)
-            if figure is not None:
-                board.add_figure("position", figure, global_step=step)
+            with drawn("positions"):
+                figure = position_picture(task.model.position, task.model.dim, task.model.num_heads, task.context)
+                if figure is not None:
+                    board.add_figure("position", figure, global_step=step)
+
+
+@contextmanager
+def drawn(what: str) -> Iterator[None]:
+    """Pictures never end a run: one that cannot be drawn is told in a line. (A full disk, or a loader process that died
+    meanwhile, is no matter of pictures.)"""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or worker_died(error):
+            raise
+        reason = (str(error).splitlines() or [""])[0]
+        log.warning("No picture of %s: %s: %s", what, type(error).__name__, reason)
 
 
 def board_of(trainer: Trainer, pl_module: Any) -> Any | None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from transformer_lab.data.packing import Packing
 from transformer_lab.data.steps import Batch, Pass
 from transformer_lab.tasks.base import Outcome, Task
 from transformer_lab.training import ranks
@@ -66,4 +67,10 @@ def evaluate(task: Task, batches: Pass, machine: Hardware) -> dict[str, float]:
         for index in some:
             batch = batches[index].to(machine.device)
             totals.add(batch, task.score(batch))
-    return task.metrics(*totals.mean(), batches.packing.corpus)
+    return reported(task, *totals.mean(), batches.packing)
+
+
+def reported(task: Task, losses: dict[str, float], sums: dict[str, Tensor], packing: Packing) -> dict[str, float]:
+    """The metrics of a pass; and how many texts were cut, so that the model has not seen all of them."""
+    metrics = task.metrics(losses, sums, packing.corpus)
+    return {**metrics, "cut_texts": packing.num_shortened} if packing.num_shortened else metrics

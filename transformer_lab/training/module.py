@@ -15,12 +15,13 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from transformer_lab.data.module import DataModule, Stretch
+from transformer_lab.data.packing import Packing
 from transformer_lab.data.steps import Step, Steps
-from transformer_lab.data.store import Corpus
+from transformer_lab.scores import rank
 from transformer_lab.tasks.base import Outcome, Task
 from transformer_lab.training import ranks
 from transformer_lab.training.averages import Ema
-from transformer_lab.training.evaluation import Totals
+from transformer_lab.training.evaluation import Totals, reported
 from transformer_lab.training.faults import Halted, out_of_memory
 from transformer_lab.training.operations import Speed
 from transformer_lab.training.progress import Best, Budget, Progress, Window
@@ -53,19 +54,20 @@ def memory(device: torch.device) -> float:
 class Training(LightningModule):
     """Optimizer steps over whole `Step`s: the loss of a step is the sum over its targets divided by their number.
 
-    `corpus` is the validation split. With an `average` of the weights, that is validated and saved. Everything random
-    in a step follows from (seed, step, rank), so there is no random state to save.
+    `validation` is the split of that name, `best_by` the metric by which the best weights are chosen on it. With an
+    `average` of the weights, that is validated and saved. Everything random in a step follows from (seed, step, rank),
+    so there is no random state to save.
     """
 
     def __init__(self, *, task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule, budget: Budget,
-                 progress: Progress, corpus: Corpus, gradient_clip: float | None, log_every_steps: int,
-                 seed: int, speed: Speed, average: Ema | None = None) -> None:  # fmt: skip
+                 progress: Progress, validation: Packing, gradient_clip: float | None, log_every_steps: int,
+                 seed: int, speed: Speed, best_by: str, average: Ema | None = None) -> None:  # fmt: skip
         super().__init__()
         self.automatic_optimization = False  # micro-batches, clipping and the schedule are ours to time
         self.task, self.optimizer, self.schedule = task, optimizer, schedule
-        self.budget, self.progress, self.corpus = budget, progress, corpus
+        self.budget, self.progress, self.validation = budget, progress, validation
         self.gradient_clip, self.log_every_steps, self.seed = gradient_clip, log_every_steps, seed
-        self.speed, self.average = speed, average
+        self.speed, self.best_by, self.average = speed, best_by, average
         self.validated: dict[str, float] = {}  # what the latest validation reported
         self.sums: dict[str, Tensor] = {}  # what it counted
         self.point: dict[str, float] = {}  # the latest point of the training curves
@@ -282,8 +284,8 @@ class Training(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         losses, self.sums = self._totals.mean()
-        progress, metrics = self.progress, self.task.metrics(losses, self.sums, self.corpus)
-        if progress.best is None or self.task.rank(metrics) > self.task.rank(progress.best.metrics):
+        progress, metrics = self.progress, reported(self.task, losses, self.sums, self.validation)
+        if progress.best is None or rank(metrics, self.best_by) > rank(progress.best.metrics, self.best_by):
             progress.best = Best(progress.step, metrics)
         self.validated, progress.validation_due = metrics, False
         self.log_dict(self._named_metrics(), logger=False)  # for callbacks that watch a metric

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from transformer_lab.data.steps import Batch, Pass
 from transformer_lab.data.tokenizers import Tokenizer
-from transformer_lab.figures import new_figure
+from transformer_lab.figures import legible, new_figure
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.attention import Attention, kernels_of
 from transformer_lab.models.layers.kernels import reference
@@ -131,14 +131,9 @@ def attention_picture(found: Sequence[Look], heads: Sequence[int] | None) -> Any
         for place, (axis, head) in enumerate(zip(row, shown, strict=True)):
             axis.imshow(look.weights[head].numpy(), cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
             axis.set_title(f"{look.layer}, head {head}", fontsize=7)
-            axis.set_xticks(range(len(look.keys)), _plain(look.keys), rotation=90, fontsize=6)
-            axis.set_yticks(range(len(look.queries)), _plain(look.queries) if place == 0 else [], fontsize=6)
-    return figure
-
-
-def _plain(labels: Sequence[str]) -> list[str]:
-    """Matplotlib takes what stands between two dollar signs for a formula."""
-    return [label.replace("$", r"\$") for label in labels]
+            axis.set_xticks(range(len(look.keys)), look.keys, rotation=90, fontsize=6)
+            axis.set_yticks(range(len(look.queries)), look.queries if place == 0 else [], fontsize=6)
+    return legible(figure)
 
 
 @torch.no_grad()

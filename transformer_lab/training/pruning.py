@@ -10,6 +10,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
+from transformer_lab.scores import height
 from transformer_lab.training import ranks
 
 STARTUP = 4  # trials that are left to their end before a median says something
@@ -42,9 +43,9 @@ class Pruning(Callback):
         step = pl_module.progress.step
         hopeless = False
         if self.trial is not None and trainer.is_global_zero:
-            rank = pl_module.task.rank(pl_module.validated)
-            if math.isfinite(rank) and step not in self.reported:
-                self.trial.report(rank, step)
+            reached = height(pl_module.validated, pl_module.best_by)
+            if math.isfinite(reached) and step not in self.reported:
+                self.trial.report(reached, step)
             hopeless = not pl_module.trainer.should_stop and self.trial.should_prune()
             if hopeless:
                 self.trial.set_user_attr("pruned", step)

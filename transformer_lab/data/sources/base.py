@@ -13,6 +13,7 @@ from typing import Any
 
 from transformer_lab.data.examples import Document, Example, Split
 
+MORE = {"validation": "take more", "test": "take more, or 0 for no such split"}  # a run needs to be validated
 HASHED = 1 << 16  # characters that decide a document's side: the first piece of a long one always holds as many
 
 
@@ -20,6 +21,7 @@ class Source(ABC):
     """Where examples of one type come from."""
 
     example_type: type
+    language: str | None = None  # the code of the one that is to be written, where the data name it
 
     @abstractmethod
     def signature(self) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class Cut:
             if fraction and not counts[name]:
                 raise ValueError(
                     f"data.{name}={float(fraction):g}: none of the {counts.total():,} examples fell into this split; "
-                    + ("take a smaller validation and test" if name == "train" else "take more, or 0 for no such split")
+                    + ("take a smaller validation and test" if name == "train" else MORE[name])
                 )
 
     def _in_order(self, pieces: Iterable[Any], length: int) -> Iterator[tuple[Split, Document]]:
@@ -88,7 +90,7 @@ class Cut:
             if fraction and begin == end:
                 raise ValueError(
                     f"data.{name}={float(fraction):g}: an empty split, of one document with {length:,} characters; "
-                    "take more, or 0 for no such split"
+                    f"{MORE.get(name, MORE['validation'])}"
                 )
             parts.append((name, begin, end))
             begin = end

@@ -11,6 +11,7 @@ from babel import Locale, dates, numbers, units
 from babel.lists import format_list
 
 Phrase = Callable[[Locale], str]  # what is meant, to be said in a language
+MARKS = "\ue000\ue001\ue002\ue003\ue004\ue005"  # of private use: they stand for what a pattern is filled with
 LACKS = (LookupError, AttributeError, TypeError, ValueError, NotImplementedError)
 
 
@@ -36,7 +37,7 @@ def clock(when: datetime, form: Any, language: Locale) -> str:
 
 def day_and_clock(date: Phrase, time: Phrase, language: Locale) -> str:
     pattern = str(dates.get_datetime_format("medium", language)).replace("'", "")
-    return pattern.replace("{0}", time(language)).replace("{1}", date(language))
+    return _filled(pattern.replace("{0}", MARKS[0]).replace("{1}", MARKS[1]), [time, date], language)
 
 
 def period(ends: tuple[datetime, datetime], form: str, language: Locale) -> str:
@@ -65,8 +66,8 @@ def rate(number: float | Decimal, unit: str, per: str, length: str, language: Lo
 
 
 def price(money: Phrase, unit: str, length: str, language: Locale) -> str:
-    say = partial(units.format_compound_unit, money(language), denominator_unit=unit, locale=language)
-    return _worded(say, length, unit)
+    say = partial(units.format_compound_unit, MARKS[0], denominator_unit=unit, locale=language)
+    return _filled(_worded(say, length, unit), [money], language)
 
 
 def _worded(say: Callable[..., str | None], length: str, *codes: str) -> str:
@@ -98,4 +99,14 @@ def rounded(number: float | Decimal, language: Locale) -> str:
 
 
 def listed(items: Sequence[Phrase], style: Any, language: Locale) -> str:
-    return format_list([item(language) for item in items], style, language)
+    return _filled(format_list(list(MARKS[: len(items)]), style, language), items, language)
+
+
+def _filled(pattern: str, phrases: Sequence[Phrase], language: Locale) -> str:
+    """With a phrase for each mark. Raises LookupError where one would be missing, or be said twice, as Babel 2.19 has
+    it for pairs in the style "unit" of Arabic."""
+    for mark in MARKS[: len(phrases)]:
+        if pattern.count(mark) != 1:
+            raise LookupError(f"not each once: {pattern!r}")
+    said = dict(zip(MARKS, (phrase(language) for phrase in phrases), strict=False))
+    return "".join(said.get(letter, letter) for letter in pattern)

@@ -10,7 +10,7 @@ from transformer_lab.data.examples import Document, Example, LabeledText, Pair, 
 from transformer_lab.data.sources.base import Source, no_such_name
 from transformer_lab.data.sources.hub_access import cached, reachable
 from transformer_lab.data.sources.labeled import LabelColumns, Labeled, MissingLabel
-from transformer_lab.data.sources.parallel import PairColumns, Parallel
+from transformer_lab.data.sources.parallel import PairColumns, Parallel, language_code
 from transformer_lab.data.sources.separated import Quoting
 from transformer_lab.data.sources.splits import SplitSource
 from transformer_lab.data.sources.tables import ROWS_AT_ONCE, Columns, Rows, named
@@ -163,3 +163,4 @@ class HubParallel(HubSource):
     def __init__(self, *, source: str, target: str, **options: Any) -> None:
         asked: dict[str, Any] = {"source": source, "target": target}
         super().__init__(columns=PairColumns(**asked), local=partial(Parallel, **asked), **options)
+        self.language = language_code(target)

@@ -14,6 +14,16 @@ from transformer_lab.data.sources.tables import Columns, Row
 NESTED = "translation"  # the column of the hub's own format: {"translation": {"en": …, "de": …}}
 
 
+def language_code(name: str) -> str | None:
+    """The code of a language in a name such as zh, pt-BR or jpn_Jpan; None where it is another name."""
+    from babel import Locale, UnknownLocaleError  # here, for it takes a while
+
+    try:
+        return Locale.parse(name.replace("-", "_")).language
+    except (ValueError, UnknownLocaleError):
+        return None
+
+
 @dataclass(frozen=True)
 class PairColumns(Columns):
     """Two columns, in the table itself or within its column `translation`."""
@@ -45,7 +55,7 @@ class Parallel(Files):
     example_type = Pair
 
     def __init__(self, *, path: str, source: str, target: str, **options: Any) -> None:
-        self.source, self.target = source, target
+        self.source, self.target, self.language = source, target, language_code(target)
         super().__init__(columns=PairColumns(source, target), path=path, **options)
 
     def find(self, option: str, path: str) -> list[Unit]:

@@ -22,6 +22,7 @@ from transformer_lab.data.sources.cldr import LACKS, Phrase
 T = TypeVar("T")
 Form = Callable[[Any], Phrase]  # a way to say any day, any amount, …
 
+COMPOSED = 2  # raise it when the same seed makes other phrases
 PATIENCE = 20_000  # phrases in a row that were there already: then the languages have no more of them
 # What is common, in the order of how often it is drawn. Other territories, languages, currencies follow.
 TERRITORIES = "DE FR US GB IT ES AT CH CN JP IN BR CA PL NL BE SE NO DK FI PT GR TR RU UA IE CZ HU AU NZ MX AR EG ZA KR"
@@ -59,12 +60,14 @@ class Phrases(Source):
             raise ValueError(f"data.target={target}: the language of data.source too; there is nothing to translate")
         if size < 1:
             raise ValueError(f"data.size={size}: the number of phrases, at least 1")
+        self.language = self.languages[1].language
         self.size, self.seed = size, seed
         self.cut = Cut(validation=validation, test=test)
 
     def signature(self) -> dict[str, Any]:
         return {
             "source": "phrases",
+            "composed": COMPOSED,
             "languages": [str(language) for language in self.languages],
             "size": self.size,
             "seed": self.seed,
