@@ -55,16 +55,17 @@ def main(
         raise no_such_path("file", name)
     end = _end(output, name, json)
     from transformer_lab.finished import load_run
-    from transformer_lab.predictions import Given, kept, predict_file, predicted, write_lines, write_table
+    from transformer_lab.predictions import Given, kept, predict_file, predicted, warned, write_lines, write_table
 
     loaded = load_run(run, extensions)
     _check(options, loaded.task)
     with kept(name) as place:
         if prompt is not None:
-            found = _asked(predicted(loaded, iter([Given(prompt)]), options))
+            found = _asked(predicted(loaded, iter([Given("prompt", prompt)]), options))
         else:
             others, silent = end in TABLES, output is None and sys.stdout.isatty()
             found = predict_file(loaded, place, data, options, others=others, silent=silent)
+        found = warned(found, place, name)
         as_json = json or end == ".jsonl"
         texts = (jsonlib.dumps(said, ensure_ascii=False) if as_json else said["text"] for _, said in found)
         if prompt is not None and output is None:

@@ -121,6 +121,20 @@ def test_a_table_is_read_by_its_column_and_comes_back_with_what_was_said(predict
     assert len(set(names)) == len(names) == len(again) and {"prediction", "prediction_"} <= set(names)
 
 
+def test_texts_that_were_cut_are_named(predict, run, tmp_path, caplog):
+    if run.task.name == "mlm_nsp":
+        pytest.skip("which says that the text is too long")
+    (tmp_path / "a.csv").write_text(f'review\na\n{"long " * 40}\n"b\n"\n{"long " * 50}\n')
+    predict(f"file={tmp_path}/a.csv", f"output={tmp_path}/out.csv")
+    assert f"2 texts were longer than the model's context, which has read a part: {tmp_path}/a.csv:3" in caplog.text
+    assert caplog.text.strip().endswith(f"{tmp_path}/a.csv:6")
+    assert [row["cut"] for row in table(tmp_path / "out.csv")] == ["", "true", "", "true"]
+    caplog.clear()
+    predict("file=-", piped=b"a\n" + b"long " * 40)
+    predict(f"prompt={'long ' * 40}")
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["-:2", "prompt"]
+
+
 def test_of_no_row_nothing_is_said(predict, run, tmp_path):
     (tmp_path / "a.csv").write_text("review,id\n")
     (tmp_path / "a.txt").write_text("")
