@@ -1,7 +1,6 @@
 """What a trained model makes of a text: `python scripts/predict.py run=RUN_DIR prompt="Return the"`."""
 
 import json as jsonlib
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,6 @@ from transformer_lab.script import answer
 from transformer_lab.signatures import expected, live, shown
 from transformer_lab.terminal import one_line, say
 
-log = logging.getLogger("transformer_lab")
-MOST_TOLD = 10  # texts that were too long
 TABLES, OTHERS = (".csv", ".tsv"), (".json", ".parquet", ".gz")  # what results may be written into, and what not
 
 
@@ -60,17 +57,17 @@ def main(
         raise no_such_path("file", name)
     end = _end(output, name, json)
     from transformer_lab.finished import load_run
-    from transformer_lab.predictions import Given, kept, predict_file, predicted, write_lines, write_table
+    from transformer_lab.predictions import Given, kept, predict_file, predicted, warned, write_lines, write_table
 
     loaded = load_run(run, extensions, task)
     _check(options, loaded.task)
     with kept(name) as place:
         if prompt is not None:
-            found = _asked(predicted(loaded, iter([Given(prompt)]), options))
+            found = _asked(predicted(loaded, iter([Given("prompt", prompt)]), options))
         else:
             others, silent = end in TABLES, output is None and sys.stdout.isatty()
             found = predict_file(loaded, place, data, options, others=others, silent=silent)
-        found = _warned(found, "" if prompt is not None else name, loaded.task.context)
+        found = warned(found, place, name)
         as_json = json or end == ".jsonl"
         texts = (jsonlib.dumps(said, ensure_ascii=False) if as_json else said["text"] for _, said in found)
         if prompt is not None and output is None:
@@ -117,20 +114,6 @@ def _asked(found: Iterator[Any]) -> Iterator[Any]:
         if said.get("error"):
             raise ValueError(f"prompt: {said['error']}")
         yield given, said
-
-
-def _warned(found: Iterator[Any], file: str, context: int) -> Iterator[Any]:
-    """Says of which lines the model has not read all."""
-    cut = 0
-    for number, (given, said) in enumerate(found, 1):
-        if said.get("cut"):
-            cut += 1
-            where = f"file={file}, text {number}" if file else "prompt"
-            if cut <= MOST_TOLD:
-                log.warning("%s: longer than the model's context of %s tokens; only a part was read", where, context)
-        yield given, said
-    if cut > MOST_TOLD:
-        log.warning("file=%s: so were %s more", file, cut - MOST_TOLD)
 
 
 def _check(options: dict[str, Any], task: Any) -> None:

@@ -121,6 +121,20 @@ def test_a_table_is_read_by_its_column_and_comes_back_with_what_was_said(predict
     assert len(set(names)) == len(names) == len(again) and {"prediction", "prediction_"} <= set(names)
 
 
+def test_texts_that_were_cut_are_named(predict, run, tmp_path, caplog):
+    if run.task.name == "mlm_nsp":
+        pytest.skip("which says that the text is too long")
+    (tmp_path / "a.csv").write_text(f'review\na\n{"long " * 40}\n"b\n"\n{"long " * 50}\n')
+    predict(f"file={tmp_path}/a.csv", f"output={tmp_path}/out.csv")
+    assert f"2 texts were longer than the model's context, which has read a part: {tmp_path}/a.csv:3" in caplog.text
+    assert caplog.text.strip().endswith(f"{tmp_path}/a.csv:6")
+    assert [row["cut"] for row in table(tmp_path / "out.csv")] == ["", "true", "", "true"]
+    caplog.clear()
+    predict("file=-", piped=b"a\n" + b"long " * 40)
+    predict(f"prompt={'long ' * 40}")
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["-:2", "prompt"]
+
+
 def test_of_no_row_nothing_is_said(predict, run, tmp_path):
     (tmp_path / "a.csv").write_text("review,id\n")
     (tmp_path / "a.txt").write_text("")
@@ -220,19 +234,6 @@ def test_the_options_of_reading_are_those_of_the_run_but_for_what_is_named(predi
     assert [one["input"] for one in said(predict(f"file={tmp_path}/b.csv", "json=true", *words))] == ['"a"']
 
 
-def test_what_was_too_long_is_named_by_its_number(predict, tmp_path, caplog):
-    (tmp_path / "a.txt").write_text("<mask>\n" + f"<mask> {'long ' * 50}\n" * 12)
-    found = said(predict(f"file={tmp_path}/a.txt", "json=true"))
-    assert [one.get("cut", False) for one in found] == [False] + [True] * 12
-    told = [
-        record.getMessage()
-        for record in caplog.records
-        if "longer than the model's context of 24" in record.getMessage()
-    ]
-    assert len(told) == 10 and f"file={tmp_path}/a.txt, text 2: longer" in told[0]
-    assert "so were 2 more" in caplog.text
-
-
 def test_a_row_in_which_nothing_can_be_filled_says_so_and_the_others_go_on(predict, run, tmp_path):
     if run.task.name != "mlm_nsp":
         pytest.skip("a mask is of masked language modelling")
@@ -246,3 +247,17 @@ def test_a_row_in_which_nothing_can_be_filled_says_so_and_the_others_go_on(predi
     assert [row["error"] for row in table(tmp_path / "out.csv")] == [error or "" for error in errors]
     with pytest.raises(ValueError, match=r"^prompt: there is no <mask>"):
         predict("prompt=nothing")
+
+
+def test_evaluating_reads_a_file_in_the_same_way(run, tmp_path):
+    if run.task.name != "classification":
+        pytest.skip("as with the others, but slower")
+    run = LoadedRun(run.task, run.config | {"cache_dir": str(tmp_path / "cache")}, "")
+    (tmp_path / "a.tsv").write_text('review\tlabel\n"one\ta\ntwo"\tb\nthree\ta\n')
+    (tmp_path / "b.csv").write_text('text:label\n"one:a\ntwo":b\nthree:a\n')
+    named = {"text_column": "text", "delimiter": ":", "quoting": "none"}
+    assert finished.evaluate_file(run, f"{tmp_path}/a.tsv", "cpu") == pytest.approx(
+        finished.evaluate_file(run, f"{tmp_path}/b.csv", "cpu", named)
+    )
+    with pytest.raises(ValueError, match=r"^file: read as the run's data were: data.quotin: no such option"):
+        finished.evaluate_file(run, f"{tmp_path}/b.csv", "cpu", {"quotin": "none"})

@@ -2,13 +2,14 @@
 
 import csv
 import inspect
+import itertools
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
@@ -24,13 +25,16 @@ from transformer_lab.terminal import console
 
 AT_ONCE = 256  # rows handed to a task together, which parts them as it likes: a multiple of what any takes at once
 SEPARATED = {".csv": ",", ".tsv": "\t"}  # the ends of files that results are written into as a table
+NAMED = 10  # texts that were cut, of however many there are
+log = logging.getLogger(__name__)
 Said = dict[str, Any]  # what a task's `predict` says of one text
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a model is given: a text, and the row that it is from, if it is from a table."""
+    """What a model is given: where it stands, a text, and the row that it is from, if it is from a table."""
 
+    where: str
     text: str
     row: Row | None = None
 
@@ -60,25 +64,37 @@ def given(run: LoadedRun, file: Path, named: Section, *, others: bool) -> Iterat
     `others` says whether columns are wanted that the run does not know. Raises ValueError for what is no text.
     """
     if not is_table(file):
-        yield from (Given(clean(line, where)) for where, line in lines(file))
+        yield from (Given(where, clean(line, where)) for where, line in lines(file))
         return
     source = reader(run, str(file), named)
     wanted = list(source.columns.names().values())[:1]
     read = source.columns.given(rows(file, wanted, source.cells, others=others), file)
-    yield from (Given(text, row) for text, row in read)
+    yield from itertools.starmap(Given, read)
 
 
 def predicted(run: LoadedRun, texts: Iterator[Given], options: dict[str, Any]) -> Iterator[tuple[Given, Said]]:
     """What the run's task says of each text: one thing or, where it is asked for several samples, so many in a row."""
     before = 0  # things said
     seeded = inspect.signature(run.task.predict).parameters.get("seed")
-    while some := list(islice(texts, AT_ONCE)):
+    while some := list(itertools.islice(texts, AT_ONCE)):
         # Each batch has the seed that it would have if all were predicted at once.
         seed = {"seed": options.get("seed", seeded.default) + before} if seeded else {}
         found = run.task.predict([one.text for one in some], **{**options, **seed})
         before += len(found)
         each = len(found) // len(some)
         yield from ((some[number // each], said) for number, said in enumerate(found))
+
+
+def warned(found: Iterator[tuple[Given, Said]], file: Path, name: str) -> Iterator[tuple[Given, Said]]:
+    """The same, and in the end a warning if texts were cut, with their places in the file, which is called `name`."""
+    count, places = 0, list[str]()
+    for given, said in found:
+        if said.get("cut"):
+            count, places = count + 1, [*places, given.where.replace(str(file), name)][:NAMED]
+        yield given, said
+    if count:
+        log.warning("%s longer than the model's context, which has read a part: %s%s", f"{count:,} texts were"
+                    if count > 1 else "a text was", ", ".join(places), ", …" if count > NAMED else "")  # fmt: skip
 
 
 def predict_file(run: LoadedRun, file: Path, named: Section, options: dict[str, Any], *,
@@ -93,7 +109,7 @@ def predict_file(run: LoadedRun, file: Path, named: Section, options: dict[str, 
 
 def write_lines(found: Iterator[str], output: Path) -> None:
     """One line each, as they come."""
-    first = list(islice(found, 1))  # an option that does not fit leaves a file that is there as it is
+    first = list(itertools.islice(found, 1))  # an option that does not fit leaves a file that is there as it is
     with output.open("w", encoding="utf-8") as stream:
         for one in first:
             stream.write(f"{one}\n")

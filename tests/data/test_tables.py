@@ -128,6 +128,17 @@ def test_a_line_may_hold_other_ends_of_lines(kind: str, tmp_path: Path) -> None:
         assert example.texts[0] == text, name
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_cell_may_hold_any_end_of_line_that_does_not_end_the_row(end: str, tmp_path: Path) -> None:
+    for suffix, sign in ((".csv", ","), (".tsv", "\t")):
+        lines = [f"text{sign}label", f'"a{end}b"{sign}1', f"c{sign}2", ""]
+        stray = [f"text{sign}label", f"a\rb{sign}1", f"c{sign}2", ""]  # as pandas writes it
+        for content in [lines] if end == "\r" else [lines, stray]:
+            file = tmp_path / f"{len(content[1])}{suffix}"
+            file.write_text(end.join(content), newline="")
+            assert examples_texts(Labeled(path=str(file), **WHOLE)) == ["a\nb", "c"]
+
+
 def test_a_truncated_parquet_is_told(tmp_path: Path) -> None:
     import datasets
 

@@ -6,15 +6,16 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
-from transformer_lab.data.sources.streams import Mistakes, opened, suffix
+from transformer_lab.data.sources.streams import Mistakes, ended, opened, suffix
 
 Quoting = Literal["minimal", "none"]
 STYLES: dict[Quoting, Literal[0, 3]] = {"minimal": csv.QUOTE_MINIMAL, "none": csv.QUOTE_NONE}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ("\t", ",", ";", "|")  # what else is looked for, where a header does not hold the columns that are asked for
 SPELLED = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", r"\t": "\t"}  # what a shell would take otherwise
+STRAY = "\udc0d"  # stands for a carriage return: no file in UTF-8 holds half of a character
 LONGEST_CELL = 1 << 28  # characters; a quote that is never closed makes a cell of all the rest
 csv.field_size_limit(max(LONGEST_CELL, csv.field_size_limit()))
 log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def _rows(file: Path, delimiter: str, quoting: Quoting) -> Iterator[tuple[str, d
 def _parted(file: Path, delimiter: str, quoting: Quoting) -> Iterator[tuple[str, list[str], int]]:
     """The header and the rows, each with its place and how many lines it goes over."""
     with opened(file, newline="") as stream:
-        reader = csv.reader(stream, delimiter=delimiter, quoting=STYLES[quoting], strict=True)
+        reader = csv.reader(_lines(stream), delimiter=delimiter, quoting=STYLES[quoting], strict=True)
         header: list[str] = []
         while True:
             before = reader.line_num  # a cell may hold ends of lines: the row begins in the next one
@@ -132,6 +133,8 @@ def _parted(file: Path, delimiter: str, quoting: Quoting) -> Iterator[tuple[str,
                 raise ValueError(f"{where}: not readable as {suffix(file)[1:]}: {error}{hint}") from error
             if cells is None:
                 return
+            if any(STRAY in cell for cell in cells):
+                cells = [cell.replace(STRAY, "\r") for cell in cells]
             if not header:
                 if twice := _twice(cells):
                     raise ValueError(f"{where}: two columns have the name {twice}")
@@ -140,6 +143,14 @@ def _parted(file: Path, delimiter: str, quoting: Quoting) -> Iterator[tuple[str,
                 cells = [""]  # of a single column, a blank line is a row (RFC 4180)
             if cells:
                 yield where, cells, reader.line_num - before
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """A carriage return within a line is held back from csv.reader, which would end the row there: neither pandas nor
+    csv.writer with lines that end with \\n quotes a cell for one (3.1 and Python 3.11)."""
+    for line in ended(stream, "\n", "\r"):
+        text = line.removesuffix("\n").removesuffix("\r")
+        yield text.replace("\r", STRAY) + "\n" if "\r" in text else line
 
 
 def _twice(header: list[str]) -> str | None:

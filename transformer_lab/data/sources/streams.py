@@ -64,11 +64,11 @@ def opened(file: Path, *, newline: str | None = None) -> Iterator[TextIO]:
 def lines(file: Path) -> Iterator[tuple[str, str]]:
     """(file:line, line): only \\n ends a line, or \\r where none is, for a text may hold any other sign like it."""
     with opened(file, newline="") as stream:
-        for number, line in enumerate(_ended(stream, "\n", "\r"), 1):
+        for number, line in enumerate(ended(stream, "\n", "\r"), 1):
             yield f"{file}:{number}", line.removesuffix("\n").removesuffix("\r")
 
 
-def _ended(pieces: Iterable[AnyStr], line_feed: AnyStr, carriage_return: AnyStr) -> Iterator[AnyStr]:
+def ended(pieces: Iterable[AnyStr], line_feed: AnyStr, carriage_return: AnyStr) -> Iterator[AnyStr]:
     """Lines of pieces that end with either or both: a carriage return ends one only where no line feed comes soon."""
     pieces = iter(pieces)
     begin: list[AnyStr] = []
@@ -109,7 +109,7 @@ def place(file: Path, check: Callable[[bytes], object]) -> str:
     try:
         with gzip.open(file) if _zipped(file) else file.open("rb") as stream:
             pieces = chain.from_iterable(line.splitlines(keepends=True) for line in stream)
-            for number, line in enumerate(_ended(pieces, b"\n", b"\r"), 1):
+            for number, line in enumerate(ended(pieces, b"\n", b"\r"), 1):
                 try:
                     check(line)
                 except ValueError:

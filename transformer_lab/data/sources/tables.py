@@ -33,11 +33,11 @@ class Columns(ABC):
         for where, row, _ in self._checked(rows, table, self.names()):
             yield self.example(where, row)
 
-    def given(self, rows: Rows, table: str | Path) -> Iterator[tuple[str, Row]]:
-        """The text of each row that a model is given, with the whole row: what a model should say need not be there."""
+    def given(self, rows: Rows, table: str | Path) -> Iterator[tuple[str, str, Row]]:
+        """Place, text and whole of each row that a model is given: what the model should say need not be there."""
         option = next(iter(self.names()))
         for where, row, whole in self._checked(rows, table, [option]):
-            yield self.text(where, row, option), whole
+            yield where, self.text(where, row, option), whole
 
     def _checked(self, rows: Rows, table: str | Path, options: Iterable[str]) -> Iterator[tuple[str, Row, Row]]:
         for number, (where, whole) in enumerate(rows):
