@@ -6,7 +6,6 @@ many they are.
 """
 
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,16 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from transformer_lab.data.examples import Document
+from transformer_lab.data.sentences import sentences, signature
 from transformer_lab.data.store import Corpus, Token
 
-# Between sentences: after a full stop or its like where a new one seems to begin, and at blank lines.
-BORDER = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?[A-Z0-9])|\s*\n\s*\n\s*")
 SHORT = 0.1  # how often a pair is shorter than it could be
 TRIES = 10  # to find another document
-
-
-def sentences(text: str) -> list[str]:
-    return [sentence for part in BORDER.split(text) if (sentence := part.strip())]
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,7 @@ class SentenceEncoding:
     columns = {"tokens": Token, "sentences": np.int32}  # noqa: RUF012 - the same for all
 
     def signature(self) -> dict[str, Any]:
-        return {"kind": "sentences", "border": BORDER.pattern}
+        return {"kind": "sentences", **signature()}
 
     def texts(self, example: Document) -> Sequence[str]:
         return sentences(example.text)

@@ -1,0 +1,170 @@
+"""Where sentences end, in any language.
+
+What ends a sentence is Unicode's to say (Sentence_Break=STerm and ATerm, Unicode Standard Annex 29, of the library
+`regex`). Most of these marks do nothing else. The full stop also closes abbreviations, initials and ordinals: it ends
+a sentence by what stands around it, with short lists for the languages that write most of those. No language is asked
+for, so texts may mix them.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import regex
+
+# What may end a sentence, with the quotes, brackets and footnotes that close behind it, and the space that follows.
+# The Greek question mark (U+037E) looks like a semicolon, and any text that was normalized has that in its place.
+END = regex.compile(
+    r"""(?P<mark>[\p{SB=STerm}\p{SB=ATerm}…;\u037e]+)
+        (?P<close>(?:["'\p{Pe}\p{Pf}]|\p{Pi}(?=[\s\p{P}]|$)|\[\d+\]|[ \u00a0\u202f]»)*)
+        (?P<space>\s*)""",
+    regex.VERBOSE,
+)
+OPENING = regex.compile(r"""["'\p{Ps}\p{Pi}\p{Pf}¿¡]*\p{Cf}*""")
+BLANK = regex.compile(r"\r?[\n\u2028][^\S\n\u2028]*[\n\u2028]|\u2029")  # a line without text, or a paragraph's end
+LINE = regex.compile(r"[\n\u2028\u0085]|\u2029|\r(?!\n)")
+GOES_ON = regex.compile(r"[\p{SB=SContinue}\p{SB=STerm}\p{SB=ATerm}…/]")  # a sentence does not begin with these
+ASCII = "!?"
+WIDE = regex.compile(r"[\p{SB=STerm}\p{SB=ATerm}&&\p{East_Asian_Width=W}\p{East_Asian_Width=F}｡]", regex.V1)
+GREEK, LATIN = regex.compile(r"\p{Greek}"), regex.compile(r"\p{Latin}")
+UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
+# Thai and Lao end a sentence with a space, which they have within sentences too, but not between words.
+SPACE = regex.compile(r"(?<=[\p{Thai}\p{Lao}&&[\p{L}\p{M}--ๆฯໆ]])[^\S\n]+(?=[\p{Thai}\p{Lao}&&[\p{L}--ๆฯໆ]])", regex.V1)
+CAPITAL, WORD = regex.compile(r"\b\p{Lu}"), regex.compile(r"\b[\p{Lu}\p{Ll}]")
+FEW = 50  # a text of which fewer than one word in so many begins with a capital is in lower case
+MOST = 0.9  # share of the lines that end as sentences do where each is one
+
+LETTER = regex.compile(r"\p{L}\p{M}*")
+LETTERS = regex.compile(r"(?:\p{L}\p{M}*\.)+(?:\p{L}\p{M}*)?")  # p.m, z.B
+SPELT = regex.compile(r"[\p{L}\p{M}]+۔(?=\p{L})")  # Urdu: پی۔ایچ۔ڈی, PhD
+SMALL = regex.compile(r"(?:.*[–—-])?\d{1,2}")  # a number, or what it ends
+MONTH_AND_YEAR = regex.compile(r"(?:0?[1-9]|1[0-2])\. ?\d{4}")
+YEAR = regex.compile(r"\d{4}\b")
+# Abbreviations of English, German and others, without their full stop; a first letter that is small here may be a
+# capital in the text.
+SHORT = frozenset(
+    """
+    Mr Mrs Ms Messrs Dr Prof Rev Hon Gen Col Maj Capt Cmdr Lt Sgt Sen Rep Gov Pres St st Mt Ft vs cf viz approx esp
+    Hr Hrn Fr Frl Dipl Ing Mag Univ Skt bzw ca vgl evtl ggf ggfs inkl exkl zzgl abzgl bspw sog insb insbes entspr allg
+    geb gest verh ehem verw röm kath griech engl dt franz österr schweiz mind Nr Tel str Abb Bd Bde Hrsg hrsg Jh Jhd
+    Abs Anm Aufl Kap Mio Mrd Tsd Mme Mlle Mgr MM Sr Sra Srta Dra Ud Uds Lic Avda Sig Dott
+    ul im św tzw np tj prof inż mgr ks płk mjr zm См им ул просп проф акад тов тыс напр ред изд вул ім див
+    Doç Yrd Av Sn Alb TP ThS TS GS PGS BS Jl Drs Hj Δρ βλ திரு
+    """.split()
+)
+# Only in front of a number: parts of books, and of dates those that CLDR, or a newspaper, shortens with a full stop.
+SHORT_BEFORE_NUMBER = frozenset(
+    """
+    no nos al p pp vol vols fig figs ch chap sec art ed eq tab thm ext rys rozdz ust стр рис гл табл σελ αρ τηλ hlm எண்
+    Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec Jän Mär Okt Dez Mon Tue Tues Wed Thu Thur Thurs Fri Sat Sun
+    janv févr avr juil sept oct nov déc lun mar mer jeu ven sam dim tgl янв февр мар апр июн июл авг сент окт нояб дек
+    січ лют бер квіт трав черв лип серп вер жовт лист груд ஜன பிப் மார் ஏப் ஜூன் ஆக செப் அக் நவ டிச ஞாயி திங் செவ் புத வியா வெள்
+    """.split()
+)
+SHORT_UNITS = frozenset("ம மாத வார நிமி விநா மி".split())  # behind one, in Tamil, where no capital tells more
+# German writes ordinals with a full stop, and all nouns with a capital: 3. März, das 21. Jahrhundert, 2. Quartal.
+MONTHS = frozenset(
+    """
+    Januar Jänner Februar Feber März April Mai Juni Juli August September Oktober November Dezember
+    Jan Feb Mär Apr Jun Jul Aug Sep Sept Okt Nov Dez January February March Mar May June July October Oct December Dec
+    """.split()
+)
+COUNTED = MONTHS | set("Quartal Jahrhundert Jahrtausend Weltkrieg Semester Klasse Liga Stock Auflage Kapitel".split())
+BEFORE_ORDINAL = frozenset(
+    """
+    der die das den dem des im am vom zum zur beim ins ans jeder jede jedes jeden jedem dieser diese dieses diesen
+    diesem sein seine seinen seinem seiner ihr ihre ihren ihrem ihrer mein meine meinen meinem meiner unser unsere
+    unseren montag dienstag mittwoch donnerstag freitag samstag sonnabend sonntag
+    """.split()
+)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text in their order, without the white space between them."""
+    borders = [0, *sorted({*_borders(text)}), len(text)]
+    return [part for begin, end in zip(borders, borders[1:], strict=False) if (part := text[begin:end].strip())]
+
+
+def signature() -> dict[str, Any]:
+    """Facts that change whenever other sentences might come out: the rules are this file and Unicode's tables."""
+    rules = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return {"sentences": rules, "regex": regex.__version__}
+
+
+def _borders(text: str) -> Iterator[int]:
+    lower = FEW * len(CAPITAL.findall(text)) < len(WORD.findall(text))
+    for found in END.finditer(text):
+        if _ends(text, found, lower):
+            yield found.end()
+    for pattern in (LINE if _a_sentence_a_line(text) else BLANK, SPACE):
+        yield from (found.end() for found in pattern.finditer(text))
+
+
+def _a_sentence_a_line(text: str) -> bool:
+    """Whether (nearly) every line ends as sentences do; or no sentence ends, so that lines are all there is."""
+    lines = [line for line in LINE.split(text) if line.strip()]
+    ends = [found.end() for line in lines for found in [*END.finditer(line)][-1:] if found.end() == len(line)]
+    return len(lines) > 1 and (len(ends) >= MOST * len(lines) or not END.search(text))
+
+
+def _ends(text: str, found: regex.Match[str], lower: bool) -> bool:
+    """Whether a sentence ends with this mark."""
+    mark, close, space = found["mark"][-1], found["close"], found["space"]
+    opening = OPENING.match(text, found.end())
+    assert opening is not None
+    first = text[opening.end() : opening.end() + 1]  # of what might be the next sentence
+    if not first or GOES_ON.match(first):
+        return False
+    if WIDE.match(mark):
+        return not (close and first in "とっ")  # Japanese: "…," he says
+    if not space:
+        if mark == "۔" and (mark in _words(text, found.start())[-1] or SPELT.match(text, found.end())):
+            return False
+        return not mark.isascii() and mark not in "…․" or mark in ASCII and bool(UNSPACED.match(first))
+    if first.islower() and not lower:
+        return mark not in "!?.…;\u037e․" and first.isascii()
+    if mark in ";\u037e":
+        around = text[max(0, found.start() - 80) : found.start()]
+        return len(GREEK.findall(around)) > len(LATIN.findall(around))
+    return mark not in ".․" or len(found["mark"]) > 1 or not _abbreviates(text, found, first, opening.end(), lower)
+
+
+def _abbreviates(text: str, found: regex.Match[str], first: str, start: int, lower: bool) -> bool:
+    """Whether this full stop belongs to the word before it; `first` is the letter that follows, at `start`."""
+    *others, word = _words(text, found.start())
+    if found["close"] or not word:
+        return False
+    capital, number = first.isupper(), first.isdigit()
+    following = regex.match(r"[\p{L}\p{M}]*", text, pos=start)[0]
+    if SMALL.fullmatch(word):  # an ordinal, a date, the number of an item
+        last = others[-1] if others else ""
+        known = _is_of(last[:-1], SHORT | SHORT_BEFORE_NUMBER, lower)
+        if not last or (END.fullmatch(last[-1]) and not known):
+            return True
+        if number:
+            return bool(MONTH_AND_YEAR.match(text, start))
+        if last.rstrip(".").title() in MONTHS:  # March 3. April came.
+            return False
+        return following.title() in COUNTED or (capital and last.rstrip(",").lower() in BEFORE_ORDINAL)
+    while others and LETTER.fullmatch(word) and LETTER.fullmatch(others[-1].rstrip(".")) and others[-1].endswith("."):
+        word = others.pop() + word  # z. B, p. m
+    measured = bool(others) and others[-1][-1:].isdigit()
+    if LETTER.fullmatch(word) or LETTERS.fullmatch(word):
+        return not measured or word in SHORT_UNITS  # it was 5 m. It was 3 p.m.
+    if _is_of(word, SHORT, lower):
+        return True
+    if number:  # a day before it: then only a year can be of the same date
+        return _is_of(word, SHORT_BEFORE_NUMBER, lower) and (not measured or bool(YEAR.match(text, start)))
+    return word in SHORT_UNITS
+
+
+def _is_of(word: str, words: frozenset[str], lower: bool) -> bool:
+    return word in words or word[:1].lower() + word[1:] in words or (lower and word.title() in words)
+
+
+def _words(text: str, end: int) -> list[str]:
+    """Up to five words before this place and of its line, the last one without what opens before it; at least one."""
+    line = LINE.split(text[max(0, end - 80) : end])[-1]
+    words = line.split()[-5:] if line and not line[-1].isspace() else [""]
+    return [word[OPENING.match(word).end() :] for word in words]  # type: ignore[union-attr]
