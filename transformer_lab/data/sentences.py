@@ -8,10 +8,17 @@ for, so texts may mix them.
 
 import hashlib
 from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
 import regex
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
 
 # What may end a sentence, with the quotes, brackets and footnotes that close behind it, and the space that follows.
 # The Greek question mark (U+037E) looks like a semicolon, and any text that was normalized has that in its place.
@@ -22,15 +29,15 @@ END = regex.compile(
     regex.VERBOSE,
 )
 OPENING = regex.compile(r"""["'\p{Ps}\p{Pi}\p{Pf}¿¡]*\p{Cf}*""")
-BLANK = regex.compile(r"\r?[\n\u2028][^\S\n\u2028]*[\n\u2028]|\u2029")  # a line without text, or a paragraph's end
-LINE = regex.compile(r"[\n\u2028\u0085]|\u2029|\r(?!\n)")
+NEWLINE = r"(?>\r\n|[\n\r\u0085\u2028])"
+BLANK = regex.compile(rf"{NEWLINE}[^\S\n\r]*{NEWLINE}|\u2029")  # a line without text, or a paragraph's end
+LINE = regex.compile(rf"{NEWLINE}|\u2029")
 GOES_ON = regex.compile(r"[\p{SB=SContinue}\p{SB=STerm}\p{SB=ATerm}…/]")  # a sentence does not begin with these
-ASCII = "!?"
 WIDE = regex.compile(r"[\p{SB=STerm}\p{SB=ATerm}&&\p{East_Asian_Width=W}\p{East_Asian_Width=F}｡]", regex.V1)
 GREEK, LATIN = regex.compile(r"\p{Greek}"), regex.compile(r"\p{Latin}")
-UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
+UNCASED = regex.compile(r"\p{Lo}")  # a letter of a writing without capitals
 # Thai and Lao end a sentence with a space, which they have within sentences too, but not between words.
-SPACE = regex.compile(r"(?<=[\p{Thai}\p{Lao}&&[\p{L}\p{M}--ๆฯໆ]])[^\S\n]+(?=[\p{Thai}\p{Lao}&&[\p{L}--ๆฯໆ]])", regex.V1)
+SPACE = regex.compile(r"(?<=[\p{Thai}\p{Lao}&&[\p{L}\p{M}--ๆฯໆ]])\s+(?=[\p{Thai}\p{Lao}&&[\p{L}--ๆฯໆ]])", regex.V1)
 CAPITAL, WORD = regex.compile(r"\b\p{Lu}"), regex.compile(r"\b[\p{Lu}\p{Ll}]")
 FEW = 50  # a text of which fewer than one word in so many begins with a capital is in lower case
 MOST = 0.9  # share of the lines that end as sentences do where each is one
@@ -43,47 +50,48 @@ MONTH_AND_YEAR = regex.compile(r"(?:0?[1-9]|1[0-2])\. ?\d{4}")
 YEAR = regex.compile(r"\d{4}\b")
 # Abbreviations of English, German and others, without their full stop; a first letter that is small here may be a
 # capital in the text.
-SHORT = frozenset(
+SHORT = _set(
     """
     Mr Mrs Ms Messrs Dr Prof Rev Hon Gen Col Maj Capt Cmdr Lt Sgt Sen Rep Gov Pres St st Mt Ft vs cf viz approx esp
     Hr Hrn Fr Frl Dipl Ing Mag Univ Skt bzw ca vgl evtl ggf ggfs inkl exkl zzgl abzgl bspw sog insb insbes entspr allg
     geb gest verh ehem verw röm kath griech engl dt franz österr schweiz mind Nr Tel str Abb Bd Bde Hrsg hrsg Jh Jhd
-    Abs Anm Aufl Kap Mio Mrd Tsd Mme Mlle Mgr MM Sr Sra Srta Dra Ud Uds Lic Avda Sig Dott
+    Abs Anm Aufl Kap Mio Mrd Tsd Mme Mlle Mgr MM Sr Sra Srta Dra Ud Uds EE Lic Avda Sig Dott
     ul im św tzw np tj prof inż mgr ks płk mjr zm См им ул просп проф акад тов тыс напр ред изд вул ім див
     Doç Yrd Av Sn Alb TP ThS TS GS PGS BS Jl Drs Hj Δρ βλ திரு
-    """.split()
+    """
 )
 # Only in front of a number: parts of books, and of dates those that CLDR, or a newspaper, shortens with a full stop.
-SHORT_BEFORE_NUMBER = frozenset(
+SHORT_BEFORE_NUMBER = _set(
     """
     no nos al p pp vol vols fig figs ch chap sec art ed eq tab thm ext rys rozdz ust стр рис гл табл σελ αρ τηλ hlm எண்
     Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec Jän Mär Okt Dez Mon Tue Tues Wed Thu Thur Thurs Fri Sat Sun
     janv févr avr juil sept oct nov déc lun mar mer jeu ven sam dim tgl янв февр мар апр июн июл авг сент окт нояб дек
     січ лют бер квіт трав черв лип серп вер жовт лист груд ஜன பிப் மார் ஏப் ஜூன் ஆக செப் அக் நவ டிச ஞாயி திங் செவ் புத வியா வெள்
-    """.split()
+    """
 )
-SHORT_UNITS = frozenset("ம மாத வார நிமி விநா மி".split())  # behind one, in Tamil, where no capital tells more
+SHORT_UNITS = _set("ம மாத வார நிமி விநா மி")  # behind one, in Tamil, where no capital tells more
 # German writes ordinals with a full stop, and all nouns with a capital: 3. März, das 21. Jahrhundert, 2. Quartal.
-MONTHS = frozenset(
+MONTHS = _set(
     """
     Januar Jänner Februar Feber März April Mai Juni Juli August September Oktober November Dezember
     Jan Feb Mär Apr Jun Jul Aug Sep Sept Okt Nov Dez January February March Mar May June July October Oct December Dec
-    """.split()
+    """
 )
-COUNTED = MONTHS | set("Quartal Jahrhundert Jahrtausend Weltkrieg Semester Klasse Liga Stock Auflage Kapitel".split())
-BEFORE_ORDINAL = frozenset(
+COUNTED = MONTHS | _set("Quartal Jahrhundert Jahrtausend Weltkrieg Semester Klasse Liga Stock Auflage Kapitel Dünya")
+AND_SO_ON = _set("т.д т.п")  # Russian and Ukrainian; often the end of a sentence
+BEFORE_ORDINAL = _set(
     """
     der die das den dem des im am vom zum zur beim ins ans jeder jede jedes jeden jedem dieser diese dieses diesen
     diesem sein seine seinen seinem seiner ihr ihre ihren ihrem ihrer mein meine meinen meinem meiner unser unsere
     unseren montag dienstag mittwoch donnerstag freitag samstag sonnabend sonntag
-    """.split()
+    """
 )
 
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text in their order, without the white space between them."""
     borders = [0, *sorted({*_borders(text)}), len(text)]
-    return [part for begin, end in zip(borders, borders[1:], strict=False) if (part := text[begin:end].strip())]
+    return [part for begin, end in pairwise(borders) if (part := text[begin:end].strip())]
 
 
 def signature() -> dict[str, Any]:
@@ -104,54 +112,58 @@ def _borders(text: str) -> Iterator[int]:
 def _a_sentence_a_line(text: str) -> bool:
     """Whether (nearly) every line ends as sentences do; or no sentence ends, so that lines are all there is."""
     lines = [line for line in LINE.split(text) if line.strip()]
-    ends = [found.end() for line in lines for found in [*END.finditer(line)][-1:] if found.end() == len(line)]
-    return len(lines) > 1 and (len(ends) >= MOST * len(lines) or not END.search(text))
+    ends = sum(any(found.end() == len(line) for found in END.finditer(line)) for line in lines)
+    return len(lines) > 1 and (ends >= MOST * len(lines) or not END.search(text))
 
 
 def _ends(text: str, found: regex.Match[str], lower: bool) -> bool:
-    """Whether a sentence ends with this mark."""
+    """Whether a sentence ends with this mark; `lower`: the text is in lower case."""
     mark, close, space = found["mark"][-1], found["close"], found["space"]
     opening = OPENING.match(text, found.end())
     assert opening is not None
-    first = text[opening.end() : opening.end() + 1]  # of what might be the next sentence
+    start = opening.end()  # of what might be the next sentence
+    first = text[start : start + 1]
     if not first or GOES_ON.match(first):
         return False
-    if WIDE.match(mark):
-        return not (close and first in "とっ")  # Japanese: "…," he says
+    if WIDE.match(mark):  # … but: 「…。」と, says he; ３．５
+        return not (close and first in "とっ") and not (mark == "．" and first.isdigit())
+    if mark == "۔" and not space and (mark in _words(text, found.start())[-1] or SPELT.match(text, found.end())):
+        return False
+    if mark not in "!?.…․;\u037e":  # has no other use
+        return True
     if not space:
-        if mark == "۔" and (mark in _words(text, found.start())[-1] or SPELT.match(text, found.end())):
-            return False
-        return not mark.isascii() and mark not in "…․" or mark in ASCII and bool(UNSPACED.match(first))
-    if first.islower() and not lower:
-        return mark not in "!?.…;\u037e․" and first.isascii()
+        return mark in "!?" and bool(UNCASED.match(first))
+    if first.islower() and not lower and not text[start + 1 : start + 2].isupper():  # but: iPhones
+        return False
     if mark in ";\u037e":
         around = text[max(0, found.start() - 80) : found.start()]
         return len(GREEK.findall(around)) > len(LATIN.findall(around))
-    return mark not in ".․" or len(found["mark"]) > 1 or not _abbreviates(text, found, first, opening.end(), lower)
+    return mark not in ".․" or len(found["mark"]) > 1 or not _abbreviates(text, found, start, lower)
 
 
-def _abbreviates(text: str, found: regex.Match[str], first: str, start: int, lower: bool) -> bool:
-    """Whether this full stop belongs to the word before it; `first` is the letter that follows, at `start`."""
+def _abbreviates(text: str, found: regex.Match[str], start: int, lower: bool) -> bool:
+    """Whether this full stop belongs to the word before it; what follows begins at `start`."""
     *others, word = _words(text, found.start())
     if found["close"] or not word:
         return False
+    first = text[start]
     capital, number = first.isupper(), first.isdigit()
-    following = regex.match(r"[\p{L}\p{M}]*", text, pos=start)[0]
     if SMALL.fullmatch(word):  # an ordinal, a date, the number of an item
         last = others[-1] if others else ""
-        known = _is_of(last[:-1], SHORT | SHORT_BEFORE_NUMBER, lower)
+        known = any(_is_of(last[:-1], words, lower) for words in (SHORT, SHORT_BEFORE_NUMBER))
         if not last or (END.fullmatch(last[-1]) and not known):
             return True
         if number:
             return bool(MONTH_AND_YEAR.match(text, start))
         if last.rstrip(".").title() in MONTHS:  # March 3. April came.
             return False
-        return following.title() in COUNTED or (capital and last.rstrip(",").lower() in BEFORE_ORDINAL)
+        return _word_at(text, start).title() in COUNTED or (capital and last.rstrip(",").lower() in BEFORE_ORDINAL)
     while others and LETTER.fullmatch(word) and LETTER.fullmatch(others[-1].rstrip(".")) and others[-1].endswith("."):
         word = others.pop() + word  # z. B, p. m
     measured = bool(others) and others[-1][-1:].isdigit()
     if LETTER.fullmatch(word) or LETTERS.fullmatch(word):
-        return not measured or word in SHORT_UNITS  # it was 5 m. It was 3 p.m.
+        ends = measured and word not in SHORT_UNITS and not first.islower()  # it was 5 m. It was 3 p.m.
+        return not ends and not (capital and word in AND_SO_ON)
     if _is_of(word, SHORT, lower):
         return True
     if number:  # a day before it: then only a year can be of the same date
@@ -160,7 +172,16 @@ def _abbreviates(text: str, found: regex.Match[str], first: str, start: int, low
 
 
 def _is_of(word: str, words: frozenset[str], lower: bool) -> bool:
-    return word in words or word[:1].lower() + word[1:] in words or (lower and word.title() in words)
+    return word in words or word[:1].lower() + word[1:] in words or (lower and word in _lowered(words))
+
+
+@cache
+def _lowered(words: frozenset[str]) -> frozenset[str]:
+    return frozenset(word.lower() for word in words)
+
+
+def _word_at(text: str, start: int) -> str:
+    return "".join(takewhile(str.isalpha, text[start : start + 20]))
 
 
 def _words(text: str, end: int) -> list[str]:
