@@ -59,9 +59,9 @@ class Pairs:
     def check(self, corpus: Corpus) -> None:
         """Raises ValueError where the corpus has no pairs, or only such as have one answer."""
         sentences = corpus["sentences"]
-        counts = np.diff(sentences.offsets)
+        counts = np.diff(sentences.offsets[:])
         why = ""
-        if self.task != "none" and counts.max(initial=0) < 2 and sentences.values.max(initial=0) <= self._longest:
+        if self.task != "none" and counts.max(initial=0) < 2 and sentences.values[:].max(initial=0) <= self._longest:
             why = "no document has two sentences (they end with a full stop or its like, or with a line)"
         elif self.task == "next" and np.count_nonzero(counts) < 2:
             why = "there is one document, and half of the second segments are to be of another"
@@ -74,7 +74,8 @@ class Pairs:
         return self.budget if self.task == "none" else self.budget // 2
 
     def __call__(self, corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
-        every, unread = [], 0
+        every: list[tuple[int, ...]] = []
+        unread = 0
         for row in range(begin, end):
             starts = self._starts(corpus, row)
             unread += self.task == "order" and len(starts) == 2
