@@ -38,6 +38,21 @@ REAL = {
         Really?!
         iPhones sell well …
         Then came the end.[3]
+        Mr. Brown lives at 221B Baker St. in London.
+        He was born on Oct. 3, 1980 in Washington, D.C. and moved.
+        "Why?" she asked.
+        We use Python 3.11.2 and e.g. NumPy 1.2.
+        Prof. Dr. A. Einstein, Ph.D., was there.
+        It costs approx. 5 dollars.
+        They left at 10 a.m. on Monday.
+        He scored 3.
+        Then he left.
+        I met Gov. Smith, Sen. Jones, Rep. Doe and Gen. Lee.
+        The U.N. Security Council met.
+        Chapter 5.
+        We like apples, oranges, etc. and more.
+        Smith et al. (2019) say so.
+        Vitamin C is good.
         It rained.""",
     "de": """Dr. Müller kam am 3. März um 8.30 Uhr.
         Ärger gab es z. B. mit Nr. 5 bzw. mit Hrn. Ö. Schmidt.
@@ -46,6 +61,20 @@ REAL = {
         Am Montag, 5. Mai, zahlte er 3,5 Mio. Euro, vgl. Abb. 3.
         Der 2. Weltkrieg war vorbei, u. a. in Berlin.
         Änderungen vom 3. 12. 2020 stehen auf S. 5, Abs. 2.
+        Am 3. Oktober 1990 war es so weit.
+        Herr Prof. Dr. med. Meier kam um 9.15 Uhr.
+        Kaiser Wilhelm II. regierte bis 1918.
+        Das kostet ca. 20 Euro, d. h. ca. 22 Dollar.
+        Es gibt z.B. Äpfel, u.a. auch Birnen.
+        Er wohnt in der Hauptstr. 5 in St. Gallen.
+        Das 19. Jahrhundert begann.
+        „Ist das so?“, fragte sie.
+        Er kam am 1. Mai.
+        Danach ging er.
+        Im 2. Stock wohnt Fr. Schulz.
+        Die 1. Bundesliga spielt.
+        Max. 5 Personen, mind. 2 Kinder.
+        Ende Dez. kommt er.
         Kam er?
         Ökonomen sagten ja.""",
     "fr": """M. Dupont est né en 1990.

@@ -120,7 +120,7 @@ def test_half_of_the_second_segments_are_of_another_document(monkeypatch):
 @pytest.mark.parametrize("task", ["none", "next", "order"])
 @pytest.mark.parametrize("longest", [25, 200])
 def test_every_token_is_read(task, longest):
-    """Those of the first segments, or of either where they are one document's; some sentences are longer than a pair."""
+    """As first segments, or as second ones of the same document; some sentences are longer than a pair."""
     draw = np.random.default_rng(0)
     corpus = corpus_of([draw.integers(1, longest, draw.integers(2, 30)).tolist() for _ in range(300)])
     pairs, lengths, unread = Pairs(budget=61, task=task, variants=1)(corpus, 0, 300)

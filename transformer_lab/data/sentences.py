@@ -55,28 +55,29 @@ YEAR = regex.compile(r"\d{4}\b")
 SHORT = _set(
     """
     Mr Mrs Ms Messrs Dr Prof Rev Hon Gen Col Maj Capt Cmdr Lt Sgt Sen Rep Gov Pres St st Mt Ft vs cf viz approx esp
-    Hr Hrn Fr Frl Dipl Ing Mag Univ Skt bzw ca vgl evtl ggf ggfs inkl exkl zzgl abzgl bspw sog insb insbes entspr allg
-    geb gest verh ehem verw röm kath griech engl dt franz österr schweiz mind Nr Tel str Abb Bd Bde Hrsg hrsg Jh Jhd
-    Abs Anm Aufl Kap Mio Mrd Tsd Mme Mlle Mgr MM Sr Sra Srta Dra Ud Uds EE Lic Avda Sig Dott
-    ul im św tzw np tj prof inż mgr ks płk mjr zm См им ул просп проф акад тов тыс напр ред изд вул ім див
-    Doç Yrd Av Sn Alb TP ThS TS GS PGS BS Jl Drs Hj Δρ βλ திரு
+    incl Hr Hrn Fr Frl Fa med jur phil nat Dipl Ing Mag Univ Skt bzw ca vgl evtl ggf ggfs inkl exkl zzgl abzgl bspw
+    sog insb insbes entspr allg geb gest verh ehem verw röm kath griech engl dt franz österr schweiz mind Nr Tel str
+    Abb Bd Bde Hrsg hrsg Jh Jhd Abs Anm Aufl Kap Mio Mrd Tsd Mme Mlle Mgr MM Sr Sra Srta Dra Ud Uds EE Lic Avda Sig
+    Dott ul im św tzw np tj prof inż mgr ks płk mjr zm См им ул просп проф акад тов тыс напр ред изд вул ім див Doç
+    Yrd Av Sn Alb TP ThS TS GS PGS BS Jl Drs Hj Δρ βλ திரு
     """
 )
 # Only in front of a number: parts of books, and of dates those that CLDR, or a newspaper, shortens with a full stop.
 SHORT_BEFORE_NUMBER = _set(
     """
-    no nos al p pp vol vols fig figs ch chap sec art ed eq tab thm ext rys rozdz ust стр рис гл табл σελ αρ τηλ hlm எண்
-    Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec Jän Mär Okt Dez Mon Tue Tues Wed Thu Thur Thurs Fri Sat Sun
-    janv févr avr juil sept oct nov déc lun mar mer jeu ven sam dim tgl янв февр мар апр июн июл авг сент окт нояб дек
-    січ лют бер квіт трав черв лип серп вер жовт лист груд ஜன பிப் மார் ஏப் ஜூன் ஆக செப் அக் நவ டிச ஞாயி திங் செவ் புத வியா வெள்
+    no nos al max min p pp vol vols fig figs ch chap sec art ed eq tab thm ext rys rozdz ust стр рис гл табл σελ αρ
+    τηλ hlm எண் Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec Jän Mär Okt Dez Mon Tue Tues Wed Thu Thur Thurs Fri
+    Sat Sun janv févr avr juil sept oct nov déc lun mar mer jeu ven sam dim tgl янв февр мар апр июн июл авг сент
+    окт нояб дек січ лют бер квіт трав черв лип серп вер жовт лист груд ஜன பிப் மார் ஏப் ஜூன் ஆக செப் அக் நவ டிச
+    ஞாயி திங் செவ் புத வியா வெள்
     """
 )
 SHORT_UNITS = _set("ம மாத வார நிமி விநா மி")  # behind one, in Tamil, where no capital tells more
 # German writes ordinals with a full stop, and all nouns with a capital: 3. März, das 21. Jahrhundert, 2. Quartal.
 MONTHS = _set(
     """
-    Januar Jänner Februar Feber März April Mai Juni Juli August September Oktober November Dezember
-    Jan Feb Mär Apr Jun Jul Aug Sep Sept Okt Nov Dez January February March Mar May June July October Oct December Dec
+    Januar Jänner Februar Feber März April Mai Juni Juli August September Oktober November Dezember Jan Feb Mär Apr
+    Jun Jul Aug Sep Sept Okt Nov Dez January February March Mar May June July October Oct December Dec
     """
 )
 COUNTED = MONTHS | _set("Quartal Jahrhundert Jahrtausend Weltkrieg Semester Klasse Liga Stock Auflage Kapitel Dünya")
@@ -170,7 +171,8 @@ def _abbreviates(text: str, found: regex.Match[str], start: int, lower: bool) ->
     if _is_of(word, SHORT, lower):
         return True
     if number:  # a day before it: then only a year can be of the same date
-        return _is_of(word, SHORT_BEFORE_NUMBER, lower) and (not measured or bool(YEAR.match(text, start)))
+        known = _is_of(word, SHORT_BEFORE_NUMBER, lower) or word.endswith("str")  # Hauptstr. 5
+        return known and (not measured or bool(YEAR.match(text, start)))
     return word in SHORT_UNITS
 
 

@@ -405,14 +405,16 @@ def _without_others(texts: list[str], kept: list[str]) -> Iterator[str]:
 
 
 def _first_letter(token: str) -> str:
-    """Of bytes written in stand-ins; of a letter that is not whole, one that it may be, or a mark for its end."""
-    head = bytes(_bytes().get(stand_in, 0) for stand_in in token[:4])
-    if head[:1] < b"\x80":
-        return head[:1].decode()
-    if head[:1] < b"\xc0":
-        return "\u0301"
-    size = 2 + (head[:1] >= b"\xe0") + (head[:1] >= b"\xf0")
-    return (head[:size] + b"\xa0" * 3)[:size].decode(errors="replace")[:1]  # from the middle of those it may be
+    """Of bytes written in stand-ins; of a letter that is not whole, one that it may be.
+
+    Where the end of another letter comes first, that is a mark, as it goes on with what was; but not where a piece is a
+    word: there it would tie a whole clause together.
+    """
+    whole = bytes(_bytes().get(stand_in, 0) for stand_in in token[:7])
+    head = whole.lstrip(bytes(range(0x80, 0xC0)))
+    size = 1 + sum(head[:1] >= lead for lead in (b"\xc0", b"\xe0", b"\xf0"))
+    letter = (head[:size] + b"\xa0" * 3)[:size].decode(errors="replace")[:1] if head else ""
+    return letter if head == whole or UNSPACED.match(letter) else "\u0301"
 
 
 def _byte_alphabet() -> list[str]:
