@@ -9,11 +9,13 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers as library
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transformer_lab.data.masking import Masking
 from transformer_lab.data.tokenizers import SPECIALS as COMMON
 from transformer_lab.data.tokenizers import ByteBPE, Bytes, Characters, File, Recipe, Tokenizer, Unigram, WordPiece
 
@@ -48,6 +50,41 @@ def trained(name: str) -> Tokenizer:
 @pytest.mark.parametrize("name", ["byte_bpe", "bytes"])
 def test_any_text_survives_byte_level_tokens(name: str, text: str) -> None:
     assert trained(name).decode(trained(name).encode(text)) == text
+
+
+ENGLISH_AND_GERMAN = [
+    "I don't know whether it's 5 o'clock; we'll see, they've said. I'd go, you're right: I'm late!  DON'T.",
+    "Übermäßig große Bäume, z. B. Straßenbäume, kosten 3,50 €: »ach so«, sagt' er … ❤️ 1️⃣ 👩‍👩‍👧 ™",
+]
+
+
+def test_english_and_german_have_the_ids_of_gpt2s_pattern() -> None:
+    """The library's own pattern is that."""
+    texts = [*corpus(), *ENGLISH_AND_GERMAN * 50, *(text.upper() for text in ENGLISH_AND_GERMAN)]
+    ours = ByteBPE(vocab_size=600).train(texts, specials=SPECIALS)
+    theirs = library.Tokenizer(library.models.BPE())
+    theirs.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = library.pre_tokenizers.ByteLevel.alphabet()
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=600, special_tokens=[*EVERY_SPECIAL], initial_alphabet=alphabet, show_progress=False
+    )
+    theirs.train_from_iterator(texts, trainer)
+
+    def pieces(tokenizer: library.Tokenizer) -> list[list[str]]:
+        return [[tokenizer.id_to_token(i) for i in encoding.ids] for encoding in tokenizer.encode_batch(texts)]
+
+    assert pieces(library.Tokenizer.from_str(ours.json)) == pieces(theirs)
+
+
+@pytest.mark.parametrize("name", ["byte_bpe", "wordpiece"])
+@pytest.mark.parametrize(
+    "text", ["नमस्ते दुनिया", "তুমি কেমন", "தமிழ் மொழி", "می‌خواهم بروم", "שָׁלוֹם לְךָ", "cafe\u0301 nai\u0308ve"]
+)
+def test_no_token_ends_where_a_mark_begins(name: str, text: str) -> None:
+    """A word that is all there is to learn becomes one token."""
+    recipe = WordPiece(vocab_size=500, lowercase=False) if name == "wordpiece" else type(RECIPES[name])(vocab_size=500)
+    tokenizer = recipe.train([text] * 500, specials=())
+    assert len(tokenizer.encode(text)) == 2
 
 
 @pytest.mark.parametrize("name", ["byte_bpe", "bytes", "characters", "unigram"])
@@ -163,6 +200,99 @@ def test_a_fork_can_tokenize_in_silence() -> None:
 
 def test_every_recipe_is_covered() -> None:
     assert {type(recipe) for recipe in RECIPES.values()} | {File} == set(Recipe.__subclasses__())
+
+
+@pytest.mark.parametrize(
+    ("text", "small", "bare"),
+    [
+        ("El Año  de Él\n", "el año de él ", "el ano de el "),
+        ("ΟΔΟΣ Άλφα Σ", "οδος άλφα σ", "οδος αλφα σ"),
+        ("İstanbul", "istanbul", "istanbul"),
+        ("Йод", "йод", "йод"),
+        ("がんばれ ガス か\u3099", "がんばれ ガス が", "がんばれ ガス が"),
+        ("น้ำที่นี่ไม่", "น้ำที่นี่ไม่", "น้ำที่นี่ไม่"),
+        ("한국어", "한국어", "한국어"),
+        ("कीमत", "कीमत", "कीमत"),
+        ("Tiê\u0301ng Việt", "tiếng việt", "tieng viet"),
+        ("Say ##it# (really)!", "say ##it# (really)!", "say ##it# (really)!"),
+    ],
+)
+def test_small_letters_and_accents_are_apart(text: str, small: str, bare: str) -> None:
+    def read(**options: bool) -> str:
+        tokenizer = WordPiece(vocab_size=400, **options).train([text, *corpus()], specials=())
+        return tokenizer.decode(tokenizer.encode(text))
+
+    assert read() == small and read(strip_accents=True) == bare
+    assert read(lowercase=False) == text
+
+
+def test_a_word_of_any_length_is_split_and_never_unknown() -> None:
+    tokenizer = trained("wordpiece")
+    for word in ("ab" * 50, "étain" * 200, "s" * 5000, "zqjx" * 300):
+        ids = tokenizer.encode(word)
+        assert tokenizer.special("<unk>") not in ids and tokenizer.decode(ids) == word
+
+
+def test_one_unknown_letter_does_not_take_its_word_along() -> None:
+    tokenizer = trained("wordpiece")
+    ids = tokenizer.encode("insouξlerons")
+    assert ids.count(tokenizer.special("<unk>")) == 1 and tokenizer.decode(ids) == "insoulerons"
+
+
+@pytest.mark.parametrize("recipe", [WordPiece, Unigram])
+def test_characters_are_unknown_only_where_merges_need_the_room(recipe: type) -> None:
+    """Chinese has thousands; of a text without anything to merge all stay that have a place."""
+    chance = random.Random(0)
+    signs = [chr(0x4E00 + i) for i in range(3000)]
+    texts = ["。".join(chance.choices(signs, weights=range(1, 3001), k=50)) for _ in range(600)]
+    tokenizer = recipe(vocab_size=4096).train(texts, specials=())
+    unknown = tokenizer.special("<unk>")
+    ids = tokenizer.encode_batch(texts)
+    assert tokenizer.vocab_size > 2500 and not any(unknown in row for row in ids)
+    assert [tokenizer.decode(row) for row in ids] == texts
+    small = recipe(vocab_size=1000).train(texts, specials=())
+    assert small.vocab_size <= 1000 and any(unknown in row for row in small.encode_batch(texts))
+
+
+@pytest.mark.parametrize("name", ["byte_bpe", "wordpiece", "unigram"])
+@pytest.mark.parametrize("text", ["नमस्ते दुनिया में", "তুমি কেমন আছো", "தமிழ் மொழி பேசு", "שלום לכם כולם", "Мой дядя самых"])
+def test_words_with_marks_are_whole(name: str, text: str) -> None:
+    tokenizer = type(RECIPES[name])(vocab_size=320).train([" ".join(text)], specials=())  # knows letters, no words
+    ids = tokenizer.encode(text)
+    assert 1 + (~tokenizer.continues[ids[1:]]).sum() == len(text.split()) < len(ids)
+
+
+@pytest.mark.parametrize("name", ["byte_bpe", "wordpiece", "unigram"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "きのうともだちとえいがをみました",
+        "昨天我和朋友看了电影",
+        "เมื่อวานฉันไปดูหนังกับเพื่อน",
+        "ເຈົ້າຢູ່ໃສ",
+        "ខ្ញុំទៅផ្សារ",
+        "ကျွန်တော်သွားမယ်",
+    ],
+)
+def test_without_spaces_a_piece_is_a_word_of_its_own(name: str, text: str) -> None:
+    """What is hidden of a clause is neither nothing nor much of it."""
+    chance = random.Random(0)  # texts of the same letters
+    texts = ["".join(chance.sample(text, len(text))) for _ in range(200)]
+    tokenizer = type(RECIPES[name])(vocab_size=320).train(texts, specials=())
+    ids = np.array(tokenizer.encode(text * 5))
+    masking = Masking(0.15, tokenizer.special("<mask>"), tokenizer.ordinary, tokenizer.continues)
+    counts = []
+    for seed in range(200):
+        _, places = masking(ids, np.zeros(len(ids), dtype=np.int64), np.array([seed], dtype=np.uint64))
+        counts.append(len(places))
+    assert max(counts) < len(ids) / 2 and np.count_nonzero(counts) > 150
+
+
+def test_tokens_that_hold_the_end_of_one_letter_and_the_next_do_not_tie_a_clause_together() -> None:
+    text = "きのうともだちとえいがをみました"
+    tokenizer = ByteBPE(vocab_size=280).train([text], specials=())
+    ids = tokenizer.encode(text)
+    assert (~tokenizer.continues[ids]).sum() > 0.8 * len(ids)
 
 
 @pytest.mark.parametrize("name", ["byte_bpe", "wordpiece", "unigram"])

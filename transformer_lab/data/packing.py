@@ -100,19 +100,21 @@ class Windows:
         return np.stack((starts, ends - starts, ends - reached), axis=1)
 
 
-# The pieces of the examples from one number up to another, how many tokens each has, and how many were shortened:
-# (P, …), (P,) and a number.
+# The pieces of the examples from one number up to another, how many tokens each has, and how many examples
+# are not read whole: (P, …), (P,) and a number.
 Pieces = Callable[[Corpus, int, int], tuple[np.ndarray, np.ndarray, int]]
 
 
 class Packs:
     """Pieces in packs of at most `capacity` tokens, packed by best fit, longest first (Johnson, 1973).
 
-    `pieces` lists them, window by window of the corpus in its own order; `recipe` says in words what it depends on.
+    `pieces` lists them, window by window of the corpus in its own order; `recipe` says in words what it depends on, and
+    `shortened` which examples are not read whole.
     The packs do not depend on the epoch; only their order does. They are kept beside the corpus and memory-mapped.
     """
 
-    def __init__(self, *, corpus: Corpus, capacity: int, pieces: Pieces, recipe: str) -> None:
+    def __init__(self, *, corpus: Corpus, capacity: int, pieces: Pieces, recipe: str,
+                 shortened: str = "longer than task.context") -> None:  # fmt: skip
         self.corpus, self.capacity = corpus, capacity
         if corpus.place is None:
             self._temporary = TemporaryDirectory()  # goes with this object
@@ -126,7 +128,7 @@ class Packs:
         sizes = f"{len(self._pieces) // self._width:,} pieces into {self.num_units:,} packs"
         log.info("Packed %s of %s tokens; %.2f%% of their room is unused", sizes, capacity, 100 * (1 - used))
         if self.num_shortened:
-            log.info("%s of them were longer than task.context and are cut", f"{self.num_shortened:,}")
+            log.info("%s examples are not read whole: %s", f"{self.num_shortened:,}", shortened)
 
     @property
     def num_units(self) -> int:

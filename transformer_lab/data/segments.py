@@ -6,24 +6,19 @@ many they are.
 """
 
 import random
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
 
 from transformer_lab.data.examples import Document
+from transformer_lab.data.packing import ranges
+from transformer_lab.data.sentences import sentences, signature
 from transformer_lab.data.store import Corpus, Token
 
-# Between sentences: after a full stop or its like where a new one seems to begin, and at blank lines.
-BORDER = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?[A-Z0-9])|\s*\n\s*\n\s*")
 SHORT = 0.1  # how often a pair is shorter than it could be
-TRIES = 10  # to find another document
-
-
-def sentences(text: str) -> list[str]:
-    return [sentence for part in BORDER.split(text) if (sentence := part.strip())]
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class SentenceEncoding:
     written = None
 
     def signature(self) -> dict[str, Any]:
-        return {"kind": "sentences", "border": BORDER.pattern}
+        return {"kind": "sentences", **signature()}
 
     def texts(self, example: Document) -> Sequence[str]:
         return sentences(example.text)
@@ -44,6 +39,7 @@ class SentenceEncoding:
         return {"tokens": [token for ids in whole for token in ids], "sentences": [len(ids) for ids in whole]}
 
 
+Starts = Callable[[int], list[int]]  # of a document: where its sentences begin, and where the last one ends
 SentenceTask = Literal["next", "order", "none"]
 # A pair: where its two segments begin and how long they are, whether the second is not what followed the first
 # (next: it is from another document; order: the two were swapped), and which variant of the data it is from.
@@ -55,81 +51,123 @@ class Pairs:
     """Lists the pairs of a corpus, each of at most `budget` tokens, `variants` times with other draws each time.
 
     `task` says what is to be told of the second segment: whether it is the next one ("next": half are from another
-    document), or whether the two are in order ("order"; Lan et al., 2020, arXiv:1909.11942); with "none" there is no
-    second segment.
+    document, or from elsewhere in the only one), or whether the two are in order ("order"; Lan et al., 2020,
+    arXiv:1909.11942); with "none" there is no second segment. A sentence of which no two fit into a pair is split by
+    its tokens, so everything is read; but with "order" a document of one sentence has no pair, and is counted.
     """
 
     budget: int
     task: SentenceTask
     variants: int
 
+    def check(self, corpus: Corpus) -> None:
+        """Raises ValueError where the corpus has no pairs, or only such as have one answer."""
+        sentences = corpus["sentences"]
+        counts = np.diff(sentences.offsets[:])
+        why = ""
+        if self.task != "none" and counts.max(initial=0) < 2 and sentences.values[:].max(initial=0) <= self._longest:
+            why = "no document has two sentences (they end with a full stop or its like, or with a line)"
+        elif self.task == "next" and np.count_nonzero(counts) == 1 and self._parts(corpus, int(counts.argmax())) < 3:
+            why = "there is one document, and it has no third sentence, which would not be the next one"
+        if why:
+            raise ValueError(f"task.sentence_task={self.task}: {why}; task.sentence_task=none needs no pairs")
+
+    def _parts(self, corpus: Corpus, row: int) -> int:
+        return len(self._starts(corpus, row)) - 1
+
+    @property
+    def _longest(self) -> int:
+        """The most tokens of a sentence that is not split: any two fit into a pair."""
+        return self.budget if self.task == "none" else self.budget // 2
+
     def __call__(self, corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
-        every = [pair for variant in range(self.variants) for row in range(begin, end)
-                 for pair in self.of_document(corpus, row, variant)]  # fmt: skip
+        every: list[tuple[int, ...]] = []
+        unread, starts_of = 0, lru_cache(maxsize=16)(partial(self._starts, corpus))  # for corpora of a few long ones
+        for row in range(begin, end):
+            unread += self.task == "order" and len(starts_of(row)) == 2
+            for variant in range(self.variants):
+                every += self._of_document(corpus, row, starts_of, variant)
         pairs = np.array(every, dtype=np.int64).reshape(-1, len(COLUMNS))
         specials = np.where(pairs[:, 3] > 0, 3, 2)  # one before, one behind each segment
-        return pairs, pairs[:, 1] + pairs[:, 3] + specials, 0
+        return pairs, pairs[:, 1] + pairs[:, 3] + specials, unread
 
-    def of_document(self, corpus: Corpus, row: int, variant: int) -> Iterator[tuple[int, ...]]:
+    def _of_document(self, corpus: Corpus, row: int, starts_of: Starts, variant: int) -> Iterator[tuple[int, ...]]:
+        starts = starts_of(row)
         draw = random.Random(f"{variant} {row} of {corpus.num_examples}")
-        starts = _starts(corpus, row)
         wanted = self._length(draw)
-        first = 0  # sentence of the chunk that is being filled
-        while first < len(starts) - 1:
-            last = first + 1
-            while last < len(starts) - 1 and starts[last] - starts[first] < wanted:
-                last += 1
-            middle = draw.randint(first + 1, last - 1) if last - first > 1 else last
+        first, count = 0, len(starts) - 1
+        while first < count:
+            if self.task == "order" and first == count - 1:  # left alone: read with the one before it once more
+                first -= 1
+                if first < 0:
+                    return
+            last = self._reach(starts, first, wanted, least=1 if self.task == "none" else 2)
+            a, end = starts[first], starts[last]
             if self.task == "none":
-                yield self._cut(starts[first], starts[last], 0, 0, 0, variant, draw)
-            elif self.task == "order":
-                if middle < last:
-                    yield self._in_order(starts[first], starts[middle], starts[last], variant, draw)
+                yield a, end - a, 0, 0, 0, variant
+                first = last
+                continue
+            middle = draw.randint(first + 1, last - 1) if last - first > 1 else last
+            b = starts[middle]
+            other = None
+            if self.task == "order":
+                swapped = draw.random() < 0.5
+                yield (b, end - b, a, b - a, 1, variant) if swapped else (a, b - a, b, end - b, 0, variant)
             elif middle == last or draw.random() < 0.5:
-                other = self._other(corpus, row, wanted - (starts[middle] - starts[first]), draw)
-                yield self._cut(starts[first], starts[middle], *other, 1, variant, draw)
+                other = self._other(corpus, row, starts_of, (first, middle), wanted - (b - a), draw)
+            if other is not None:
+                yield a, b - a, other[0], min(other[1], self.budget - (b - a)), 1, variant
                 last = middle  # what the first segment did not take is still to be used
-            else:
-                yield self._cut(starts[first], starts[middle], starts[middle], starts[last], 0, variant, draw)
+            elif self.task == "next":
+                yield a, b - a, b, end - b, 0, variant
             first = last
+
+    def _starts(self, corpus: Corpus, row: int) -> list[int]:
+        """Where a document's sentences, or the parts of long ones, begin in the corpus, and where the last ends."""
+        begin = int(corpus["tokens"].offsets[row])
+        lengths = corpus["sentences"][row].astype(np.int64)
+        if not len(lengths):
+            return [begin]
+        parts = -(-lengths // self._longest)
+        of = np.repeat(np.arange(len(parts)), parts)  # which sentence a part is of, and its number there, from 1
+        number = ranges(np.ones_like(parts), parts)
+        ends = (np.cumsum(lengths) - lengths)[of] + lengths[of] * number // parts[of]
+        return [begin, *(begin + ends).tolist()]
+
+    def _reach(self, starts: list[int], first: int, wanted: int, least: int) -> int:
+        """Where those sentences end that fit into `wanted` tokens, from this one on; but at least so many of them."""
+        last = min(first + least, len(starts) - 1)
+        while last < len(starts) - 1 and starts[last + 1] - starts[first] <= wanted:
+            last += 1
+        return last
 
     def _length(self, draw: random.Random) -> int:
         return draw.randint(2, self.budget) if draw.random() < SHORT else self.budget
 
-    def _in_order(self, a: int, b: int, end: int, variant: int, draw: random.Random) -> tuple[int, ...]:
-        sides = [(a, b), (b, end)]
-        swapped = draw.random() < 0.5
-        (begin, stop), (second, last) = reversed(sides) if swapped else sides
-        return self._cut(begin, stop, second, last, int(swapped), variant, draw)
+    def _other(self, corpus: Corpus, row: int, starts_of: Starts, apart: tuple[int, int], wanted: int,
+               draw: random.Random) -> tuple[int, int] | None:  # fmt: skip
+        """A stretch of another document: where it begins, at a random sentence, and how long it is.
 
-    def _other(self, corpus: Corpus, row: int, wanted: int, draw: random.Random) -> tuple[int, int]:
-        """A stretch of another document, from a random sentence on, until it is long enough."""
-        for _ in range(TRIES):
-            other = draw.randrange(corpus.num_examples)
-            if other != row and len(corpus["sentences"][other]):
-                break
-        starts = _starts(corpus, other)
-        if len(starts) < 2:
-            starts = _starts(corpus, row)
-        first = draw.randrange(len(starts) - 1)
-        last = first + 1
-        while last < len(starts) - 1 and starts[last] - starts[first] < wanted:
-            last += 1
-        return starts[first], starts[last]
-
-    def _cut(self, a: int, a_end: int, b: int, b_end: int, wrong: int, variant: int,
-             draw: random.Random) -> tuple[int, ...]:  # fmt: skip
-        """Token by token from the longer segment, from its beginning or its end, until the pair fits."""
-        while (a_end - a) + (b_end - b) > self.budget:
-            front = draw.random() < 0.5
-            if a_end - a > b_end - b:
-                a, a_end = (a + 1, a_end) if front else (a, a_end - 1)
+        Where only this one has text, it is of this one, apart from those two sentences and what is between them.
+        """
+        other = self._document(corpus, row, draw)
+        starts, (first, middle) = starts_of(other), apart
+        places = stop = len(starts) - 1
+        if other != row:
+            begin = draw.randrange(places)
+        elif (left := first + max(0, places - middle - 1)) > 0:
+            begin = draw.randrange(left)
+            if begin < first:
+                stop = first
             else:
-                b, b_end = (b + 1, b_end) if front else (b, b_end - 1)
-        return a, a_end - a, b, b_end - b, wrong, variant
+                begin += middle + 1 - first
+        else:
+            return None
+        return starts[begin], starts[min(stop, self._reach(starts, begin, wanted, least=1))] - starts[begin]
 
-
-def _starts(corpus: Corpus, row: int) -> list[int]:
-    """Where the sentences of a document begin in the corpus, and where the last one ends."""
-    begin = int(corpus["tokens"].offsets[row])
-    return [begin, *(begin + np.cumsum(corpus["sentences"][row], dtype=np.int64)).tolist()]
+    def _document(self, corpus: Corpus, row: int, draw: random.Random) -> int:
+        """Another document with text, where there is one."""
+        count = corpus.num_examples
+        start = row + (draw.randrange(1, count) if count > 1 else 0)
+        others = ((start + step) % count for step in range(count))
+        return next((other for other in others if other != row and len(corpus["sentences"][other])), row)

@@ -9,17 +9,20 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import regex
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from transformer_lab.data.sources.base import no_such_name, no_such_path
+
+V = TypeVar("V", bound=Collection[Any])  # a vocabulary
 
 log = logging.getLogger(__name__)
 UNKNOWN = "<unk>"  # of the tokenizers that do not know every text
@@ -29,9 +32,16 @@ SPECIALS = ("<eos>", "<cls>", "<sep>", "<mask>")
 MAX_CHARACTERS = 50_000_000  # more text hardly changes a vocabulary, and costs memory and minutes
 MAX_VOCABULARY = 10_000_000  # the library sets room aside for all of it at once
 PROBE = f"Once upon a time, in 1905 … {'a' * 64} {'1' * 64} {' ' * 64}\n\n\tdéjà 東京 ↔ 🙂"  # any tokenizer reads it
-RARE = 4  # single characters may take one part in RARE of a vocabulary; the rarest ones become unknown
-# A word with the space before it, digits, signs, white space: GPT-2's pattern without the English contractions.
-WORDS = Regex(r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+RARE = 4  # where merges need the room, single characters take one part in RARE of a vocabulary; others are unknown
+# A word with the space before it, digits, signs, white space: GPT-2's pattern, in which a word ends at each mark. Here
+# marks (vowel signs, accents in code points of their own) and what joins letters without being seen belong to the word.
+WORDS = r" ?\p{L}[\p{L}\p{M}\u200c\u200d]*| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"  # of English: GPT-2's pattern begins with them
+# Written without spaces: what is between two spaces is a clause there, and a piece is more of a word.
+UNSPACED = regex.compile(r"(?!\p{M})[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ーｰ]")
+INSIDE = regex.compile(r"[\p{L}\p{M}\p{N}\u200c\u200d\ufffd]")  # a word; the last is the sign for what is no letter
+ALONE = r"[#\p{Han}]"  # by themselves in WordPiece; ## in a text would be taken for its mark
+LONGEST = 1000  # characters of a word; what WordPiece does with it grows with their square
 
 
 class Tokenizer:
@@ -115,9 +125,9 @@ class Tokenizer:
         pieces = made["model"].get("type") == "WordPiece"
         stand_ins = (made["decoder"] or {}).get("type") == "ByteLevel"  # letters that stand for bytes
         for token, number in self._inner.get_vocab().items():
-            text = self._inner.decode([number]) if stand_ins else token
-            # Half a letter decodes to the sign for what is none.
-            found[number] = token.startswith("##") if pieces else text[:1].isalnum() or text[:1] == "\ufffd"
+            first = _first_letter(token) if stand_ins else token.removeprefix("##")[:1]
+            inside = token.startswith("##") if pieces else bool(INSIDE.match(first))
+            found[number] = inside and not UNSPACED.match(first)
         return found
 
     def __reduce__(self) -> tuple:  # to a worker process; the library would forget encode_special_tokens
@@ -141,17 +151,21 @@ def _runs() -> Iterator[None]:
 class Recipe(ABC):
     """How a tokenizer is made. The same texts in the same order make the same tokenizer, in any process."""
 
+    words = ""  # the pattern that parts a text into what no token reaches over
+
     @abstractmethod
     def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
         """`specials` are what is needed of special tokens; together with `SPECIALS` they take the first ids."""
 
     def signature(self) -> dict[str, Any]:
         """Facts, fit for JSON, that change when other texts aside another tokenizer would come out."""
-        return {"kind": type(self).__name__, "library": tokenizers.__version__, **vars(self)}
+        return {"kind": type(self).__name__, "library": tokenizers.__version__, "words": self.words, **vars(self)}
 
 
 class ByteBPE(Recipe):
     """Byte pair encoding of UTF-8 (Sennrich et al., 2016; Radford et al., 2019): every text has an encoding."""
+
+    words = f"{CONTRACTIONS}|{WORDS}"
 
     def __init__(self, *, vocab_size: int, max_characters: int = MAX_CHARACTERS) -> None:
         self.vocab_size, self.max_characters = vocab_size, max_characters
@@ -160,7 +174,8 @@ class ByteBPE(Recipe):
         specials = _all(specials)
         _check(specials, self.vocab_size, 256, "256 bytes")
         inner = tokenizers.Tokenizer(models.BPE())
-        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        inner.pre_tokenizer = pre_tokenizers.Sequence([_split(self.words), to_bytes])
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,
@@ -173,39 +188,68 @@ class ByteBPE(Recipe):
 
 
 class WordPiece(Recipe):
-    """Pieces of words, those inside a word marked ## (Schuster and Nakajima, 2012; BERT); decoding is not exact."""
+    """Pieces of words, those inside a word marked ## (Schuster and Nakajima, 2012; BERT), each Chinese sign by itself.
 
-    def __init__(self, *, vocab_size: int, lowercase: bool = True, max_characters: int = MAX_CHARACTERS) -> None:
-        self.vocab_size, self.lowercase, self.max_characters = vocab_size, lowercase, max_characters
+    A word holds the space before it, so that decoding is exact; but with `lowercase` letters are small, composed (NFC)
+    and any white space is one space, and `strip_accents` takes the marks off Latin and Greek letters (é is e). Marks of
+    other scripts are vowels, or make another letter (ガ, й), and stay.
+    """
+
+    words = WORDS
+
+    def __init__(self, *, vocab_size: int, lowercase: bool = True, strip_accents: bool = False,
+                 max_characters: int = MAX_CHARACTERS) -> None:  # fmt: skip
+        self.vocab_size, self.lowercase, self.strip_accents = vocab_size, lowercase, strip_accents
+        self.max_characters = max_characters
 
     def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
         specials = _all(specials, UNKNOWN)
         _check(specials, self.vocab_size, RARE, "characters and pieces")
-        texts = _common(_front(texts, self.max_characters), self.vocab_size // RARE)
-        # The library numbers the characters in the order of a hash table with a random seed. A first round, without
-        # merges, finds which there are; the second is given them in a fixed order.
-        characters = self._fit(texts, specials, 0).get_vocab().keys() - set(specials)
-        vocabulary = self._fit(texts, [*specials, *sorted(characters)], self.vocab_size).get_vocab()
-        inner = self._untrained(vocabulary)
+        normal = self._normalizer()
+        texts = [normal.normalize_str(text) for text in _front(texts, self.max_characters)]
+        vocabulary = _fit_common(texts, self.vocab_size, lambda kept: self._fit(texts, specials, kept), _forms)
+        inner = self._untrained(vocabulary, {piece.replace("▁", " ") for piece in vocabulary if len(piece) == 1})
         inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
         return Tokenizer(inner)
 
-    def _fit(self, texts: list[str], first: list[str], vocab_size: int) -> tokenizers.Tokenizer:
+    def _fit(self, texts: list[str], specials: list[str], kept: list[str]) -> dict[str, int]:
+        # The library numbers the characters in the order of a hash table with a random seed: it is given them in a
+        # fixed order, each also as it is inside a word, so that no word of known letters is unknown.
+        forms = [form for letter in sorted(kept) for form in _forms(letter)]
         inner = self._untrained({})
-        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
-        inner.train_from_iterator(texts, trainer)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=self.vocab_size, special_tokens=[*specials, *forms], show_progress=False
+        )
+        inner.train_from_iterator(_without_others(texts, kept), trainer)
+        return inner.get_vocab()  # type: ignore[no-any-return]
+
+    def _untrained(self, vocabulary: dict[str, int], letters: Collection[str] = ()) -> tokenizers.Tokenizer:
+        """An unknown one of the `letters` is parted from the rest of its word, which would be unknown with it."""
+        model = models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST)
+        inner = tokenizers.Tokenizer(model)
+        inner.normalizer = self._normalizer()
+        alone = [_split(ALONE), *([_split(_all_but(letters))] if letters else [])]
+        inner.pre_tokenizer = _with_spaces(*alone, _split(self.words), _split(rf"[\s\S]{{{LONGEST}}}"))
+        inside = decoders.Replace(Regex("^##"), "")
+        inner.decoder = decoders.Sequence([inside, decoders.Metaspace(prepend_scheme="never")])
         return inner
 
-    def _untrained(self, vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
-        inner = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
-        inner.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
-        inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        inner.decoder = decoders.WordPiece()
-        return inner
+    def _normalizer(self) -> normalizers.Normalizer:
+        steps: list[normalizers.Normalizer] = []
+        if self.strip_accents:
+            steps += [normalizers.NFD(), normalizers.Replace(Regex(r"(?<=[\p{Latin}\p{Greek}])\p{Mn}+"), "")]
+        if self.lowercase:
+            # Turkish İ would become two characters. The last sigma of a Greek word is another letter than the others.
+            steps += [normalizers.Lowercase(), normalizers.Replace("i\u0307", "i"), normalizers.NFC()]
+            steps += [normalizers.Replace(Regex(r"(?<=\p{L})σ(?![\p{L}\p{M}])"), "ς")]
+            steps += [normalizers.Replace(Regex(r"\s+"), " ")]
+        return normalizers.Sequence([*steps, normalizers.NFC()] if steps else [])
 
 
 class Unigram(Recipe):
     """The pieces under which the text is most likely (Kudo, 2018, arXiv:1804.10959)."""
+
+    words = WORDS
 
     def __init__(self, *, vocab_size: int, max_characters: int = MAX_CHARACTERS) -> None:
         self.vocab_size, self.max_characters = vocab_size, max_characters
@@ -213,24 +257,27 @@ class Unigram(Recipe):
     def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
         specials = _all(specials, UNKNOWN)
         _check(specials, self.vocab_size, RARE, "characters and pieces")
-        trained = self._with(models.Unigram())
-        trainer = trainers.UnigramTrainer(
-            vocab_size=self.vocab_size, special_tokens=specials, unk_token=UNKNOWN, show_progress=False
-        )
-        texts = _common(_front(texts, self.max_characters), self.vocab_size // RARE)
-        trained.train_from_iterator(texts, trainer)
+        texts = [*_front(texts, self.max_characters)]
+        scores = _fit_common(texts, self.vocab_size, lambda kept: self._fit(texts, specials, kept), list)
         # Sums in a random order leave noise of 1e-11 in the scores: rounded away, and the order made anew.
-        scores = [(piece, round(score, 3)) for piece, score in json.loads(trained.to_str())["model"]["vocab"]]
+        scores = [(piece, round(score, 3)) for piece, score in scores]
         pieces = sorted(scores[len(specials) :], key=lambda item: (-item[1], item[0]))
         vocabulary = scores[: len(specials)] + pieces
         inner = self._with(models.Unigram(vocabulary, specials.index(UNKNOWN), False))
         inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
         return Tokenizer(inner)
 
+    def _fit(self, texts: list[str], specials: list[str], kept: list[str]) -> list[tuple[str, float]]:
+        trained = self._with(models.Unigram())
+        trainer = trainers.UnigramTrainer(
+            vocab_size=self.vocab_size, special_tokens=specials, unk_token=UNKNOWN, show_progress=False
+        )
+        trained.train_from_iterator(_without_others(texts, kept), trainer)
+        return json.loads(trained.to_str())["model"]["vocab"]  # type: ignore[no-any-return]
+
     def _with(self, model: models.Unigram) -> tokenizers.Tokenizer:
         inner = tokenizers.Tokenizer(model)
-        spaces = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
-        inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(WORDS, "isolated"), spaces])
+        inner.pre_tokenizer = _with_spaces(_split(self.words))
         inner.decoder = decoders.Metaspace(prepend_scheme="never")
         return inner
 
@@ -316,13 +363,65 @@ def _front(texts: Iterable[str], most: int) -> Iterator[str]:
         left -= len(text[:left])
 
 
-def _common(texts: Iterable[str], most: int) -> list[str]:
-    """The texts with all but their `most` most frequent characters replaced by a space."""
-    texts, counts = list(texts), Counter[str]()
+def _split(pattern: str) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
+
+
+def _all_but(letters: Iterable[str]) -> str:
+    """The pattern of any one character but these."""
+    return "[^" + "".join(rf"\x{{{ord(letter):x}}}" for letter in sorted(letters)) + "]"
+
+
+def _with_spaces(*steps: pre_tokenizers.PreTokenizer) -> pre_tokenizers.PreTokenizer:
+    """Splits, and writes ▁ for a space, so that it can be part of a piece."""
+    return pre_tokenizers.Sequence([*steps, pre_tokenizers.Metaspace(prepend_scheme="never", split=False)])
+
+
+def _forms(letter: str) -> list[str]:
+    """How a character is written in a vocabulary of WordPiece: at the beginning of a word, and inside one."""
+    letter = letter.replace(" ", "▁")
+    return [letter] if regex.fullmatch(ALONE, letter) else [letter, f"##{letter}"]
+
+
+def _fit_common(
+    texts: list[str], vocab_size: int, fit: Callable[[list[str]], V], forms: Callable[[str], list[str]]
+) -> V:
+    """What `fit` makes of the most frequent characters: of one in RARE places, and of those that then stay empty."""
+    counts = Counter[str]()
     for text in texts:
         counts.update(text)
-    kept = set(sorted(counts, key=lambda character: (-counts[character], character))[:most])
-    return [text if kept.issuperset(text) else "".join(c if c in kept else " " for c in text) for text in texts]
+    ranked = sorted(counts, key=lambda character: (-counts[character], character))
+    kept = ranked[: vocab_size // RARE]
+    fitted = fit(kept)
+    empty = vocab_size - len(fitted)
+    if empty > 0 and len(kept) < len(ranked):
+        for letter in ranked[len(kept) :]:
+            empty -= len(forms(letter))
+            if empty < 0:
+                break
+            kept.append(letter)
+        fitted = fit(kept)
+    return fitted
+
+
+def _without_others(texts: list[str], kept: list[str]) -> Iterator[str]:
+    """With a space for every other character."""
+    known = set(kept)
+    for text in texts:
+        yield text if known.issuperset(text) else "".join(c if c in known else " " for c in text)
+
+
+def _first_letter(token: str) -> str:
+    """Of bytes written in stand-ins; of a letter that is not whole, one that it may be.
+
+    Where the end of another letter comes first, that is a mark, as it goes on with what was; but not where a piece is a
+    word: there it would tie a whole clause together.
+    """
+    whole = bytes(_bytes().get(stand_in, 0) for stand_in in token[:7])
+    head = whole.lstrip(bytes(range(0x80, 0xC0)))
+    size = 1 + sum(head[:1] >= lead for lead in (b"\xc0", b"\xe0", b"\xf0"))
+    letter = (head[:size] + b"\xa0" * 3)[:size].decode(errors="replace")[:1] if head else ""
+    return letter if head == whole or UNSPACED.match(letter) else "\u0301"
 
 
 def _byte_alphabet() -> list[str]:
@@ -330,6 +429,11 @@ def _byte_alphabet() -> list[str]:
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+@cache
+def _bytes() -> dict[str, int]:
+    return {stand_in: byte for byte, stand_in in enumerate(_byte_alphabet())}
 
 
 def _without_merges(tokens: list[str], specials: Sequence[str], unknown: str | None) -> tokenizers.Tokenizer:

@@ -124,7 +124,9 @@ class MLMNSP(Task):
     def packing(self, corpus: Corpus) -> Packing:
         budget = self.context - (2 if self.sentence_task == "none" else 3)
         pairs = Pairs(budget, self.sentence_task, self.variants)
-        return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, recipe=repr(pairs))
+        pairs.check(corpus)
+        return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, recipe=repr(pairs),
+                     shortened="a document of one sentence, which nothing can be in order with")  # fmt: skip
 
     def forward(self, batch: MaskedBatch) -> Outcome:
         first, hidden = self._states(batch)
