@@ -267,6 +267,10 @@ def test_marks_with_no_other_use_need_no_space_behind_them(language: str) -> Non
     ("text", "parts"),
     [
         ("what is it? i see.\nyes, e.g. this.", ["what is it?", "i see.", "yes, e.g. this."]),  # all in lower case
+        (  # or nearly all
+            "we talked to NASA. " + "they were there. is it so, as they say? yes, it was so. " * 5,
+            ["we talked to NASA.", *["they were there.", "is it so, as they say?", "yes, it was so."] * 5],
+        ),
         ("a first line\nanother one\n\nthe third", ["a first line", "another one", "the third"]),  # nothing ends
         ("He came.\nhe saw!\nhe won.", ["He came.", "he saw!", "he won."]),  # each line does
         ("It goes on\nin a line. Then\nit ends.", ["It goes on\nin a line.", "Then\nit ends."]),

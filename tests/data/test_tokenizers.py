@@ -60,11 +60,20 @@ ENGLISH_AND_GERMAN = [
 
 def test_english_and_german_have_the_ids_of_gpt2s_pattern() -> None:
     """The library's own pattern is that."""
-    ours = ByteBPE(vocab_size=600).train([*corpus(), *ENGLISH_AND_GERMAN * 50], specials=SPECIALS)
-    made = json.loads(ours.json)
-    made["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    texts = [*ENGLISH_AND_GERMAN, *corpus(), *(text.upper() for text in ENGLISH_AND_GERMAN)]
-    assert ours.encode_batch(texts) == Tokenizer.from_json(json.dumps(made)).encode_batch(texts)
+    texts = [*corpus(), *ENGLISH_AND_GERMAN * 50, *(text.upper() for text in ENGLISH_AND_GERMAN)]
+    ours = ByteBPE(vocab_size=600).train(texts, specials=SPECIALS)
+    theirs = library.Tokenizer(library.models.BPE())
+    theirs.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = library.pre_tokenizers.ByteLevel.alphabet()
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=600, special_tokens=[*EVERY_SPECIAL], initial_alphabet=alphabet, show_progress=False
+    )
+    theirs.train_from_iterator(texts, trainer)
+
+    def pieces(tokenizer: library.Tokenizer) -> list[list[str]]:
+        return [[tokenizer.id_to_token(i) for i in encoding.ids] for encoding in tokenizer.encode_batch(texts)]
+
+    assert pieces(library.Tokenizer.from_str(ours.json)) == pieces(theirs)
 
 
 @pytest.mark.parametrize("name", ["byte_bpe", "wordpiece"])
@@ -226,7 +235,7 @@ def test_a_word_of_any_length_is_split_and_never_unknown() -> None:
 
 def test_one_unknown_letter_does_not_take_its_word_along() -> None:
     tokenizer = trained("wordpiece")
-    ids = tokenizer.encode("insou☃lerons")
+    ids = tokenizer.encode("insouξlerons")
     assert ids.count(tokenizer.special("<unk>")) == 1 and tokenizer.decode(ids) == "insoulerons"
 
 
