@@ -150,7 +150,8 @@ def test_documents_that_nothing_can_be_in_order_with_are_counted():
     [
         ("order", [[5], [4], []], "no document has two sentences"),
         ("next", [[5], [4], []], "no document has two sentences"),
-        ("next", [[5, 4], []], "one document"),
+        ("next", [[5, 4], []], "one document.*no third sentence"),
+        ("next", [[5, 4]], "one document.*no third sentence"),
     ],
 )
 def test_where_there_are_no_pairs_one_line_says_why(task, documents, why):
@@ -158,6 +159,15 @@ def test_where_there_are_no_pairs_one_line_says_why(task, documents, why):
         small_task("task=mlm_nsp", f"task.sentence_task={task}").packing(corpus_of(documents))
     assert "\n" not in str(error.value)
     assert small_task("task=mlm_nsp", "task.sentence_task=none").packing(corpus_of(documents)).num_units
+
+
+@pytest.mark.parametrize("documents", [[[5] * 40], [[], [5] * 40, []]])
+def test_of_a_single_document_the_second_segment_is_elsewhere_where_it_is_not_next(documents):
+    """The validation split of a small corpus, or a book."""
+    pairs, _, _ = Pairs(budget=20, task="next", variants=50)(corpus_of(documents), 0, len(documents))
+    a, a_length, b, b_length, wrong, _ = pairs.T
+    assert 0.4 < wrong.mean() < 0.7 and (b[wrong == 0] == (a + a_length)[wrong == 0]).all()
+    assert (((b + b_length <= a) | (b > a + a_length)) == (wrong == 1)).all()
 
 
 def test_in_order_and_swapped_are_the_same_two_segments():

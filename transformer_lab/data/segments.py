@@ -6,13 +6,15 @@ many they are.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
 
 from transformer_lab.data.examples import Document
+from transformer_lab.data.packing import ranges
 from transformer_lab.data.sentences import sentences, signature
 from transformer_lab.data.store import Corpus, Token
 
@@ -36,6 +38,7 @@ class SentenceEncoding:
         return {"tokens": [token for ids in whole for token in ids], "sentences": [len(ids) for ids in whole]}
 
 
+Starts = Callable[[int], list[int]]  # of a document: where its sentences begin, and where the last one ends
 SentenceTask = Literal["next", "order", "none"]
 # A pair: where its two segments begin and how long they are, whether the second is not what followed the first
 # (next: it is from another document; order: the two were swapped), and which variant of the data it is from.
@@ -47,9 +50,9 @@ class Pairs:
     """Lists the pairs of a corpus, each of at most `budget` tokens, `variants` times with other draws each time.
 
     `task` says what is to be told of the second segment: whether it is the next one ("next": half are from another
-    document), or whether the two are in order ("order"; Lan et al., 2020, arXiv:1909.11942); with "none" there is no
-    second segment. A sentence of which no two fit into a pair is split by its tokens, so everything is read; but with
-    "order" a document of one sentence has no pair, and such documents are counted.
+    document, or from elsewhere in the only one), or whether the two are in order ("order"; Lan et al., 2020,
+    arXiv:1909.11942); with "none" there is no second segment. A sentence of which no two fit into a pair is split by
+    its tokens, so everything is read; but with "order" a document of one sentence has no pair, and is counted.
     """
 
     budget: int
@@ -63,10 +66,13 @@ class Pairs:
         why = ""
         if self.task != "none" and counts.max(initial=0) < 2 and sentences.values[:].max(initial=0) <= self._longest:
             why = "no document has two sentences (they end with a full stop or its like, or with a line)"
-        elif self.task == "next" and np.count_nonzero(counts) < 2:
-            why = "there is one document, and half of the second segments are to be of another"
+        elif self.task == "next" and np.count_nonzero(counts) == 1 and self._parts(corpus, int(counts.argmax())) < 3:
+            why = "there is one document, and it has no third sentence, which would not be the next one"
         if why:
             raise ValueError(f"task.sentence_task={self.task}: {why}; task.sentence_task=none needs no pairs")
+
+    def _parts(self, corpus: Corpus, row: int) -> int:
+        return len(self._starts(corpus, row)) - 1
 
     @property
     def _longest(self) -> int:
@@ -75,17 +81,17 @@ class Pairs:
 
     def __call__(self, corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
         every: list[tuple[int, ...]] = []
-        unread = 0
+        unread, starts_of = 0, lru_cache(maxsize=16)(partial(self._starts, corpus))  # for corpora of a few long ones
         for row in range(begin, end):
-            starts = self._starts(corpus, row)
-            unread += self.task == "order" and len(starts) == 2
+            unread += self.task == "order" and len(starts_of(row)) == 2
             for variant in range(self.variants):
-                every += self._of_document(corpus, row, starts, variant)
+                every += self._of_document(corpus, row, starts_of, variant)
         pairs = np.array(every, dtype=np.int64).reshape(-1, len(COLUMNS))
         specials = np.where(pairs[:, 3] > 0, 3, 2)  # one before, one behind each segment
         return pairs, pairs[:, 1] + pairs[:, 3] + specials, unread
 
-    def _of_document(self, corpus: Corpus, row: int, starts: list[int], variant: int) -> Iterator[tuple[int, ...]]:
+    def _of_document(self, corpus: Corpus, row: int, starts_of: Starts, variant: int) -> Iterator[tuple[int, ...]]:
+        starts = starts_of(row)
         draw = random.Random(f"{variant} {row} of {corpus.num_examples}")
         wanted = self._length(draw)
         first, count = 0, len(starts) - 1
@@ -102,24 +108,30 @@ class Pairs:
                 continue
             middle = draw.randint(first + 1, last - 1) if last - first > 1 else last
             b = starts[middle]
+            other = None
             if self.task == "order":
                 swapped = draw.random() < 0.5
                 yield (b, end - b, a, b - a, 1, variant) if swapped else (a, b - a, b, end - b, 0, variant)
             elif middle == last or draw.random() < 0.5:
-                other, length = self._other(corpus, row, wanted - (b - a), draw)
-                yield a, b - a, other, min(length, self.budget - (b - a)), 1, variant
+                other = self._other(corpus, row, starts_of, (first, middle), wanted - (b - a), draw)
+            if other is not None:
+                yield a, b - a, other[0], min(other[1], self.budget - (b - a)), 1, variant
                 last = middle  # what the first segment did not take is still to be used
-            else:
+            elif self.task == "next":
                 yield a, b - a, b, end - b, 0, variant
             first = last
 
     def _starts(self, corpus: Corpus, row: int) -> list[int]:
         """Where a document's sentences, or the parts of long ones, begin in the corpus, and where the last ends."""
-        starts = [int(corpus["tokens"].offsets[row])]
-        for length in corpus["sentences"][row].tolist():
-            parts, begin = -(-length // self._longest), starts[-1]
-            starts += [begin + length * part // parts for part in range(1, parts + 1)]
-        return starts
+        begin = int(corpus["tokens"].offsets[row])
+        lengths = corpus["sentences"][row].astype(np.int64)
+        if not len(lengths):
+            return [begin]
+        parts = -(-lengths // self._longest)
+        of = np.repeat(np.arange(len(parts)), parts)  # which sentence a part is of, and its number there, from 1
+        number = ranges(np.ones_like(parts), parts)
+        ends = (np.cumsum(lengths) - lengths)[of] + lengths[of] * number // parts[of]
+        return [begin, *(begin + ends).tolist()]
 
     def _reach(self, starts: list[int], first: int, wanted: int, least: int) -> int:
         """Where those sentences end that fit into `wanted` tokens, from this one on; but at least so many of them."""
@@ -131,11 +143,30 @@ class Pairs:
     def _length(self, draw: random.Random) -> int:
         return draw.randint(2, self.budget) if draw.random() < SHORT else self.budget
 
-    def _other(self, corpus: Corpus, row: int, wanted: int, draw: random.Random) -> tuple[int, int]:
-        """A stretch of another document: where it begins, at a random sentence, and how long it is."""
-        other = (row + draw.randrange(1, corpus.num_examples)) % corpus.num_examples
-        while other == row or not len(corpus["sentences"][other]):  # there is one with text: see `check`
-            other = (other + 1) % corpus.num_examples
-        starts = self._starts(corpus, other)
-        first = draw.randrange(len(starts) - 1)
-        return starts[first], starts[self._reach(starts, first, wanted, least=1)] - starts[first]
+    def _other(self, corpus: Corpus, row: int, starts_of: Starts, apart: tuple[int, int], wanted: int,
+               draw: random.Random) -> tuple[int, int] | None:  # fmt: skip
+        """A stretch of another document: where it begins, at a random sentence, and how long it is.
+
+        Where only this one has text, it is of this one, apart from those two sentences and what is between them.
+        """
+        other = self._document(corpus, row, draw)
+        starts, (first, middle) = starts_of(other), apart
+        places = stop = len(starts) - 1
+        if other != row:
+            begin = draw.randrange(places)
+        elif (left := first + max(0, places - middle - 1)) > 0:
+            begin = draw.randrange(left)
+            if begin < first:
+                stop = first
+            else:
+                begin += middle + 1 - first
+        else:
+            return None
+        return starts[begin], starts[min(stop, self._reach(starts, begin, wanted, least=1))] - starts[begin]
+
+    def _document(self, corpus: Corpus, row: int, draw: random.Random) -> int:
+        """Another document with text, where there is one."""
+        count = corpus.num_examples
+        start = row + (draw.randrange(1, count) if count > 1 else 0)
+        others = ((start + step) % count for step in range(count))
+        return next((other for other in others if other != row and len(corpus["sentences"][other])), row)
