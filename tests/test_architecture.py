@@ -17,10 +17,11 @@ SEES = {
     "folders": set(),
     "importing": set(),
     "figures": set(),
+    "scores": set(),
     "models": {"layout"},
     "data": {"layout", "folders"},
     "tasks": {"layout", "models", "data", "terminal", "figures"},
-    "training": {"layout", "models", "data", "tasks", "terminal", "figures", "folders"},
+    "training": {"layout", "models", "data", "tasks", "terminal", "figures", "folders", "scores"},
     "sweeps": {"checks", "build", "runs", "scores", "folders", "terminal"},  # of a sweep, a trial knows nothing
 }
 

@@ -1,7 +1,6 @@
 """What a run says: its log, the table before the first step, and the summary after the last."""
 
 import logging
-import os
 import shlex
 import sys
 import warnings
@@ -16,7 +15,7 @@ from rich.table import Table
 from transformer_lab.data.module import DataModule
 from transformer_lab.folders import replace
 from transformer_lab.tasks.base import Task
-from transformer_lab.terminal import Plain, console, hang_up, plain
+from transformer_lab.terminal import Plain, command, console, hang_up, plain
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.operations import Speed
 from transformer_lab.training.progress import Budget
@@ -172,12 +171,6 @@ def facts_of_data(task: Task, loaders: DataModule, learnt: dict[str, Any]) -> di
 
 
 MOST_CLASSES = 20  # whose texts are counted in a preview
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
-
-
-def command(script: str, *words: str) -> str:
-    """What runs a script from where the user is, as it is typed into a shell."""
-    return shlex.join(["python", os.path.relpath(SCRIPTS / script), *words])
 
 
 def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: str, extensions: Sequence[str]) -> str:

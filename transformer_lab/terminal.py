@@ -3,7 +3,9 @@
 import logging
 import os
 import re
+import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 # Control characters (C0, DEL, C1) and those that turn the direction of what follows (Boucher and Anderson, 2021).
@@ -56,6 +58,14 @@ def hang_up() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def command(script: str, *words: str) -> str:
+    """What runs a script from where the user is, as it is typed into a shell."""
+    return shlex.join(["python", os.path.relpath(SCRIPTS / script), *words])
 
 
 class Plain(logging.Formatter):

@@ -185,9 +185,12 @@ def test_variants_are_other_pairs_and_each_the_same_again():
     assert (many("next", variants=2)[1] == pairs).all()
 
 
-def test_other_rules_make_another_corpus(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "value"), [("regex.__version__", "1"), ("SHORT", frozenset({"Dr"})), ("MOST", 0.5), ("RULES", 0)]
+)
+def test_other_rules_make_another_corpus(monkeypatch, name, value):
     before = SentenceEncoding().signature()
-    monkeypatch.setattr("transformer_lab.data.sentences.regex.__version__", "another Unicode")
+    monkeypatch.setattr(f"transformer_lab.data.sentences.{name}", value)
     assert SentenceEncoding().signature() != before
 
 

@@ -1,5 +1,7 @@
 """What a language model makes of a line of text."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from tests.conftest import SMALL, VOCABULARY, settings, small_task
 from transformer_lab.build import build_task
 from transformer_lab.data.steps import Pass
 from transformer_lab.data.store import Corpus, Ragged
-from transformer_lab.data.tokenizers import WordPiece
+from transformer_lab.data.tokenizers import Tokenizer, WordPiece
 from transformer_lab.layout import Layout
 
 TEXT = "Return the value of the parameter, or the values of several parameters. " * 20
@@ -40,9 +42,12 @@ def test_more_than_the_context_is_refused(number):
 
 
 def test_words_are_parted_and_joined_as_the_tokenizer_does():
-    """With WordPiece, whether a space comes between prompt and continuation depends on the first new token."""
+    """With BERT's WordPiece, whether a space is between prompt and continuation depends on the first new token."""
     torch.manual_seed(0)
-    words = WordPiece(vocab_size=120).train([TEXT], specials=["<eos>"])
+    made = json.loads(WordPiece(vocab_size=120).train([TEXT], specials=["<eos>"]).json)
+    made["pre_tokenizer"] = {"type": "BertPreTokenizer"}
+    made["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+    words = Tokenizer.from_json(json.dumps(made))
     task = build_task(settings(*SMALL), words, {})
     torch.nn.init.normal_(task.head.weight)
     for seed in range(20):

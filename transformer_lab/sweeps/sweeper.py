@@ -25,7 +25,7 @@ from transformer_lab.checks import Refused, fail, full_error, problems
 from transformer_lab.folders import refuse_links, replace
 from transformer_lab.scores import height, metrics_of
 from transformer_lab.sweeps.space import Space
-from transformer_lab.terminal import UNREAD, console, hang_up, plain
+from transformer_lab.terminal import UNREAD, command, console, hang_up, plain
 
 Sampler = Literal["grid", "random", "tpe"]
 Pruner = Literal["none", "median", "hyperband"]
@@ -102,7 +102,6 @@ class Sweep(Sweeper):
         total = self._total(space)
         self._rehearse(space)
         # Slow to import, and all that could be wrong with the words is found.
-        from transformer_lab.report import command
         from transformer_lab.runs import lock
         from transformer_lab.sweeps.leaderboard import Leaderboard
         from transformer_lab.sweeps.trials import ABOUT, Trials
