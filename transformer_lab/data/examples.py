@@ -1,9 +1,15 @@
 """What a source yields, with the name of a split: an example, of one of these types."""
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
 Split = Literal["train", "validation", "test"]
+
+
+def folded(text: str) -> list[str]:
+    """The words of a text, for two texts to be found alike that differ in case, space or composition only."""
+    return unicodedata.normalize("NFC", text).casefold().split()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transformer_lab.data.examples import Example, Split
+from transformer_lab.data.examples import Example, Split, folded
 
 AT_ONCE = 1 << 20  # hashes of a split looked at together: keeps memory flat
 PAIRS: tuple[tuple[Split, Split], ...] = (("validation", "train"), ("test", "train"), ("test", "validation"))
@@ -46,8 +46,7 @@ class Hashes:
     def add(self, example: Example) -> None:
         for text in example.texts:
             self.exact.update(text.encode() + b"\0")
-            words = text.casefold().split()
-            self.folded.update(" ".join([*words, ""]).encode() + b"\0")
+            self.folded.update(" ".join([*folded(text), ""]).encode() + b"\0")
         if not example.more:
             self.file.write(self.exact.digest() + self.folded.digest())
             self._begin()

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.data.examples import Document, Example, Split
+from transformer_lab.data.examples import Document, Example, Split, folded
 
 MORE = {"validation": "take more", "test": "take more, or 0 for no such split"}  # a run needs to be validated
 HASHED = 1 << 16  # characters that decide a document's side: the first piece of a long one always holds as many
@@ -51,8 +51,8 @@ class Cut:
             raise ValueError(f"{both} leave nothing to train on: their sum has to be below 1")
 
     def side(self, text: str) -> Split:
-        folded = " ".join(text.casefold().split())[:HASHED]
-        place = int.from_bytes(hashlib.sha256(folded.encode()).digest()[:8]) / 2**64
+        words = " ".join(folded(text))[:HASHED]
+        place = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8]) / 2**64
         if place < self.validation:
             return "validation"
         return "test" if place < self.validation + self.test else "train"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from transformer_lab.data.examples import LabeledText
+from transformer_lab.data.examples import LabeledText, folded
 from transformer_lab.data.sources.docstrings import SHORTEST, PackageDocstrings
 
 MASK = "library"  # stands for every name: an ordinary word that docstrings of any library use
@@ -56,7 +56,7 @@ class DocstringLibraries(PackageDocstrings):
         for package, docstring in found:
             text = self.names.sub(MASK, self._beginning(docstring))
             if len(text) >= SHORTEST:
-                texts.setdefault(" ".join(text.casefold().split()), (text, set()))[1].add(package)
+                texts.setdefault(" ".join(folded(text)), (text, set()))[1].add(package)
         labelled = []
         for package in self.roots:
             own = [text for text, packages in texts.values() if packages == {package}]
