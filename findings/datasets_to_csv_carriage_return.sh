@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What: a text with a carriage return in it, as old Mac files and some web pages have them, written by Dataset.to_csv of
-#   the library datasets (through pandas) and read back by load_dataset("csv"): one row becomes two, the second of them
+#   the library datasets (through pandas) and read back by load_dataset("csv"): one row becomes two, the first of them
 #   without a label. The writer quotes cells with a line feed, and not those with a carriage return alone, which every
 #   reader takes for the end of a row. Nothing is said.
 # Expected: as many rows as were written. Seen with datasets 5.2.0 and pandas 3.1.1: "written: 2 rows, read: 3 rows".
