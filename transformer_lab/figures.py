@@ -41,9 +41,7 @@ def _families(letters: frozenset[int]) -> list[str]:
 
     chosen = list(rcParams["font.family"])
     missing = letters - _has(findfont(FontProperties(family=chosen)))
-    files = (
-        {font.fname: font.name for font in fontManager.ttflist if not font.name.startswith(BOXES)} if missing else {}
-    )
+    files = {font.fname: font.name for font in fontManager.ttflist if not font.name.startswith(BOXES)}
     while missing and files:
         best = max(sorted(files), key=lambda file: len(missing & _has(file)))
         if not missing & _has(best):
@@ -51,7 +49,7 @@ def _families(letters: frozenset[int]) -> list[str]:
         missing -= _has(best)
         chosen.append(files[best])
     if missing:
-        _lacking("".join(map(chr, sorted(missing)[:10])))
+        _say_lacking("".join(map(chr, sorted(missing)[:10])))
     return chosen
 
 
@@ -65,12 +63,10 @@ def _has(file: str) -> frozenset[int]:
         return frozenset()
 
 
-said: set[str] = set()
+told: list[str] = []  # the letters of the one warning
 
 
-def _lacking(letters: str) -> None:
-    if not said:
-        log.warning(
-            "Pictures show boxes for letters that no installed font has, such as %s: Noto Sans has them", letters
-        )
-    said.add(letters)
+def _say_lacking(letters: str) -> None:
+    if not told:
+        told.append(letters)
+        log.warning("Pictures show boxes for letters that no font here has, such as %s: Noto Sans has them", letters)

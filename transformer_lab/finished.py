@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +59,9 @@ def load_run(run: str, extensions: list[str], options: Section | None = None) ->
     with checkpoints.as_saved(folder):
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        if not options:
-            _same_sizes(config, tokenizer, facts, folder)
-    if options:  # what is wrong now is no fault of the run's
+    with (
+        nullcontext() if options else checkpoints.as_saved(folder)
+    ):  # what is wrong with options is not the run's fault
         _same_sizes(config, tokenizer, facts, folder)
     with checkpoints.as_saved(folder):
         task = build_task(config, tokenizer, facts)

@@ -4,7 +4,7 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from transformer_lab.training.operations import Speed
 from transformer_lab.training.progress import Budget
 
 log = logging.getLogger("transformer_lab")
+MOST_CLASSES = 20  # whose texts are counted in a preview
 
 
 class LetsOut(logging.Handler):
@@ -158,19 +159,19 @@ def facts_of_data(task: Task, loaders: DataModule, learnt: dict[str, Any]) -> di
             facts[name] += f" and {len(counts) - MOST_CLASSES} more" if len(counts) > MOST_CLASSES else ""
     passes = {split: one.packing.num_shortened for split, one in loaders.passes.items()}
     cut = {"train": loaders.steps.packing.num_shortened, **passes}
+    unknown, kept = ({split: getattr(corpus, share) for split, corpus in loaders.corpora.items()}
+                     for share in ("unknown_share", "kept_share"))  # fmt: skip
     if any(cut.values()):
-        shown = ", ".join(f"{count:,} ({split})" for split, count in cut.items())
-        facts[f"longer than task.context {task.context}"] = shown
-    if any(corpus.unknown_share for corpus in loaders.corpora.values()):
-        shares = (f"{corpus.unknown_share:.2%} ({split})" for split, corpus in loaders.corpora.items())
-        facts["unknown tokens"] = ", ".join(shares)
-    if any(corpus.kept_share < 1 for corpus in loaders.corpora.values()):
-        shares = (f"{corpus.kept_share:.2%} ({split})" for split, corpus in loaders.corpora.items())
-        facts["texts that tokens give back"] = ", ".join(shares)
+        facts[f"longer than task.context {task.context}"] = _by_split(cut, ",")
+    if any(unknown.values()):
+        facts["unknown tokens"] = _by_split(unknown, ".2%")
+    if min(kept.values()) < 1:
+        facts["texts that tokens give back"] = _by_split(kept, ".2%")
     return facts
 
 
-MOST_CLASSES = 20  # whose texts are counted in a preview
+def _by_split(numbers: Mapping[Any, float], form: str) -> str:
+    return ", ".join(f"{number:{form}} ({split})" for split, number in numbers.items())
 
 
 def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: str, extensions: Sequence[str]) -> str:

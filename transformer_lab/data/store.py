@@ -131,10 +131,14 @@ class Store:
             for name, dtype in facts["columns"].items():
                 values, offsets = (f"{split}.{name}.{part}" for part in PARTS)
                 columns[name] = Ragged(sealed.array(values, dtype), sealed.array(offsets, "int64"))
-            shares = counts["unknown"] / max(1, counts["tokens"]), counts["kept"] / max(1, counts["decoded"])
-            shares = shares if counts["decoded"] else (shares[0], 1.0)
-            place = sealed.folder / split
-            splits[split] = Corpus(columns, tuple(facts["tokens_in"]), counts["text_bytes"], place, *shares)
+            splits[split] = Corpus(
+                columns,
+                tuple(facts["tokens_in"]),
+                counts["text_bytes"],
+                place=sealed.folder / split,
+                unknown_share=counts["unknown"] / max(1, counts["tokens"]),
+                kept_share=counts["kept"] / counts["decoded"] if counts["decoded"] else 1.0,
+            )
         return cls(splits, facts["text_hash"], [Overlap(**found) for found in facts["overlaps"]])
 
 
