@@ -59,9 +59,8 @@ def load_run(run: str, extensions: list[str], options: Section | None = None) ->
     with checkpoints.as_saved(folder):
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    with (
-        nullcontext() if options else checkpoints.as_saved(folder)
-    ):  # what is wrong with options is not the run's fault
+    # What is wrong with other options is no fault of the run's.
+    with nullcontext() if options else checkpoints.as_saved(folder):
         _same_sizes(config, tokenizer, facts, folder)
     with checkpoints.as_saved(folder):
         task = build_task(config, tokenizer, facts)
