@@ -186,7 +186,9 @@ def test_a_full_disk_ends_a_run_in_one_line_and_before_that_its_log_alone(go, pl
     assert os.waitstatus_to_exitcode(status) == 1, said + wrong
     assert said.count(f"{run}/log.txt cannot be written: File too large; the run goes on") == 1
     assert wrong == "error: a file of the run cannot be written: File too large; what was saved before stays\n"
-    assert f"resume=auto the run goes on after step {step_of(run)}" in said and step_of(run) > 10  # TensorBoard's file
+    assert (
+        f"Interrupted; it goes on after step {step_of(run)} with: python" in said and step_of(run) > 10
+    )  # TensorBoard's file
 
 
 def test_what_an_interrupted_save_left_is_gone_after_the_next_start(go, tmp_path):

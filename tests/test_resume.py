@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -332,7 +333,12 @@ def test_a_signal_to_all_processes_of_a_run_with_loader_workers_saves_its_step(c
     os.killpg(process.pid, signal.SIGTERM)  # as `timeout`, Slurm and containers send it
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 143 and "Traceback" not in said and "error" not in said, said
-    assert f"the run goes on after step {step_of(tmp_path / 'run')}" in said
+    told = f"it goes on after step {step_of(tmp_path / 'run')} with: "
+    (line,) = (line for line in (tmp_path / "run" / "log.txt").read_text().splitlines() if told in line)
+    _, program, *words = shlex.split(line.partition(told)[2])  # as it stands, from here
+    assert Path(program).resolve() == ROOT / "train.py"
+    goes_on = call("train.py", *words, f"max_steps={step_of(tmp_path / 'run') + 1}")
+    assert goes_on.returncode == 0 and "Going on after step" in goes_on.stdout, goes_on.stderr
     with pytest.raises(ProcessLookupError):  # nobody is left
         os.killpg(process.pid, 0)
 
@@ -528,7 +534,7 @@ def test_twenty_signals(command, tmp_path):
             # Once its metrics are written, a run is done and SIGTERM ends Python as it always does.
             assert process.returncode in (128 + number, -number) and "Traceback" not in said, said
             if f"{number.name}: saving after this step" in said:  # else it was in the test after training
-                assert f"resume=auto the run goes on after step {step_of(other)}" in " ".join(said.split())
+                assert f"Interrupted; it goes on after step {step_of(other)} with: python" in " ".join(said.split())
                 sent += 1
         run(command(other, longer, "resume=auto"))
         same(tmp_path / "whole", other)

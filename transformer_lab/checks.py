@@ -26,7 +26,7 @@ PROVIDED = {
     "optimizer": {"model"},
     "schedule": {"total_steps"},
     "pictures": {"batches"},
-    "checkpoint": {"folder", "files", "identity"},
+    "checkpoint": {"folder", "again", "files", "identity"},
 }
 # The model calls these itself: functions will do.
 RECIPES = {"position", "norm", "feed_forward", "residual", "attention"}

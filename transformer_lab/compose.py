@@ -28,6 +28,7 @@ from transformer_lab.report import RunLog, facts_before, facts_of_data, quiet_li
 from transformer_lab.runs import best_checkpoint, conclude, open_run, refuse_other_config, restore, taken
 from transformer_lab.scores import scores_of
 from transformer_lab.tasks.base import Task
+from transformer_lab.terminal import around, command
 from transformer_lab.training import checkpoints, ranks
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
 from transformer_lab.training.evaluation import Totals, evaluate, reported
@@ -302,6 +303,9 @@ def build_saver(config: Section, folder: Path, made: Prepared) -> checkpoints.Ch
     saver: checkpoints.Checkpoints = build(
         config["checkpoint"],
         folder=folder / "checkpoints",
+        again=command(
+            "train.py", f"run_dir={folder}", "resume=auto", *around(config["cache_dir"], config["extensions"])
+        ),
         files={
             "config.yaml": yaml.safe_dump(config, sort_keys=False),
             "tokenizer.json": tokenizer.json,

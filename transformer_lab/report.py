@@ -15,7 +15,7 @@ from rich.table import Table
 from transformer_lab.data.module import DataModule
 from transformer_lab.folders import replace
 from transformer_lab.tasks.base import Task
-from transformer_lab.terminal import Plain, command, console, hang_up, plain
+from transformer_lab.terminal import Plain, around, command, console, hang_up, plain
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.operations import Speed
 from transformer_lab.training.progress import Budget
@@ -184,11 +184,10 @@ def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: s
     )
     lines.append(f"run: {folder}")
     lines.append("next:")
-    own = [f"extensions=[{','.join(extensions)}]"] if extensions else []
-    lines.append(f"  {command('predict.py', f'run={folder}', f'prompt={prompt}', *own)}")
-    elsewhere = [] if cache_dir == "outputs/cache" else [f"cache_dir={cache_dir}"]
+    own = around("outputs/cache", extensions)
+    lines.append(f"  {command('scripts/predict.py', f'run={folder}', f'prompt={prompt}', *own)}")
     split = [] if "test" in metrics else ["split=validation"]
-    lines.append(f"  {command('evaluate.py', f'run={folder}', *split, *elsewhere, *own)}")
+    lines.append(f"  {command('scripts/evaluate.py', f'run={folder}', *split, *around(cache_dir, extensions))}")
     if (folder / "tensorboard").is_dir():
         shown = "outputs" if folder.parts[0] == "outputs" else str(folder)
         lines.append(f"  {shlex.join(['tensorboard', '--logdir', shown])}")

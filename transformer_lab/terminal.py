@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,18 @@ def hang_up() -> None:
     os.close(nowhere)
 
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+ROOT = Path(__file__).resolve().parent.parent  # of train.py and scripts
 
 
-def command(script: str, *words: str) -> str:
-    """What runs a script from where the user is, as it is typed into a shell."""
-    return shlex.join(["python", os.path.relpath(SCRIPTS / script), *words])
+def command(program: str, *words: str) -> str:
+    """What runs a program of this clone, `train.py`, say, from where the user is, as it is typed into a shell."""
+    return shlex.join(["python", os.path.relpath(ROOT / program), *words])
+
+
+def around(cache_dir: str, extensions: Sequence[str]) -> list[str]:
+    """The words that a command on a run needs beside it, where they are not as usual."""
+    cache = [] if cache_dir == "outputs/cache" else [f"cache_dir={cache_dir}"]
+    return [*cache, *([f"extensions=[{','.join(extensions)}]"] if extensions else [])]
 
 
 class Plain(logging.Formatter):

@@ -118,7 +118,7 @@ def save_steps(folder, last, best=None):
     module = SimpleNamespace(collect=lambda: None, progress=progress, logger=None, weights=lambda: (weights, {}),
                              budget=SimpleNamespace(total_steps=None),
                              optimizer=SimpleNamespace(state_dict=lambda: {"momentum": weights["a"]}))  # fmt: skip
-    saver = checkpoints.Checkpoints(folder=folder, files=FILES, identity={}, every_steps=1, keep=2)
+    saver = checkpoints.Checkpoints(folder=folder, again="", files=FILES, identity={}, every_steps=1, keep=2)
     for progress.step in range(1, last + 1):
         saver.save(SimpleNamespace(is_global_zero=True, callbacks=[]), module)
 

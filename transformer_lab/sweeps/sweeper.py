@@ -122,7 +122,7 @@ class Sweep(Sweeper):
             found = Leaderboard.read(folder)
             self.console.print(found.table())
             found.write(folder)
-            self._say(command("leaderboard.py", f"sweep={folder}"))
+            self._say(command("scripts/leaderboard.py", f"sweep={folder}"))
             if left:
                 fail([f"{len(left)} of {total} trials were interrupted; the same command goes on"], 1)
 

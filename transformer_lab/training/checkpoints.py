@@ -47,16 +47,16 @@ class Checkpoints(Checkpoint):
 
     A step that ends with a validation is saved once everybody has counted that: callbacks that stop early do so at the
     end of what Lightning calls an epoch, and a `Checkpoint` is asked last of all. Whatever ends the run early, the
-    latest step is saved before; within a validation, as it was before it.
+    latest step is saved before; within a validation, as it was before it. `again` is the command that goes on then.
     """
 
-    def __init__(self, *, folder: Path, files: dict[str, str], identity: dict[str, Any], every_steps: int,
+    def __init__(self, *, folder: Path, again: str, files: dict[str, str], identity: dict[str, Any], every_steps: int,
                  keep: int) -> None:  # fmt: skip
         if every_steps < 1:
             raise ValueError(f"checkpoint.every_steps: {every_steps} is too small; at least 1")
         if keep < 2:
             raise ValueError(f"checkpoint.keep: {keep} is too few; at least 2, as the newest may turn out damaged")
-        self.folder, self.files, self.identity = folder, files, identity
+        self.folder, self.again, self.files, self.identity = folder, again, files, identity
         self.every_steps, self.keep = every_steps, keep
         self.verified: set[str] = set()  # those that this process has read back and found whole
         self.before: dict[str, Any] = {}  # what a validation that goes on may change, as it was
@@ -87,7 +87,7 @@ class Checkpoints(Checkpoint):
         finally:
             kept = steps(self.folder)
             where = f"after step {step_of(kept[0])}" if kept else "from the start"
-            log.info("Interrupted; with run_dir=%s resume=auto the run goes on %s", self.folder.parent, where)
+            log.info("Interrupted; it goes on %s with: %s", where, self.again)
 
     def _counted(self, trainer: Any, module: Any) -> dict[str, Any]:
         module.collect()
