@@ -1,17 +1,21 @@
 """What the tests share: configs as a user would compose them, and a small corpus of real text."""
 
+import copy
 import email
 import hashlib
 import json
 import logging
 import os
 import signal
+from functools import cache, reduce
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -25,16 +29,40 @@ os.environ["OMP_NUM_THREADS"] = "1"  # and of the programs that they start
 for number in SIGNALS:  # those that a shell's & or nohup lets be ignored would be so in the programs as well
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+# For `tests.mutants`: that an example fails is all it asks, not which is the smallest.
+hypothesis.settings.register_profile("first", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 CONFIGS = Path(__file__).parent.parent / "configs"
 POSITIONS = sorted(path.stem for path in (CONFIGS / "position").glob("*.yaml"))
 SMALL = ["model.dim=32", "model.num_layers=2", "task.context=64"]
 
 
+FAR = {"task", "experiment", "debug", "sweep"}  # groups that choose options of others
+
+
 def settings(*overrides: str) -> dict:
-    """The config that these words on the command line make."""
+    """The config that these words on the command line make: what Hydra composes, section by section, each only once."""
+    options = [word for word in overrides if (CONFIGS / word.partition("=")[0]).is_dir()]
+    far = tuple(word for word in options if word.partition("=")[0] in FAR)
+    config = copy.deepcopy(composed(*far))
+    for word in options:
+        if word not in far:
+            group = word.partition("=")[0]
+            config[group] = copy.deepcopy(composed(*far, word)[group])
+    # Any argument of a constructor may be set, as on the command line.
+    for override in PARSER.parse_overrides([f"++{word}" for word in overrides if word not in options]):
+        *path, last = override.key_or_group.split(".")
+        section = reduce(lambda inner, key: inner.setdefault(key, {}), path, config)
+        value, before = override.value(), section.get(last)
+        section[last] = {**before, **value} if isinstance(value, dict) and isinstance(before, dict) else value
+    return config
+
+
+PARSER = OverridesParser.create()
+
+
+@cache
+def composed(*words: str) -> dict:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        # Any argument of a constructor may be set, as on the command line.
-        words = [w if (CONFIGS / w.partition("=")[0]).is_dir() else f"++{w}" for w in overrides]
         return OmegaConf.to_container(compose("train", words), resolve=True)
 
 
