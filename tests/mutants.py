@@ -30,109 +30,227 @@ MUTANTS = [
     Mutant("layout.py", "np.repeat(offsets[:-1], sizes)", "np.repeat(offsets[1:], sizes)", "models/test_attention.py"),
     # Attention
     Mutant(f"{KERNELS}/reference.py", "keep &= distance >= 0", "keep &= distance > 0", "models/test_attention.py"),
-    Mutant(f"{KERNELS}/reference.py", "distance.abs() < window", "distance.abs() <= window", "models/test_attention.py"),
+    Mutant(
+        f"{KERNELS}/reference.py", "distance.abs() < window", "distance.abs() <= window", "models/test_attention.py"
+    ),
     Mutant(f"{KERNELS}/reference.py", "q.shape[-1] ** -0.5", "q.shape[-1] ** -1", "models/test_attention.py"),
-    Mutant(f"{KERNELS}/reference.py", "keep &= queries.sequence[:, None] == keys.sequence[None, :]", "pass", "models/test_attention.py"),
+    Mutant(
+        f"{KERNELS}/reference.py",
+        "keep &= queries.sequence[:, None] == keys.sequence[None, :]",
+        "pass",
+        "models/test_attention.py",
+    ),
     Mutant(f"{KERNELS}/reference.py", "scores = scores + added", "scores = scores - added", "models/test_attention.py"),
     Mutant(f"{KERNELS}/sdpa.py", 'keep=None if rules["causal"] else keep', "keep=None", "models/test_attention.py"),
     Mutant(f"{KERNELS}/sdpa.py", "hidden = hidden | ~keep", "pass", "models/test_attention.py"),
     Mutant(f"{KERNELS}/sdpa.py", ".index_fill_(0, padding, 0)", "", "models/test_attention.py"),
     Mutant("models/layers/attention.py", '"window": self.window', '"window": None', "models/test_attention.py"),
-    Mutant("models/layers/attention.py", "k = position.rotate(self.key_norm(k), layout.positions)",
-           "k = self.key_norm(k)", MODELS),
+    Mutant(
+        "models/layers/attention.py",
+        "k = position.rotate(self.key_norm(k), layout.positions)",
+        "k = self.key_norm(k)",
+        MODELS,
+    ),
     Mutant("models/layers/attention.py", "return q if self.scale == 1 else q * self.scale", "return q", MODELS),
-    Mutant("models/layers/attention.py", "position.rotate(k, memory.layout.positions)", "k",
-           "models/test_positions.py models/test_architectures.py"),
-    Mutant("models/layers/cache.py", "if not self.even or window is not None or added is not None:", "if not self.even:",
-           MODELS),
-    Mutant("models/layers/cache.py", "cross.select(rows[::beams] // each)", "cross.select(rows[::beams] * 0)",
-           MODELS),
+    Mutant(
+        "models/layers/attention.py",
+        "position.rotate(k, memory.layout.positions)",
+        "k",
+        "models/test_positions.py models/test_architectures.py",
+    ),
+    Mutant(
+        "models/layers/cache.py",
+        "if not self.even or window is not None or added is not None:",
+        "if not self.even:",
+        MODELS,
+    ),
+    Mutant("models/layers/cache.py", "cross.select(rows[::beams] // each)", "cross.select(rows[::beams] * 0)", MODELS),
     Mutant("models/layers/cache.py", "None if layout.equal else real[:, None, None]", "None", MODELS),
     # Positions
     Mutant(f"{POSITIONS}/alibi.py", "return -self.slopes", "return self.slopes", "models/test_positions.py"),
-    Mutant(f"{POSITIONS}/relative.py", "half if offset > 0 else 0", "half if offset < 0 else 0",
-           "models/test_positions.py"),
-    Mutant(f"{POSITIONS}/rotary.py", "torch.view_as_complex(pairs) * torch.view_as_complex(turn)",
-           "torch.view_as_complex(pairs) * torch.view_as_complex(turn).conj()", "models/test_positions.py"),
+    Mutant(
+        f"{POSITIONS}/relative.py", "half if offset > 0 else 0", "half if offset < 0 else 0", "models/test_positions.py"
+    ),
+    Mutant(
+        f"{POSITIONS}/rotary.py",
+        "torch.view_as_complex(pairs) * torch.view_as_complex(turn)",
+        "torch.view_as_complex(pairs) * torch.view_as_complex(turn).conj()",
+        "models/test_positions.py",
+    ),
     Mutant(f"{POSITIONS}/rotary.py", "Rotary(**self.sizes, base=self.local_base)", "self", "models/test_positions.py"),
-    Mutant(f"{POSITIONS}/sinusoidal.py", "(turns.sin(), turns.cos())", "(turns.cos(), turns.sin())",
-           "models/test_positions.py"),
+    Mutant(
+        f"{POSITIONS}/sinusoidal.py",
+        "(turns.sin(), turns.cos())",
+        "(turns.cos(), turns.sin())",
+        "models/test_positions.py",
+    ),
     Mutant(f"{POSITIONS}/rotary_ntk.py", "width / (width - 2)", "1", "models/test_positions.py"),
     # Layers and stack
-    Mutant("models/blocks.py", "return x + self.dropout(self.layer(self.norm(x), *context))",
-           "return x + self.dropout(self.layer(x, *context))", MODELS),
-    Mutant("models/blocks.py", "return self.norm(x + self.dropout(self.layer(x, *context)))",
-           "return x + self.norm(self.dropout(self.layer(x, *context)))", MODELS),
+    Mutant(
+        "models/blocks.py",
+        "return x + self.dropout(self.layer(self.norm(x), *context))",
+        "return x + self.dropout(self.layer(x, *context))",
+        MODELS,
+    ),
+    Mutant(
+        "models/blocks.py",
+        "return self.norm(x + self.dropout(self.layer(x, *context)))",
+        "return x + self.norm(self.dropout(self.layer(x, *context)))",
+        MODELS,
+    ),
     Mutant("models/layers/feed_forward.py", "F.relu(self.up(x)).square()", "F.relu(self.up(x))", MODELS),
-    Mutant("models/layers/feed_forward.py", "F.silu(self.gate(x)) * self.up(x)", "F.silu(self.up(x)) * self.gate(x)",
-           MODELS),
+    Mutant(
+        "models/layers/feed_forward.py",
+        "F.silu(self.gate(x)) * self.up(x)",
+        "F.silu(self.up(x)) * self.gate(x)",
+        MODELS,
+    ),
     Mutant("models/layers/dropout.py", "256 / (256 - dropped)", "1.0", "models/test_layers.py"),
     Mutant("models/stack.py", "index % global_every == 0", "index % global_every == 1", MODELS),
     Mutant("models/stack.py", '"scaled": len(every) ** -0.5', '"scaled": 1.0', MODELS),
     # Heads and losses
     Mutant("models/heads.py", "weight_grad.addmm_(p.T, states)", "weight_grad.addmm_(p.T, states, beta=0)", MODELS),
-    Mutant("models/heads.py", "p.scatter_add_(1, targets, p.new_full((), smoothing - 1.0)",
-           "p.scatter_add_(1, targets, p.new_full((), -1.0)", "models/test_layers.py"),
-    Mutant("models/heads.py", "return layout.offsets[1:].long() - 1", "return layout.offsets[1:].long() - 2",
-           f"tasks {MODELS}"),
-    Mutant("models/heads.py", "return sums / layout.lengths[:, None]", "return sums / layout.longest", f"tasks {MODELS}"),
+    Mutant(
+        "models/heads.py",
+        "p.scatter_add_(1, targets, p.new_full((), smoothing - 1.0)",
+        "p.scatter_add_(1, targets, p.new_full((), -1.0)",
+        "models/test_layers.py",
+    ),
+    Mutant(
+        "models/heads.py",
+        "return layout.offsets[1:].long() - 1",
+        "return layout.offsets[1:].long() - 2",
+        f"tasks {MODELS}",
+    ),
+    Mutant(
+        "models/heads.py", "return sums / layout.lengths[:, None]", "return sums / layout.longest", f"tasks {MODELS}"
+    ),
     # Generation
-    Mutant("models/generation.py", "before = ranked.cumsum(-1) - ranked", "before = ranked.cumsum(-1)",
-           "models/test_generation.py"),
-    Mutant("models/generation.py", "log_p / ((5 + length) / 6)", "log_p / ((6 + length) / 6)", "models/test_generation.py"),
+    Mutant(
+        "models/generation.py",
+        "before = ranked.cumsum(-1) - ranked",
+        "before = ranked.cumsum(-1)",
+        "models/test_generation.py",
+    ),
+    Mutant(
+        "models/generation.py", "log_p / ((5 + length) / 6)", "log_p / ((6 + length) / 6)", "models/test_generation.py"
+    ),
     Mutant("models/generation.py", "sampling.seed + index", "sampling.seed", "models/test_generation.py"),
-    Mutant("models/generation.py", "rows += [place * scores.shape[1] + parent", "rows += [place * scores.shape[1]",
-           MODELS),
+    Mutant(
+        "models/generation.py", "rows += [place * scores.shape[1] + parent", "rows += [place * scores.shape[1]", MODELS
+    ),
     # Data
-    Mutant("data/packing.py", "fitting = rooms >> length", "fitting = 0",
-           "data/test_packing.py"),
+    Mutant("data/packing.py", "fitting = rooms >> length", "fitting = 0", "data/test_packing.py"),
     Mutant("data/packing.py", "ends - reached), axis=1)", "ends - starts), axis=1)", "data tasks"),
-    Mutant("data/plan.py", "epoch, place = divmod(number, self.steps_per_epoch)",
-           "epoch, place = 0, number % self.steps_per_epoch", "data/test_plan.py"),
-    Mutant("data/plan.py", "while (outside := shuffled >= self.num_units).any():",
-           "if (outside := shuffled >= self.num_units).any():", "data/test_plan.py"),
-    Mutant("data/steps.py", "self.plan.step(number)[self.rank :: self.world_size]", "self.plan.step(number)",
-           "training/test_training.py test_ranks.py"),
-    Mutant("data/steps.py", "self.plan.key(number // self.plan.steps_per_epoch)", "self.plan.key(0)",
-           "data training/test_training.py"),
+    Mutant(
+        "data/plan.py",
+        "epoch, place = divmod(number, self.steps_per_epoch)",
+        "epoch, place = 0, number % self.steps_per_epoch",
+        "data/test_plan.py",
+    ),
+    Mutant(
+        "data/plan.py",
+        "while (outside := shuffled >= self.num_units).any():",
+        "if (outside := shuffled >= self.num_units).any():",
+        "data/test_plan.py",
+    ),
+    Mutant(
+        "data/steps.py",
+        "self.plan.step(number)[self.rank :: self.world_size]",
+        "self.plan.step(number)",
+        "training/test_training.py test_ranks.py",
+    ),
+    Mutant(
+        "data/steps.py",
+        "self.plan.key(number // self.plan.steps_per_epoch)",
+        "self.plan.key(0)",
+        "data training/test_training.py",
+    ),
     Mutant("data/masking.py", "self.share * per_sequence[own]", "self.share * len(tokens)", "data/test_masking.py"),
-    Mutant("data/masking.py", "hidden[places[kind < MASKED]] = self.mask", "hidden[places] = self.mask",
-           "data/test_masking.py"),
+    Mutant(
+        "data/masking.py",
+        "hidden[places[kind < MASKED]] = self.mask",
+        "hidden[places] = self.mask",
+        "data/test_masking.py",
+    ),
     Mutant("data/segments.py", "np.count_nonzero(counts) == 1", "False", "data/test_segments.py"),
     Mutant("data/sentences.py", "if WIDE.match(mark):", "if False:", "data/test_languages.py"),
     Mutant("data/tokenizers.py", r"[\p{L}\p{M}\u200c\u200d]*|", r"\p{L}*|", "data/test_languages.py"),
     Mutant("data/overlap.py", "folded - self.exact", "folded", "data/test_store.py test_cells.py"),
     # Tasks
     Mutant(f"{TASKS}/language_modeling.py", "before[at == 0] = self.end", "pass", "tasks data"),
-    Mutant(f"{TASKS}/language_modeling.py", "loss / math.log(2) / corpus.bytes_per_token", "loss / corpus.bytes_per_token",
-           "tasks"),
+    Mutant(
+        f"{TASKS}/language_modeling.py",
+        "loss / math.log(2) / corpus.bytes_per_token",
+        "loss / corpus.bytes_per_token",
+        "tasks",
+    ),
     Mutant(f"{TASKS}/translation.py", "target[1:] = wanted[:-1]", "target[:] = wanted", f"tasks {MODELS}"),
-    Mutant(f"{TASKS}/translation.py", "(begins + sources.lengths)[targets.sequence]",
-           "(begins + sources.lengths - 1)[targets.sequence]", f"tasks training/test_evaluation.py {MODELS}"),
-    Mutant(f"{TASKS}/mlm_nsp.py", "types[ranges(begins, counts + 1)] = 1", "types[ranges(begins, counts)] = 1",
-           "data/test_segments.py"),
-    Mutant(f"{TASKS}/classification_report.py", "classes * size + logits.argmax(1)", "classes + size * logits.argmax(1)",
-           "tasks/test_classification.py"),
+    Mutant(
+        f"{TASKS}/translation.py",
+        "(begins + sources.lengths)[targets.sequence]",
+        "(begins + sources.lengths - 1)[targets.sequence]",
+        f"tasks training/test_evaluation.py {MODELS}",
+    ),
+    Mutant(
+        f"{TASKS}/mlm_nsp.py",
+        "types[ranges(begins, counts + 1)] = 1",
+        "types[ranges(begins, counts)] = 1",
+        "data/test_segments.py",
+    ),
+    Mutant(
+        f"{TASKS}/classification_report.py",
+        "classes * size + logits.argmax(1)",
+        "classes + size * logits.argmax(1)",
+        "tasks/test_classification.py",
+    ),
     # Training
-    Mutant("training/module.py", "loss / targets[name] for name", "loss / len(step.micro_batches) for name",
-           "training/test_training.py"),
-    Mutant("training/module.py", "torch.default_generator.manual_seed(seed)", "pass",
-           "test_resume.py training/test_training.py"),
-    Mutant("training/module.py", "rank(metrics, self.best_by) > rank(", "rank(metrics, self.best_by) < rank(",
-           "test_best.py"),
+    Mutant(
+        "training/module.py",
+        "loss / targets[name] for name",
+        "loss / len(step.micro_batches) for name",
+        "training/test_training.py",
+    ),
+    Mutant(
+        "training/module.py",
+        "torch.default_generator.manual_seed(seed)",
+        "pass",
+        "test_resume.py training/test_training.py",
+    ),
+    Mutant(
+        "training/module.py",
+        "rank(metrics, self.best_by) > rank(",
+        "rank(metrics, self.best_by) < rank(",
+        "test_best.py",
+    ),
     Mutant("training/optimizers.py", "math.sqrt(max(1, rows / columns))", "1", "training/test_optimizers.py"),
-    Mutant("training/optimizers.py", "(0.0, [p for p in every if p.ndim < 2])",
-           "(weight_decay, [p for p in every if p.ndim < 2])", "training/test_optimizers.py"),
-    Mutant("training/optimizers.py", "layer_decay**depth", "layer_decay ** (top - depth)",
-           "training/test_optimizers.py"),
-    Mutant("training/schedules.py", "return (step + 1) / self.warmup_steps", "return step / self.warmup_steps",
-           "training/test_schedules.py"),
-    Mutant("training/schedules.py", "(1 - math.cos(math.pi * ahead)) / 2", "1 - math.cos(math.pi * ahead / 2)",
-           "training/test_schedules.py"),
+    Mutant(
+        "training/optimizers.py",
+        "(0.0, [p for p in every if p.ndim < 2])",
+        "(weight_decay, [p for p in every if p.ndim < 2])",
+        "training/test_optimizers.py",
+    ),
+    Mutant(
+        "training/optimizers.py", "layer_decay**depth", "layer_decay ** (top - depth)", "training/test_optimizers.py"
+    ),
+    Mutant(
+        "training/schedules.py",
+        "return (step + 1) / self.warmup_steps",
+        "return step / self.warmup_steps",
+        "training/test_schedules.py",
+    ),
+    Mutant(
+        "training/schedules.py",
+        "(1 - math.cos(math.pi * ahead)) / 2",
+        "1 - math.cos(math.pi * ahead / 2)",
+        "training/test_schedules.py",
+    ),
     Mutant("training/averages.py", "1 - kept)", "kept)", "test_resume.py"),
-    Mutant("training/checkpoints.py", "whole >= self.keep", "whole > self.keep", "training/test_checkpoints.py test_run.py"),
+    Mutant(
+        "training/checkpoints.py", "whole >= self.keep", "whole > self.keep", "training/test_checkpoints.py test_run.py"
+    ),
     Mutant("scores.py", "-metrics[by] if by.endswith(LOSSES) else metrics[by]", "metrics[by]", "test_best.py"),
-]  # fmt: skip
+]
 
 
 def noticed(mutant: Mutant, place: Path) -> bool:
@@ -142,8 +260,21 @@ def noticed(mutant: Mutant, place: Path) -> bool:
     file.write_text(text.replace(mutant.before, mutant.after), encoding="utf-8")
     try:
         tests = [f"tests/{name}" for name in mutant.tests.split()]
-        words = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=first", *tests]
-        done = subprocess.run(words, cwd=place, env=os.environ | {"PYTHONPATH": str(place)}, capture_output=True)
+        words = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n",
+            "0",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "--hypothesis-profile=first",
+            *tests,
+        ]
+        done = subprocess.run(
+            [sys.executable, *words], cwd=place, env=os.environ | {"PYTHONPATH": str(place)}, capture_output=True
+        )
     finally:
         file.write_text(text, encoding="utf-8")
     if done.returncode not in (0, 1):  # no test has been asked

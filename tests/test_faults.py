@@ -19,9 +19,9 @@ from transformer_lab.launch import launch
 from transformer_lab.report import LogFile
 from transformer_lab.tasks.base import Outcome
 from transformer_lab.tasks.language_modeling import LanguageModeling
-from transformer_lab.training.checkpoints import damage, read_weights
 from transformer_lab.training.faults import Halted
 from transformer_lab.training.module import MOST_SKIPPED, Training
+from transformer_lab.training.saved import damage, read_weights
 
 WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
          "max_steps=30", "pictures.layers=[]", "validate_every_steps=10", "checkpoint.every_steps=10", "data=text",
@@ -144,9 +144,9 @@ def test_out_of_memory_with_one_sequence_ends_in_one_line(go, monkeypatch, tmp_p
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(go, monkeypatch, tmp_path):
-    from transformer_lab.training import checkpoints
+    from transformer_lab.training import saved
 
-    save, count = checkpoints.save_file, []
+    save, count = saved.save_file, []
 
     def full(tensors, path):
         count.append(path)
@@ -155,7 +155,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(go, monkeypatch, tmp_path):
             raise OSError(28, "No space left on device")
         save(tensors, path)
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(saved, "save_file", full)
     with pytest.raises(Halted, match=r"No space left on device; it needs [\d,]+ bytes, [\d,]+ are free"):
         go()
     assert step_of(tmp_path / "run") == 10 and damage(tmp_path / "run" / "checkpoints" / "last") is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs import latest
-from transformer_lab.training.checkpoints import damage
+from transformer_lab.training.saved import damage
 
 ROOT = Path(__file__).parent.parent
 HOSTS = Path("/etc/netns")  # what `ip netns exec` shows a namespace in place of the files in /etc

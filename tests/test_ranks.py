@@ -14,7 +14,7 @@ from tests.conftest import curves, settings
 from tests.programs import ROOT, Program, call, latest
 from transformer_lab.compose import train
 from transformer_lab.finished import evaluate_run, load_run
-from transformer_lab.training.checkpoints import damage, read_training
+from transformer_lab.training.saved import damage, read_training
 
 # With 60 tokens each, the last step of an epoch leaves one of three ranks with nothing; with 3 batches, so does
 # the validation.

@@ -18,15 +18,20 @@ from transformer_lab.compose import train
 from transformer_lab.contents import contents
 from transformer_lab.runs import best_checkpoint, taken
 from transformer_lab.training import callbacks
-from transformer_lab.training.checkpoints import damage, read_weights
+from transformer_lab.training.saved import damage, read_weights
 
 
 @pytest.fixture(scope="module")
-def run(corpus_folder, tmp_path_factory):
+def texts(place):
+    return place / "beginnings"
+
+
+@pytest.fixture(scope="module")
+def run(texts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     small = ["tokenizer.vocab_size=400", "model.dim=32", "model.num_layers=2", "task.context=64"]
     length = ["tokens_per_step=1024", "max_steps=40", "validate_every_steps=20"]
-    text = ["data=text", f"data.path={corpus_folder}"]
+    text = ["data=text", f"data.path={texts}"]
     done = call("train.py", *text, *small, *length, "run_dir=run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout
@@ -118,7 +123,7 @@ def test_a_used_folder_is_not_written_into(run):
     assert sorted((run[0] / "checkpoints").iterdir()) == before
 
 
-def test_a_run_that_has_ended_is_not_made_shorter(run, corpus_folder):
+def test_a_run_that_has_ended_is_not_made_shorter(run, texts):
     config = yaml.safe_load((run[0] / "config.yaml").read_text())
     config |= {"resume": "auto", "max_steps": 20, "run_dir": str(run[0]), "cache_dir": str(run[0].parent / "cache")}
     before = (run[0] / "metrics.json").read_text()
@@ -145,18 +150,18 @@ SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=
          "pictures.layers=[]"]  # fmt: skip
 
 
-def test_callbacks_of_lightning_and_early_stopping(corpus_folder, tmp_path, monkeypatch):
+def test_callbacks_of_lightning_and_early_stopping(texts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stop = ["callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "callbacks.stop.monitor=val/loss",
             "callbacks.stop.patience=1", "callbacks.stop.min_delta=100"]  # fmt: skip
-    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=5", "run_dir=run", *stop]
+    words = ["data=text", f"data.path={texts}", *SMALL, "validate_every_steps=5", "run_dir=run", *stop]
     train(**settings(*words, "max_steps=60"))
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 10
     assert call("scripts/predict.py", "run=run", "prompt=a", cwd=tmp_path).returncode == 0
 
 
-def test_overfit_learns_one_step_by_heart_and_keeps_the_newest_and_the_best(corpus_folder, tmp_path):
-    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "debug=overfit", "checkpoint.every_steps=30"]
+def test_overfit_learns_one_step_by_heart_and_keeps_the_newest_and_the_best(texts, tmp_path):
+    words = ["data=text", f"data.path={texts}", *SMALL, "debug=overfit", "checkpoint.every_steps=30"]
     done = call("train.py", *words, "run_dir=run", "checkpoint.keep=2", "hardware.workers=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -165,8 +170,8 @@ def test_overfit_learns_one_step_by_heart_and_keeps_the_newest_and_the_best(corp
     assert kept == ["best", "last", "step-00000180", "step-00000200"]
 
 
-def test_an_interrupted_run_says_how_to_go_on(corpus_folder, tmp_path):
-    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "checkpoint.every_steps=5", "run_dir=run"]
+def test_an_interrupted_run_says_how_to_go_on(texts, tmp_path):
+    words = ["data=text", f"data.path={texts}", *SMALL, "checkpoint.every_steps=5", "run_dir=run"]
     process = Program("train.py", *words, "max_steps=100000", cwd=tmp_path)
     while not (tmp_path / "run" / "checkpoints" / "last").exists():
         assert process.poll() is None, process.communicate()
@@ -179,8 +184,8 @@ def test_an_interrupted_run_says_how_to_go_on(corpus_folder, tmp_path):
     assert refused.returncode == 2 and "another run" in refused.stderr
 
 
-def test_a_second_ctrl_c_ends_an_interrupted_run_without_a_traceback(corpus_folder, tmp_path):
-    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "checkpoint.every_steps=5", "run_dir=run"]
+def test_a_second_ctrl_c_ends_an_interrupted_run_without_a_traceback(texts, tmp_path):
+    words = ["data=text", f"data.path={texts}", *SMALL, "checkpoint.every_steps=5", "run_dir=run"]
     command = [sys.executable, str(ROOT / "train.py"), *words, "max_steps=100000"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said = ""
@@ -195,24 +200,24 @@ def test_a_second_ctrl_c_ends_an_interrupted_run_without_a_traceback(corpus_fold
     assert "Traceback" not in said
 
 
-def test_an_epoch_holds_every_token_once(corpus_folder, tmp_path, monkeypatch):
+def test_an_epoch_holds_every_token_once(texts, tmp_path, monkeypatch):
     words = [
         "data=text",
-        f"data.path={corpus_folder}",
+        f"data.path={texts}",
         *SMALL,
         "tokens_per_step=4000",
         "max_steps=null",
         "max_epochs=2",
     ]
     monkeypatch.chdir(tmp_path)
-    train(**settings(*words, "validate_every_steps=7", "schedule=constant", "run_dir=run"))
+    train(**settings(*words, "validate_every_steps=5", "schedule=constant", "run_dir=run"))
     (store,) = (tmp_path / "outputs" / "cache").glob("store-*")
     tokens = (store / "train.tokens.values").stat().st_size // 2  # 16 bits each
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["tokens"] == 2 * tokens
 
 
-def test_going_on_from_before_damaged_checkpoints_keeps_the_good_ones(corpus_folder, tmp_path, monkeypatch):
-    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=10", "schedule=constant"]
+def test_going_on_from_before_damaged_checkpoints_keeps_the_good_ones(texts, tmp_path, monkeypatch):
+    words = ["data=text", f"data.path={texts}", *SMALL, "validate_every_steps=10", "schedule=constant"]
     words += ["run_dir=run", "resume=auto"]
     monkeypatch.chdir(tmp_path)
     train(**settings(*words, "max_steps=20", "checkpoint.every_steps=5"))
@@ -226,9 +231,9 @@ def test_going_on_from_before_damaged_checkpoints_keeps_the_good_ones(corpus_fol
     assert damage(checkpoints / "last") is None and damage(checkpoints / "best") is None
 
 
-def test_what_is_in_a_run_is_shown_also_where_its_best_checkpoint_is_damaged(corpus_folder, tmp_path, monkeypatch):
+def test_what_is_in_a_run_is_shown_also_where_its_best_checkpoint_is_damaged(texts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=5", "run_dir=run"]
+    words = ["data=text", f"data.path={texts}", *SMALL, "validate_every_steps=5", "run_dir=run"]
     train(**settings(*words, "max_steps=10", "checkpoint.every_steps=5", "checkpoint.keep=2"))
     (tmp_path / "run" / "checkpoints" / "best" / "model.safetensors").write_bytes(b"no weights")
     shown = contents("run", "best")
@@ -244,11 +249,11 @@ def test_what_is_in_a_run_is_shown_also_where_its_best_checkpoint_is_damaged(cor
         best_checkpoint("run")
 
 
-def test_where_there_is_no_terminal_the_log_tells_of_progress_in_whole_lines(corpus_folder, tmp_path, monkeypatch,
+def test_where_there_is_no_terminal_the_log_tells_of_progress_in_whole_lines(texts, tmp_path, monkeypatch,
                                                                              capsys):  # fmt: skip
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(callbacks, "SILENCE", 0.0)
-    words = ["data=text", f"data.path={corpus_folder}", *SMALL, "validate_every_steps=10", "run_dir=run"]
+    words = ["data=text", f"data.path={texts}", *SMALL, "validate_every_steps=10", "run_dir=run"]
     train(**settings(*words, "max_steps=10", "log_every_steps=5"))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in lines if re.match(r"[\d:]+ step ", line)] == [f"{n}/10" for n in
@@ -292,3 +297,17 @@ def test_what_cannot_be_is_answered_in_one_line_before_any_data_is_read(words, s
     done = call("train.py", *words, cwd=ROOT)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {said}"), done.stderr
     assert "Traceback" not in done.stderr and "Docstrings" not in done.stdout
+
+
+SLOW = ("lightning", "torch._dynamo", "matplotlib", "datasets")  # to import: seconds
+ASKED = "import runpy, sys; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__'); print(*sys.modules)"
+
+
+@pytest.mark.parametrize("words", [["predict.py", "prompt=a"], ["evaluate.py", "split=validation"]], ids=lambda x: x[0])
+def test_what_is_done_with_a_finished_run_imports_nothing_that_trains(run, words):
+    folder, _ = run
+    script, *more = words
+    done = subprocess.run([sys.executable, "-c", ASKED, str(ROOT / "scripts" / script), f"run={folder}", *more],
+                          cwd=folder.parent, capture_output=True, text=True, check=True)  # fmt: skip
+    imported = done.stdout.splitlines()[-1].split()
+    assert "torch" in imported and not set(SLOW) & set(imported)

@@ -39,7 +39,7 @@ LEAVE = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "HYDRA_INSTANTIATE_ALLOW_ALL":
 
 @pytest.fixture(scope="module")
 def words(place):
-    return [*WORDS, f"data.path={place}/corpus", f"cache_dir={place}/cache"]
+    return [*WORDS, f"data.path={place}/beginnings", f"cache_dir={place}/cache"]
 
 
 @pytest.fixture(scope="module")

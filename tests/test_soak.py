@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import curves, fingerprint
-from transformer_lab.training import checkpoints
+from transformer_lab.training import saved
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["data=text", "tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout=0.1", "task.context=32",
@@ -77,7 +77,7 @@ def inflict(fault, process, run, draw):
     else:
         process.kill()
         process.wait()
-        kept = checkpoints.steps(run / "checkpoints")
+        kept = saved.steps(run / "checkpoints")
         if fault == "damage" and len(kept) > 1:
             file = draw.choice(sorted(path for path in kept[0].iterdir()))
             data = bytearray(file.read_bytes())

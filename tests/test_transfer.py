@@ -8,7 +8,7 @@ import torch
 
 from tests.conftest import small_task
 from tests.programs import call
-from transformer_lab.training.checkpoints import write
+from transformer_lab.training.saved import write
 from transformer_lab.transfer import freeze, start_from
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.runs import LOCK, differences, this_process
+from transformer_lab.resuming import differences
+from transformer_lab.runs import LOCK, this_process
 from transformer_lab.training import ranks
 
 SEEN_AFTER = 30.0  # seconds

@@ -25,12 +25,14 @@ from transformer_lab.data.store import Corpus, Store
 from transformer_lab.estimate import estimate
 from transformer_lab.preparation import Prepared, prepare_task
 from transformer_lab.report import RunLog, facts_before, facts_of_data, quiet_lightning, words_after
-from transformer_lab.runs import best_checkpoint, conclude, open_run, refuse_other_config, restore, taken
+from transformer_lab.resuming import refuse_other_config, restore
+from transformer_lab.runs import best_checkpoint, conclude, open_run, taken
 from transformer_lab.scores import scores_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.terminal import around, command
-from transformer_lab.training import checkpoints, ranks
+from transformer_lab.training import ranks, saved
 from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
+from transformer_lab.training.checkpoints import Checkpoints
 from transformer_lab.training.evaluation import Totals, evaluate, reported
 from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of_memory, worker_died
 from transformer_lab.training.hardware import Hardware
@@ -137,7 +139,7 @@ def train(
         saver = build_saver(config, folder, made)
 
         if first:
-            checkpoints.clean(saver.folder)
+            saved.clean(saver.folder)
         refuse_disagreement(folder, saver.identity | {limit: config[limit] for limit in (*checks.LIMITS, "resume")})
         resumed = restore(saver, module, watchers, config, resume) if resume else None
         if resumed and budget.total_steps is not None and progress.step > budget.total_steps:
@@ -170,7 +172,7 @@ def train(
             if progress.stopped:
                 log.info("Stopped after step %s: %s", progress.step, why_stopped(watchers))
 
-        learner.load_state_dict(checkpoints.read_weights(best_checkpoint(str(folder))))
+        learner.load_state_dict(saved.read_weights(best_checkpoint(str(folder))))
         tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
         if not first:
             return {}
@@ -298,9 +300,9 @@ def fixed_of(config: Section) -> Section:
     return {key: value for key, value in config.items() if key not in FREE}
 
 
-def build_saver(config: Section, folder: Path, made: Prepared) -> checkpoints.Checkpoints:
+def build_saver(config: Section, folder: Path, made: Prepared) -> Checkpoints:
     tokenizer = made.task.tokenizer
-    saver: checkpoints.Checkpoints = build(
+    saver: Checkpoints = build(
         config["checkpoint"],
         folder=folder / "checkpoints",
         again=command(

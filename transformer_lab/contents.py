@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.training import checkpoints
+from transformer_lab.training import saved
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ def contents(run: str, link: str) -> Contents:
     Raises ValueError where there is none.
     """
     folder = Path(run) / "checkpoints"
-    found = checkpoints.steps(folder)
+    found = saved.steps(folder)
     if not found:
         raise ValueError(f"run: {run} is not the folder of a run, or it holds no checkpoint yet")
     marks = {path: ", ".join(n for n in ("last", "best") if (folder / n).resolve() == path.resolve()) for path in found}
-    wrong = {path: checkpoints.damage(path) for path in found}
-    listed = [(checkpoints.step_of(path), wrong[path] or "whole", sum(f.stat().st_size for f in path.iterdir()),
+    wrong = {path: saved.damage(path) for path in found}
+    listed = [(saved.step_of(path), wrong[path] or "whole", sum(f.stat().st_size for f in path.iterdir()),
                marks[path]) for path in reversed(found)]  # fmt: skip
     chosen = next((path for path in found if link in marks[path].split(", ")), None)
     title = f"{link} checkpoint"
@@ -36,10 +36,10 @@ def contents(run: str, link: str) -> Contents:
     if chosen is None:
         states = "; ".join(f"step {step}: {state}" for step, state, *_ in listed)
         raise ValueError(f"run: no checkpoint of {run} is whole ({states})")
-    with checkpoints.as_saved(chosen):
-        progress = checkpoints.read_progress(chosen)
+    with saved.as_saved(chosen):
+        progress = saved.read_progress(chosen)
         best = progress["best"] or {"step": None, "metrics": {}}
         facts = {title: {"step": progress["step"], "tokens": f"{progress['tokens']:,}",
                          "seconds": round(progress["seconds"], 1), "skipped_steps": progress["skipped"]},
                  f"best validation, step {best['step']}": dict(best["metrics"])}  # fmt: skip
-        return Contents(listed, facts, checkpoints.sizes(chosen), (chosen / "config.yaml").read_text(encoding="utf-8"))
+        return Contents(listed, facts, saved.sizes(chosen), (chosen / "config.yaml").read_text(encoding="utf-8"))

@@ -5,8 +5,11 @@ import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from transformer_lab import checks
 from transformer_lab.build import Section, build, build_task, refuse_giants
@@ -22,7 +25,7 @@ from transformer_lab.preparation import prepare_store
 from transformer_lab.runs import best_checkpoint
 from transformer_lab.signatures import signature
 from transformer_lab.tasks.base import Task
-from transformer_lab.training import checkpoints
+from transformer_lab.training import saved
 from transformer_lab.training.evaluation import evaluate
 from transformer_lab.training.hardware import Hardware
 
@@ -47,8 +50,8 @@ def load_run(run: str, extensions: list[str], options: Section | None = None) ->
     The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
     """
     folder = best_checkpoint(run)
-    with checkpoints.as_saved(folder):
-        config = checkpoints.read_config(folder)
+    with saved.as_saved(folder):
+        config = saved.read_config(folder)
     # Of the machine that trained it, nothing matters here; and callbacks are never built again.
     config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
     if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
@@ -56,25 +59,36 @@ def load_run(run: str, extensions: list[str], options: Section | None = None) ->
     config["task"] = config["task"] | (options or {})
     if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
         raise ValueError(found[0])
-    with checkpoints.as_saved(folder):
+    with saved.as_saved(folder):
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
     # What is wrong with other options is no fault of the run's.
-    with nullcontext() if options else checkpoints.as_saved(folder):
+    with nullcontext() if options else saved.as_saved(folder):
         _same_sizes(config, tokenizer, facts, folder)
-    with checkpoints.as_saved(folder):
+    with saved.as_saved(folder):
         task = build_task(config, tokenizer, facts)
-        task.load_state_dict(checkpoints.read_weights(folder))
-        return LoadedRun(task.eval(), config, checkpoints.read_identity(folder)["text"])
+        task.load_state_dict(saved.read_weights(folder))
+        return LoadedRun(task.eval(), config, saved.read_identity(folder)["text"])
+
+
+class Unfilled(TorchFunctionMode):
+    """Leaves out what would fill a tensor: on the device "meta" it changes nothing, and PyTorch would import a compiler
+    for it, for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        first = next(iter((*args, *kwargs.values())), None)
+        fills = func.__name__.endswith("_") and not func.__name__.endswith(("__", "requires_grad_"))
+        return first if fills and isinstance(first, Tensor) else func(*args, **kwargs)
 
 
 def _same_sizes(config: Section, tokenizer: Tokenizer, facts: Section, folder: Path) -> None:
     """Raises ValueError where a config is not that of the weights beside it, before a model is built by it."""
-    sizes = {name: count for name, (count, _) in checkpoints.sizes(folder).items()}
+    sizes = {name: count for name, (count, _) in saved.sizes(folder).items()}
     layers = config["model"].get("num_layers", 0)
     if layers > len(sizes):
         raise ValueError(f"model.num_layers: {layers} are more than its {len(sizes)} weights")
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         task = build_task(config, tokenizer, facts)
     refuse_giants(task)
     for name, tensor in task.state_dict().items():

@@ -1,4 +1,4 @@
-"""A run as a folder: opened, gone on with, concluded, and searched for its best weights."""
+"""A run as a folder: opened, concluded, and searched for its best weights."""
 
 import errno
 import fcntl
@@ -7,29 +7,25 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import torch
-from lightning.pytorch import Callback
-
-from transformer_lab.build import Section
 from transformer_lab.folders import refuse_links, replace
 from transformer_lab.going_on import CONFIG
-from transformer_lab.report import RunLog
 from transformer_lab.scores import METRICS
 from transformer_lab.tasks.base import Task
 from transformer_lab.terminal import plain
-from transformer_lab.training import checkpoints
-from transformer_lab.training.module import Training
+from transformer_lab.training import saved
 from transformer_lab.training.progress import Progress
+
+if TYPE_CHECKING:
+    from transformer_lab.report import RunLog
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"  # in a run's folder
-LEARNING = ("optimizer.", "schedule.", "gradient_clip ")  # what resume=changed may change
 
 
 @contextmanager
@@ -138,97 +134,7 @@ def _unwritable(folder: Path, error: OSError) -> ValueError:
     return ValueError(f"run_dir: {folder} cannot be written: {error.strerror}")
 
 
-def restore(
-    saver: checkpoints.Checkpoints, module: Training, watchers: dict[str, Callback], config: Section, resume: str
-) -> dict[str, Any] | None:
-    """Put the newest whole checkpoint back where it came from; returns what it holds, or None where there is none.
-
-    With `resume` "changed", what is learned with may differ from before; else any difference is refused.
-    """
-    found = checkpoints.newest_whole(saver.folder)
-    if found is None:
-        return None
-    with checkpoints.as_saved(found):
-        training = checkpoints.read_training(found)
-        before, state = training["identity"], training["callbacks"]
-    for change in refuse_another_run(before, saver.identity, _allowed(resume)):
-        log.warning("Going on with a change: %s", change)
-    with checkpoints.as_saved(found):
-        module.task.load_state_dict(checkpoints.read_weights(found))
-        if module.average:
-            module.average.restore(module.task, training["weights"])
-        _restore_optimizer(module.optimizer, training["optimizer"])
-        module.progress.load_state_dict(training["progress"])
-        _restore_callbacks(watchers, state, config["callbacks"])
-        if module.progress.stopped and checkpoints.read_config(found)["callbacks"] != config["callbacks"]:
-            module.progress.stopped = False
-            log.info("The callbacks are no longer those that stopped it after step %s", module.progress.step)
-    saver.verified.add(found.name)
-    saver.set_back(module)
-    return training
-
-
-def _allowed(resume: str) -> Collection[str]:
-    return LEARNING if resume == "changed" else ()
-
-
-def refuse_other_config(folder: Path, fixed: Section, resume: str) -> None:
-    """Raises ValueError where a config is not that of the run in a folder: before its data are prepared, which may take
-    long."""
-    for step in checkpoints.steps(folder / "checkpoints"):
-        with suppress(Exception):  # damaged: once the data are there, that is told
-            before = checkpoints.read_identity(step)["config"]
-            # What nobody has set, the data may decide, as they did before.
-            decided = {key: value for key, value in before["task"].items() if fixed["task"].get(key) is None}
-            break
-    else:
-        return
-    refuse_another_run({"config": before}, {"config": fixed | {"task": fixed["task"] | decided}}, _allowed(resume))
-
-
-def _restore_callbacks(watchers: dict[str, Callback], state: dict[str, Any], sections: Section) -> None:
-    """What they have counted; their options, which some keep as well, are those of the config."""
-    for name, watcher in watchers.items():
-        if watcher.state_key in state:
-            watcher.load_state_dict(state[watcher.state_key])
-            for option in sections[name].keys() & state[watcher.state_key].keys():
-                setattr(watcher, option, sections[name][option])
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """What it has gathered, and the present rate; its options are those of the config."""
-    options = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
-    try:
-        optimizer.load_state_dict(state)
-    except ValueError as error:
-        raise ValueError("resume: the optimizer's state is of other groups of parameters; optimizer.layer_decay and "
-                         "optimizer._target_ have to stay as they were") from error  # fmt: skip
-    for group, own in zip(optimizer.param_groups, options, strict=True):
-        group.update(own)
-
-
-def refuse_another_run(before: dict[str, Any], now: dict[str, Any], allowed: Collection[str] = ()) -> list[str]:
-    """Raises ValueError where going on would not be the same run; returns the differences in sections `allowed`."""
-    changed = list(differences(before, now))
-    refused = [line for line in changed if not line.startswith(tuple(allowed))]
-    if refused:
-        hint = "" if allowed or not all(line.startswith(LEARNING) for line in refused) else (
-            "; resume=changed goes on all the same")  # fmt: skip
-        raise ValueError(f"resume: this would be another run: {'; '.join(refused[:3])}"
-                         + (f" and {len(refused) - 3} more" if len(refused) > 3 else "") + hint)  # fmt: skip
-    return changed
-
-
-def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Between what two runs, or two ranks, were made of: a few words for each."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif before != now:
-        yield f"{path.removeprefix('config.')} was {before}, is {now}"
-
-
-def open_run(folder: Path, files: dict[str, str], run_log: RunLog) -> None:
+def open_run(folder: Path, files: dict[str, str], run_log: "RunLog") -> None:
     """Put into the run's folder what is known before the first step."""
     try:
         for name, text in files.items():
@@ -268,12 +174,12 @@ def best_checkpoint(run: str, key: str = "run") -> Path:
     if not folder.is_dir():
         raise ValueError(f"{key}: {run} is not the folder of a run: it has no checkpoints")
     best = folder / Path(os.path.realpath(folder / "best")).name  # one of these, wherever a link may lead
-    wrong = checkpoints.damage(best) if best in checkpoints.steps(folder) else "it is missing"
+    wrong = saved.damage(best) if best in saved.steps(folder) else "it is missing"
     if wrong is None:
         return best
-    newest = checkpoints.newest_whole(folder, key)
+    newest = saved.newest_whole(folder, key)
     if newest is None:
         raise ValueError(f"{key}: {run} holds no checkpoint yet")
-    step = checkpoints.step_of(newest)
+    step = saved.step_of(newest)
     log.warning("The best checkpoint cannot be used (%s); in its place that of step %s is", wrong, step)
     return newest

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from transformer_lab.tasks.base import Task
-from transformer_lab.training import checkpoints
+from transformer_lab.training import saved
 
 log = logging.getLogger(__name__)
 # An encoder fits the encoder's side of a seq2seq, and the other way round; so does a decoder.
@@ -19,8 +19,8 @@ def start_from(checkpoint: Path, task: Task) -> None:
 
     Raises ValueError where a weight of the model has another shape, or where nothing fits.
     """
-    with checkpoints.as_saved(checkpoint):
-        theirs, ours = checkpoints.read_weights(checkpoint), task.state_dict()
+    with saved.as_saved(checkpoint):
+        theirs, ours = saved.read_weights(checkpoint), task.state_dict()
     taken: dict[str, str] = {}
     for name in ours:
         places = (name, *(f"{side}{SIDES.sub('', name)}" for side in _sides(name)))

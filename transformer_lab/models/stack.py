@@ -16,6 +16,7 @@ from transformer_lab.models.layers.attention import Attention, CrossAttention, K
 from transformer_lab.models.layers.cache import Cache, CrossCache, LayerCache
 from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.feed_forward import FeedForward
+from transformer_lab.models.layers.kernels import sdpa
 from transformer_lab.models.layers.positions.base import Position
 
 MOST_LAYERS = 10_000  # ten times as many as anybody has trained: a slip of the hand would take minutes to build
@@ -147,6 +148,7 @@ class Stack(nn.Module):
         # Programs: for training and for validation, for sequences of one length and of many, for the last block and for
         # those before it. PyTorch would give up at 8.
         config.recompile_limit = max(config.recompile_limit, 64)
+        sdpa.stay_uncompiled()
         for block in self.blocks:
             block.compile(*args, **options)
 

@@ -90,13 +90,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, ca
     return _attend_groups(q, k, v, queries, keys, rules)
 
 
-@torch.compiler.disable  # each batch has groups of its own, and would be compiled anew
 def _attend_groups(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, rules: dict[str, Any]) -> Tensor:
     groups = _regroup(queries, keys)
     parts = zip(groups.queries.spread(q), groups.keys.spread(k), groups.keys.spread(v), groups.keep, strict=True)
     return groups.queries.collect(
         [_attend_group(q, k, v, keep=None if rules["causal"] else keep, **rules) for q, k, v, keep in parts]
     )
+
+
+def stay_uncompiled() -> None:
+    """For whoever compiles a model: each batch has groups of its own, and would be compiled anew.
+
+    Not a decorator, as it takes PyTorch two seconds to import what that needs.
+    """
+    global _attend_groups
+    _attend_groups = torch.compiler.disable(_attend_groups)
 
 
 def _attend_group(q: Tensor, k: Tensor, v: Tensor, *, keep: Tensor | None, causal: bool, window: int | None,

@@ -1,5 +1,8 @@
 """How a model learns about order: a scheme fills in one of three hooks, and each does nothing by default."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 
@@ -17,6 +20,19 @@ class Position(nn.Module):
 
     def __init__(self, *, dim: int, num_heads: int, causal: bool) -> None:
         super().__init__()
+
+    def keep_table(self, shape: tuple[int, ...], make: Callable[[], Tensor]) -> None:
+        """Keep what `make` gives, of this shape, as the buffer `table`; made on the CPU, which has double precision.
+
+        Of a model on the device "meta" the shape alone: PyTorch would import a compiler to find it out, for seconds.
+        """
+        here = torch.get_default_device()
+        if here.type == "meta":
+            table = torch.empty(shape)
+        else:
+            with torch.device("cpu"):
+                table = make().float()
+        self.register_buffer("table", table.to(here), persistent=False)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         """Add to the embeddings: x (N, D), positions (N,) -> (N, D)."""

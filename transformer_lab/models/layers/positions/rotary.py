@@ -48,9 +48,14 @@ class Rotary(Position):
             raise ValueError(f"position.max_length: {max_length} places are too few; at least 1")
         self.max_length, self.local_base = max_length, local_base
         self.sizes: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "causal": causal, "max_length": max_length}
-        turns = angles(max_length, self.frequencies(width, base))
-        table = torch.stack((turns.cos(), turns.sin()), dim=-1) * self.scale
-        self.register_buffer("table", table.float(), persistent=False)
+        with torch.device("cpu"):
+            rates = self.frequencies(width, base)
+
+        def cosines_and_sines() -> Tensor:
+            turns = angles(max_length, rates)
+            return torch.stack((turns.cos(), turns.sin()), dim=-1) * self.scale
+
+        self.keep_table((max_length, width // 2, 2), cosines_and_sines)
 
     def frequencies(self, width: int, base: float) -> Tensor:
         return frequencies(width, base)

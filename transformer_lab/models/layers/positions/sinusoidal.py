@@ -21,9 +21,12 @@ class Sinusoidal(Position):
         if max_length < 1:
             raise ValueError(f"position.max_length: {max_length} places are too few; at least 1")
         self.max_length = max_length
-        turns = angles(max_length, frequencies(dim, base=10_000.0))  # (max_length, D/2)
-        table = torch.stack((turns.sin(), turns.cos()), dim=-1).flatten(1) * scale
-        self.register_buffer("table", table.float(), persistent=False)
+
+        def sines_and_cosines() -> Tensor:
+            turns = angles(max_length, frequencies(dim, base=10_000.0))  # (max_length, D/2)
+            return torch.stack((turns.sin(), turns.cos()), dim=-1).flatten(1) * scale
+
+        self.keep_table((max_length, dim), sines_and_cosines)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         return x + self.table[positions].to(x.dtype)
