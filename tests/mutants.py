@@ -5,6 +5,7 @@ mutant that all of them pass is a hole in the tests: it is named, and the exit c
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from queue import Queue
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
+
+
+PYTEST = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=first"]
 
 
 class Mutant(NamedTuple):
@@ -51,7 +55,12 @@ MUTANTS = [
         "k = self.key_norm(k)",
         MODELS,
     ),
-    Mutant("models/layers/attention.py", "return q if self.scale == 1 else q * self.scale", "return q", MODELS),
+    Mutant(
+        "models/layers/attention.py",
+        "return q if self.scale == 1 else q * self.scale",
+        "return q",
+        "models/test_mup.py",
+    ),
     Mutant(
         "models/layers/attention.py",
         "position.rotate(k, memory.layout.positions)",
@@ -67,7 +76,7 @@ MUTANTS = [
     Mutant("models/layers/cache.py", "cross.select(rows[::beams] // each)", "cross.select(rows[::beams] * 0)", MODELS),
     Mutant("models/layers/cache.py", "None if layout.equal else real[:, None, None]", "None", MODELS),
     # Positions
-    Mutant(f"{POSITIONS}/alibi.py", "return -self.slopes", "return self.slopes", "models/test_positions.py"),
+    Mutant(f"{POSITIONS}/alibi.py", "return -self.slopes", "return self.slopes", "models/test_layers.py"),
     Mutant(
         f"{POSITIONS}/relative.py", "half if offset > 0 else 0", "half if offset < 0 else 0", "models/test_positions.py"
     ),
@@ -75,14 +84,14 @@ MUTANTS = [
         f"{POSITIONS}/rotary.py",
         "torch.view_as_complex(pairs) * torch.view_as_complex(turn)",
         "torch.view_as_complex(pairs) * torch.view_as_complex(turn).conj()",
-        "models/test_positions.py",
+        "models/test_layers.py",
     ),
     Mutant(f"{POSITIONS}/rotary.py", "Rotary(**self.sizes, base=self.local_base)", "self", "models/test_positions.py"),
     Mutant(
         f"{POSITIONS}/sinusoidal.py",
         "(turns.sin(), turns.cos())",
         "(turns.cos(), turns.sin())",
-        "models/test_positions.py",
+        "models/test_layers.py",
     ),
     Mutant(f"{POSITIONS}/rotary_ntk.py", "width / (width - 2)", "1", "models/test_positions.py"),
     # Layers and stack
@@ -259,26 +268,14 @@ def noticed(mutant: Mutant, place: Path) -> bool:
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace(mutant.before, mutant.after), encoding="utf-8")
     try:
-        tests = [f"tests/{name}" for name in mutant.tests.split()]
-        words = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-n",
-            "0",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "--hypothesis-profile=first",
-            *tests,
-        ]
+        words = [*PYTEST, *(f"tests/{name}" for name in mutant.tests.split())]
         done = subprocess.run(
-            [sys.executable, *words], cwd=place, env=os.environ | {"PYTHONPATH": str(place)}, capture_output=True
+            words, cwd=place, env=os.environ | {"PYTHONPATH": str(place)}, capture_output=True, text=True
         )
     finally:
         file.write_text(text, encoding="utf-8")
-    if done.returncode not in (0, 1):  # no test has been asked
-        raise RuntimeError(done.stdout.decode() + done.stderr.decode())
+    if not re.search(r"\d (passed|failed)", done.stdout):  # no test has been asked
+        raise RuntimeError(done.stdout + done.stderr)
     return done.returncode == 1
 
 

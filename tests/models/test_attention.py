@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import POSITIONS, VOCABULARY, small_task
 from transformer_lab.layout import Layout
+from transformer_lab.models.layers.attention import Memory
 from transformer_lab.models.layers.kernels import auto, flex, reference, sdpa
 
 KERNELS = {"auto": auto, "reference": reference, "sdpa": sdpa}
@@ -38,6 +39,31 @@ def test_the_future_cannot_change_the_past_nor_one_sequence_another(position, ke
     assert moved[start + place]
     assert not moved[: start + place].any()  # exactly: what comes before, and the sequences in front
     assert not moved[start + LENGTHS[2] :].any()  # the sequences behind
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("task, seen", [([], (0, 5)), (["task=mlm_nsp"], (4, 5))], ids=["decoder", "encoder"])
+def test_a_window_is_how_far_a_token_sees(task, seen, kernel):
+    model = small_task(*task, "model.num_layers=1", "model.window=5", f"attention={kernel}").model
+    tokens, place = random_tokens([30]), 15
+    changed = tokens.clone()
+    changed[place] = (changed[place] + 1) % VOCABULARY
+    moved = (model(tokens, Layout.of([30])) != model(changed, Layout.of([30]))).any(dim=-1)
+    before, after = seen
+    assert moved.nonzero().squeeze(1).tolist() == list(range(place - before, place + after))
+
+
+@pytest.mark.parametrize("words, ordered", [([], False), (["model.cross_position=true"], True)])
+def test_a_text_that_is_looked_at_has_an_order_where_places_count_across_texts(words, ordered):
+    model = small_task("task=translation", *words).model
+    block = model.decoder.blocks[0].cross_attention.layer
+    draw = torch.Generator().manual_seed(0)
+    x, hidden = torch.randn(4, model.dim, generator=draw), torch.randn(6, model.dim, generator=draw)
+    position = model.decoder.position if model.decoder.cross_position else None
+    one, other = (
+        block(x, Layout.of([4]), position, Memory(memory, Layout.of([6]))) for memory in (hidden, hidden.flip(0))
+    )
+    assert torch.allclose(one, other, atol=1e-5) is not ordered
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -114,7 +140,7 @@ def test_the_tiles_of_flex_leave_out_no_pair_and_take_only_visible_ones_without_
     assert (some >= visible).all() and (window is not None or (some == visible).all())
 
 
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("causal, same", [(True, True), (False, True), (False, False)])
 @hypothesis_settings(deadline=None, max_examples=40)
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=8)
@@ -122,11 +148,11 @@ def test_the_tiles_of_flex_leave_out_no_pair_and_take_only_visible_ones_without_
     window=st.none() | st.integers(1, 12),
     heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
 )
-def test_sdpa_agrees_with_the_reference_on_any_layout(causal, lengths, window, heads):
-    """Also where queries and keys are different texts, as in cross-attention; causal only within one text."""
+def test_sdpa_agrees_with_the_reference_on_any_layout(causal, same, lengths, window, heads):
+    """Also where queries and keys are different texts, as in cross-attention; windows only within one text."""
     queries = Layout.of([q for q, _ in lengths])
-    keys = queries if causal else Layout.of([k for _, k in lengths])
-    window = window if causal else None
+    keys = queries if same else Layout.of([k for _, k in lengths])
+    window = window if same else None
     draw = torch.Generator().manual_seed(len(lengths))
     q = torch.randn(len(queries.positions), heads[0], 8, generator=draw)
     k, v = (torch.randn(len(keys.positions), heads[1], 8, generator=draw) for _ in range(2))

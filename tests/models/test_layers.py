@@ -35,6 +35,22 @@ def test_feed_forwards_have_about_eight_d_squared_weights_and_treat_tokens_alone
     torch.testing.assert_close(layer(x)[2], layer(x[2:3])[0])
 
 
+FORMULAS = {
+    GELU: lambda up, _: up * 0.5 * (1 + torch.erf(up / 2**0.5)),
+    ReLU: lambda up, _: up.clamp(min=0),
+    SquaredReLU: lambda up, _: up.clamp(min=0) ** 2,
+    SwiGLU: lambda up, gate: gate * torch.sigmoid(gate) * up,
+    GeGLU: lambda up, gate: gate * 0.5 * (1 + torch.erf(gate / 2**0.5)) * up,
+}
+
+
+@pytest.mark.parametrize("make", FORMULAS)
+def test_a_feed_forward_is_the_formula_of_its_name(make):
+    layer, x = make(dim=8), torch.randn(5, 8)
+    gate = layer.gate(x) if hasattr(layer, "gate") else None
+    torch.testing.assert_close(layer(x), layer.down(FORMULAS[make](layer.up(x), gate)))
+
+
 def test_rotary_scores_depend_on_the_distance_alone():
     rotary = Rotary(dim=32, num_heads=2, causal=True)
     q, k = torch.randn(1, 2, 16), torch.randn(1, 2, 16)

@@ -106,6 +106,13 @@ def test_a_relative_bias_and_its_gradient_are_those_of_t5(causal):
     torch.testing.assert_close(ours.table.weight.grad, theirs.relative_attention_bias.weight.grad)
 
 
+def test_relative_buckets_of_an_encoder_are_half_for_what_stands_before_and_half_for_what_follows():
+    relative, places = RelativeBuckets(**{**SIZES, "causal": False}), torch.arange(8)
+    with torch.no_grad():
+        relative.table.weight.copy_(torch.arange(32)[:, None])
+    assert relative.bias(places, places)[0, 3].tolist() == [3, 2, 1, 0, 17, 18, 19, 20]  # T5's numbers
+
+
 @pytest.mark.parametrize("name", ["alibi", "relative"])
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_bias_depends_on_the_distance_alone(name, causal):
