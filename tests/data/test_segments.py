@@ -48,15 +48,15 @@ def test_three_documents_by_hand(monkeypatch):
     scripts = {
         0: Script(
             (("random",), 0.5),  # not a short document: fill 10 tokens
-            # Sentences 0 to 2 fit: 3 + 4 + 2 <= 10 < 3 + 4 + 2 + 5. The first segment takes 1 or 2 of them.
-            (("randint", 1, 2), 1),
+            # 3 + 4 + 2 and the first token of the last one fill a pair. The first segment takes 1 to 3 sentences.
+            (("randint", 1, 3), 1),
             (("random",), 0.2),  # the second segment is from another document: …
             (("randrange", 1, 3), 1),  # … the next one …
-            (("randrange", 4), 0),  # … from its beginning; of 10 - 3 tokens, 3 + 3 fit
-            # Sentences 1 to 3 were not used: 4 + 2 fit.
-            (("randint", 2, 2), 2),
+            (("randrange", 4), 0),  # … from its beginning: 3 + 3, and of 10 - 3 tokens one more
+            # What the first segment did not take: 4 + 2, the 1 that fitted before, and 3 of the rest.
+            (("randint", 2, 4), 2),
             (("random",), 0.7),  # the second segment is what follows
-            # The last sentence has no successor: another document it is, all of the 10 - 5 tokens it may have.
+            # The token that is left has no successor: another document it is, all of the 10 - 1 tokens it may have.
             (("randrange", 1, 3), 2),
             (("randrange", 1), 0),
         ),
@@ -78,15 +78,15 @@ def test_three_documents_by_hand(monkeypatch):
     pairs, lengths, _ = Pairs(budget=10, task="next", variants=1)(corpus, 0, 3)
     assert pairs.tolist() == [
         # a, length, b, length, wrong, variant
-        [0, 3, 14, 6, 1, 0],
-        [3, 4, 7, 2, 0, 0],
-        [9, 5, 26, 4, 1, 0],
+        [0, 3, 14, 7, 1, 0],
+        [3, 4, 7, 6, 0, 0],
+        [13, 1, 26, 4, 1, 0],
         [14, 3, 17, 3, 0, 0],
         [20, 3, 9, 5, 1, 0],
         [23, 3, 26, 4, 1, 0],
-        [26, 4, 0, 3, 1, 0],
+        [26, 4, 0, 6, 1, 0],
     ]
-    assert lengths.tolist() == [12, 9, 12, 9, 11, 10, 10]
+    assert lengths.tolist() == [13, 13, 8, 9, 11, 10, 13]
     assert not any(script.answers for script in scripts.values())
 
 
@@ -100,6 +100,16 @@ def many(task, variants=1, seed=0):
 def test_a_tenth_of_the_documents_is_cut_into_shorter_pairs():
     lengths = many("next")[1][:, [1, 3]].sum(1)
     assert lengths.max() == 61 and 0.05 < (lengths < 30).mean() < 0.6
+
+
+@pytest.mark.parametrize("task", ["none", "next", "order"])
+def test_a_pair_is_full_where_there_is_more_to_read_and_its_length_tells_nothing(task, monkeypatch):
+    monkeypatch.setattr("transformer_lab.data.segments.SHORT", 0)
+    corpus, pairs = many(task)
+    lengths, wrong = pairs[:, [1, 3]].sum(1), pairs[:, 4]
+    assert (lengths == 61).mean() > 0.75  # the end of a document is what it is
+    if task != "none":
+        assert abs((lengths == 61)[wrong == 0].mean() - (lengths == 61)[wrong == 1].mean()) < 0.1
 
 
 def test_half_of_the_second_segments_are_of_another_document(monkeypatch):

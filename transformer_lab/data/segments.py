@@ -1,8 +1,8 @@
 """Documents as sentences, and pairs of segments made of them, as BERT was pre-trained on (Devlin et al., 2019,
 arXiv:1810.04805, appendix A.2, and the data preparation that was published with it).
 
-A segment is a stretch of whole sentences that follow each other, so it is known by where its tokens begin and how
-many they are.
+A segment is a stretch of sentences that follow each other, so it is known by where its tokens begin and how many they
+are. Where a pair is full a sentence may be cut; the next pair then begins with the rest of it.
 """
 
 import random
@@ -18,6 +18,7 @@ from transformer_lab.data.packing import ranges
 from transformer_lab.data.sentences import sentences, signature
 from transformer_lab.data.store import Corpus, Token
 
+FORMAT = 2  # raise it when other pairs come out
 SHORT = 0.1  # how often a pair is shorter than it could be
 
 
@@ -92,7 +93,7 @@ class Pairs:
         return pairs, pairs[:, 1] + pairs[:, 3] + specials, unread
 
     def _of_document(self, corpus: Corpus, row: int, starts_of: Starts, variant: int) -> Iterator[tuple[int, ...]]:
-        starts = starts_of(row)
+        starts = list(starts_of(row))
         draw = random.Random(f"{variant} {row} of {corpus.num_examples}")
         wanted = self._length(draw)
         first, count = 0, len(starts) - 1
@@ -102,7 +103,11 @@ class Pairs:
                 if first < 0:
                     return
             last = self._reach(starts, first, wanted, least=1 if self.task == "none" else 2)
-            a, end = starts[first], starts[last]
+            a = starts[first]
+            if starts[last] > a + self.budget:  # what does not fit of the last one is where the next pair begins
+                starts.insert(last, a + self.budget)
+                count += 1
+            end = starts[last]
             if self.task == "none":
                 yield a, end - a, 0, 0, 0, variant
                 first = last
@@ -135,9 +140,9 @@ class Pairs:
         return [begin, *(begin + ends).tolist()]
 
     def _reach(self, starts: list[int], first: int, wanted: int, least: int) -> int:
-        """Where those sentences end that fit into `wanted` tokens, from this one on; but at least so many of them."""
+        """Where those sentences end that together have `wanted` tokens, from this one on; but at least so many of them."""
         last = min(first + least, len(starts) - 1)
-        while last < len(starts) - 1 and starts[last + 1] - starts[first] <= wanted:
+        while last < len(starts) - 1 and starts[last] - starts[first] < wanted:
             last += 1
         return last
 
