@@ -140,7 +140,7 @@ class Pairs:
         return [begin, *(begin + ends).tolist()]
 
     def _reach(self, starts: list[int], first: int, wanted: int, least: int) -> int:
-        """Where those sentences end that together have `wanted` tokens, from this one on; but at least so many of them."""
+        """Where those sentences end that have `wanted` tokens together, from this one on; but at least so many."""
         last = min(first + least, len(starts) - 1)
         while last < len(starts) - 1 and starts[last] - starts[first] < wanted:
             last += 1
