@@ -13,7 +13,6 @@ from transformer_lab.going_on import gone_on_with
 from transformer_lab.importing import importable, keep_out
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> None:
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
@@ -46,8 +45,11 @@ def main(config: DictConfig) -> None:
 if __name__ == "__main__":
     keep_out()
     try:
-        sys.argv[1:] = preflight(sys.argv[1:])
-        main()
+        sys.argv[1:], config = preflight(sys.argv[1:])
+        if config is None:  # a sweep, or something that Hydra itself answers
+            hydra.main(version_base="1.3", config_path="configs", config_name="train")(main)()
+        else:
+            main(config)
     except KeyboardInterrupt:  # outside of training, which looks after itself
         fail(["interrupted"], 130)
     finally:

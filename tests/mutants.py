@@ -65,7 +65,7 @@ MUTANTS = [
         "models/layers/attention.py",
         "position.rotate(k, memory.layout.positions)",
         "k",
-        "models/test_positions.py models/test_architectures.py",
+        "models/test_attention.py",
     ),
     Mutant(
         "models/layers/cache.py",

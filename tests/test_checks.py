@@ -113,13 +113,20 @@ def test_every_shipped_option_fits_its_constructor(group, option):
 
 def test_an_argument_that_no_yaml_mentions_is_set_like_any_other(config):
     assert "dropout" not in config["model"]
-    rewritten = preflight(["model.dropout=0.1", "-m", "position=alibi,none", "seed=1,2", "--cfg", "job"])
+    rewritten, _ = preflight(["model.dropout=0.1", "-m", "position=alibi,none", "seed=1,2", "--cfg", "job"])
     assert rewritten == ["-m", "--cfg", "job", "++model.dropout=0.1", "position=alibi,none", "++seed=1,2"]
 
 
 def test_words_for_hydra_pass_untouched():
-    assert preflight(["-sc", "query=bash"]) == ["-sc", "query=bash"]
-    assert preflight(["hydra.verbose=true", "~model.qk_norm"]) == ["hydra.verbose=true", "~model.qk_norm"]
+    assert preflight(["-sc", "query=bash"]) == (["-sc", "query=bash"], None)
+    assert preflight(["hydra.verbose=true", "~model.qk_norm"]) == (["hydra.verbose=true", "~model.qk_norm"], None)
+
+
+@pytest.mark.parametrize("words", [[], ["experiment=bert", "feed_forward=swiglu", "model.dim=64"], ["~model.qk_norm"]])
+def test_a_single_run_has_the_config_that_hydra_would_make(words):
+    rewritten, config = preflight(words)
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert config == compose("train", rewritten)
 
 
 # --- what is refused -------------------------------------------------------------------------------------
@@ -401,4 +408,5 @@ def test_a_key_given_twice_or_with_several_values_is_told_in_one_line(words, sai
 
 
 def test_a_path_with_a_comma_is_taken_as_it_was_answered():
-    assert preflight(["data=text", 'data.path="notes/a,b.txt"'])
+    _, config = preflight(["data=text", 'data.path="notes/a,b.txt"'])
+    assert config.data.path == "notes/a,b.txt"

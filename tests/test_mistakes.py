@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from transformer_lab.build import rehearse
 from transformer_lab.checks import problems
-from transformer_lab.command_line import CONFIGS, preflight
+from transformer_lab.command_line import preflight
 from transformer_lab.compose import train
 from transformer_lab.training import hardware
 
@@ -25,10 +24,7 @@ SMALL = ["model.dim=32", "model.num_layers=1", "tokenizer=bytes", "task.context=
 def attempt(words: list[str], *, data: bool) -> str | None:
     """What `python train.py` with these words would say before the first step; None where it would begin."""
     try:
-        rewritten = preflight(words)
-        folders = [f"hydra.searchpath=[{word.partition('=')[2]}]" for word in words if word.startswith("--config-dir")]
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose("train", [word for word in rewritten if not word.startswith("--")] + folders)
+        _, config = preflight(words)
         values = OmegaConf.to_container(config, resolve=True)
         assert not problems(values, typed=values["extensions"])
         rehearse(values)

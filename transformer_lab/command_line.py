@@ -22,8 +22,11 @@ LAUNCHERS = {"joblib": "hydra-joblib-launcher", "submitit": "hydra-submitit-laun
 COMBINATIONS = 32  # of a sweep, checked one by one; of a larger one every value (see `Space.samples`)
 
 
-def preflight(argv: list[str], *, configs: Path = CONFIGS) -> list[str]:
-    """The words for Hydra, if what they ask for can be built; else every problem in a line, and exit code 2."""
+def preflight(argv: list[str], *, configs: Path = CONFIGS) -> tuple[list[str], Any]:
+    """The words for Hydra, and the config of a single run; None where Hydra itself is to act, as in a sweep.
+
+    Where that cannot be built, every problem in a line, and exit code 2.
+    """
     if any(word.lower() == "debug=true" for word in argv):  # `debug` is a group too: sanity, overfit
         os.environ["HYDRA_FULL_ERROR"] = "1"
     words = [word for word in argv if word.lower() not in ("debug=true", "debug=false")]
@@ -36,7 +39,7 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> list[str]:
         if line.args.hydra_help or line.args.shell_completion or line.args.info or line.args.cfg:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Hydra prints, and that is all: to `| head`, for instance
         if line.args.hydra_help or line.args.shell_completion or line.args.info:
-            return words
+            return words, None
         words = line.rewritten()
         line.check()
     except Exception as error:
@@ -49,7 +52,8 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> list[str]:
         from transformer_lab.sweeps.sweeper import register
 
         register()
-    return words
+    hydra = line.multirun or line.args.cfg or any(key.startswith("hydra") for key in line.given)
+    return words, None if hydra else line.config()
 
 
 def defaults() -> dict[str, Any]:
@@ -85,6 +89,7 @@ class CommandLine:
         self.given: dict[str, str] = {}  # of each key, its word as it was typed
         self.words: dict[str, list[str]] = {}  # of each key: its word, and what that means in a sweep
         self.wrong: set[str] = set()  # groups with an option that does not exist
+        self.composed: Any = None  # of the words that were judged last
         self.typed: set[str] = set()  # extensions named right here
         self._open(configs.parent / self.args.config_path if self.args.config_path else configs)
 
@@ -221,7 +226,7 @@ class CommandLine:
     def _judge(self, words: list[str]) -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        config = self._compose(words)
+        self.composed = config = self._compose(words)
         HydraConfig.instance().cfg = config  # for ${hydra:…}
         unresolved: list[str] = []
         values = plain(config, "", unresolved)
@@ -240,6 +245,14 @@ class CommandLine:
                 _, about = comments(self._text(f"{section}/{option}")).get(key, ("", ""))
                 line += f" ({about})" if about else ""
             self.found.append(line)
+
+    def config(self) -> Any:
+        """Of a single run, as Hydra would hand it over: its own part apart."""
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+
+        HydraConfig.instance().set_config(self.composed)
+        return OmegaConf.masked_copy(self.composed, [key for key in self.composed if key != "hydra"])
 
     def help(self) -> str:
         options = {group: self.repo.get_group_options(group) for group in self.groups}

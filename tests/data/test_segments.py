@@ -105,7 +105,7 @@ def test_a_tenth_of_the_documents_is_cut_into_shorter_pairs():
 @pytest.mark.parametrize("task", ["none", "next", "order"])
 def test_a_pair_is_full_where_there_is_more_to_read_and_its_length_tells_nothing(task, monkeypatch):
     monkeypatch.setattr("transformer_lab.data.segments.SHORT", 0)
-    corpus, pairs = many(task)
+    _, pairs = many(task)
     lengths, wrong = pairs[:, [1, 3]].sum(1), pairs[:, 4]
     assert (lengths == 61).mean() > 0.75  # the end of a document is what it is
     if task != "none":

@@ -53,6 +53,11 @@ def test_a_window_is_how_far_a_token_sees(task, seen, kernel):
     assert moved.nonzero().squeeze(1).tolist() == list(range(place - before, place + after))
 
 
+def test_of_layers_with_a_window_every_so_many_see_everything_the_first_among_them():
+    model = small_task("model.num_layers=5", "model.window=5", "model.global_every=2").model
+    assert [block.attention.layer.window for block in model.blocks] == [None, 5, None, 5, None]
+
+
 @pytest.mark.parametrize("words, ordered", [([], False), (["model.cross_position=true"], True)])
 def test_a_text_that_is_looked_at_has_an_order_where_places_count_across_texts(words, ordered):
     model = small_task("task=translation", *words).model

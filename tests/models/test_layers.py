@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.conftest import small_task
 from transformer_lab.models.blocks import PostNorm, PreNorm, SandwichNorm
 from transformer_lab.models.heads import LOGITS_AT_ONCE, cross_entropy, token_loss
 from transformer_lab.models.layers.dropout import Dropout
@@ -33,6 +34,15 @@ def test_feed_forwards_have_about_eight_d_squared_weights_and_treat_tokens_alone
     assert sum(p.numel() for p in layer.parameters()) == pytest.approx(8 * 96 * 96, rel=0.02)
     x = torch.randn(5, 96)
     torch.testing.assert_close(layer(x)[2], layer(x[2:3])[0])
+
+
+def test_what_blocks_add_starts_smaller_by_the_root_of_how_often_they_do():
+    plain, scaled, zero = (small_task(f"model.residual_init={how}").model for how in ("plain", "scaled", "zero"))
+    for mine, smaller, none in zip(plain.blocks, scaled.blocks, zero.blocks, strict=True):
+        for part in ("attention", "feed_forward"):
+            weights = [getattr(block, part).layer.writer.weight for block in (mine, smaller, none)]
+            torch.testing.assert_close(weights[1], weights[0] * 4**-0.5)  # two layers add twice each
+            assert not weights[2].any()
 
 
 FORMULAS = {

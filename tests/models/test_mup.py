@@ -62,3 +62,11 @@ def test_matrices_learn_slower_the_wider_they_are_and_decay_as_before():
     }
     assert {rate for name, (rate, _) in rates.items() if name not in slow} == {1e-3}
     assert all(rate * decay == pytest.approx(1e-3 * 0.1) for name, (rate, decay) in rates.items() if name in slow)
+
+
+@pytest.mark.parametrize("heads, scale", [(8, 1.0), (2, 0.5)])
+def test_with_mup_scores_do_not_grow_with_the_width_of_a_head(heads, scale):
+    """They are divided by its width, 32 at the base, where they are else divided by its root."""
+    layer = small_task("model.mup=true", "model.dim=256", f"model.num_heads={heads}").model.blocks[0].attention.layer
+    x = torch.randn(5, 256)
+    torch.testing.assert_close(layer.queries(x), layer.query_norm(layer.heads(layer.query, x)) * scale)
