@@ -9,7 +9,7 @@ lint:
 	mypy
 
 test:
-	pytest
+	pytest -n auto
 
 battery:  # the full counts of the reliability tests: long
-	pytest -m battery
+	pytest -n auto -m battery

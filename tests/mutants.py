@@ -129,10 +129,13 @@ MUTANTS = [
         "models/heads.py",
         "return layout.offsets[1:].long() - 1",
         "return layout.offsets[1:].long() - 2",
-        f"tasks {MODELS}",
+        "models/test_layers.py",
     ),
     Mutant(
-        "models/heads.py", "return sums / layout.lengths[:, None]", "return sums / layout.longest", f"tasks {MODELS}"
+        "models/heads.py",
+        "return sums / layout.lengths[:, None]",
+        "return sums / layout.longest",
+        "models/test_layers.py",
     ),
     # Generation
     Mutant(
@@ -142,7 +145,10 @@ MUTANTS = [
         "models/test_generation.py",
     ),
     Mutant(
-        "models/generation.py", "log_p / ((5 + length) / 6)", "log_p / ((6 + length) / 6)", "models/test_generation.py"
+        "models/generation.py",
+        "log_p / ((5 + length) / 6)",
+        "log_p / ((6 + length) / 6)",
+        "models/test_architectures.py",
     ),
     Mutant("models/generation.py", "sampling.seed + index", "sampling.seed", "models/test_generation.py"),
     Mutant(

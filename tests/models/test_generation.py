@@ -87,6 +87,12 @@ def test_a_prompt_is_continued_alike_alone_and_among_others():
     assert together[0] == alone[0]
 
 
+def test_of_one_prompt_several_samples_are_several_texts():
+    task = small_task()
+    samples = written(task, [PROMPTS["of many lengths"][0]] * 5, 15, Sampling(seed=5))
+    assert len(set(map(tuple, samples))) == 5
+
+
 def test_sampling_draws_from_the_distribution_it_states():
     from transformer_lab.models.generation import _choose
 

@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from tests.conftest import small_task
+from transformer_lab.layout import Layout
 from transformer_lab.models.blocks import PostNorm, PreNorm, SandwichNorm
-from transformer_lab.models.heads import LOGITS_AT_ONCE, cross_entropy, token_loss
+from transformer_lab.models.heads import LOGITS_AT_ONCE, SequenceHead, cross_entropy, token_loss
 from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.feed_forward import GELU, GeGLU, ReLU, SquaredReLU, SwiGLU
 from transformer_lab.models.layers.norms import LayerNorm, RMSNorm
@@ -43,6 +44,15 @@ def test_what_blocks_add_starts_smaller_by_the_root_of_how_often_they_do():
             weights = [getattr(block, part).layer.writer.weight for block in (mine, smaller, none)]
             torch.testing.assert_close(weights[1], weights[0] * 4**-0.5)  # two layers add twice each
             assert not weights[2].any()
+
+
+@pytest.mark.parametrize("pooling, places", [("first", [0, 3, 4]), ("last", [2, 3, 7]), ("mean", None)])
+def test_a_sequence_is_its_first_token_its_last_or_their_mean(pooling, places):
+    head, hidden, layout = SequenceHead(dim=4, num_classes=2, pooling=pooling), torch.randn(8, 4), Layout.of([3, 1, 4])
+    found = head.places(layout)
+    assert (None if found is None else found.tolist()) == places
+    vectors = torch.stack([part.mean(0) for part in hidden.split([3, 1, 4])]) if found is None else hidden[found]
+    torch.testing.assert_close(head.pool(hidden if found is None else hidden[found], layout), vectors)
 
 
 FORMULAS = {
