@@ -36,6 +36,11 @@ POSITIONS = sorted(path.stem for path in (CONFIGS / "position").glob("*.yaml"))
 SMALL = ["model.dim=32", "model.num_layers=2", "task.context=64"]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Of `-n auto`: one more than cores, as a third of the time is spent in waiting for programs and disks."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
 FAR = {"task", "experiment", "debug", "sweep"}  # groups that choose options of others
 
 

@@ -171,7 +171,7 @@ def test_where_there_are_no_pairs_one_line_says_why(task, documents, why):
     assert small_task("task=mlm_nsp", "task.sentence_task=none").packing(corpus_of(documents)).num_units
 
 
-@pytest.mark.parametrize("documents", [[[5] * 40], [[], [5] * 40, []]])
+@pytest.mark.parametrize("documents", [[[5] * 40], [[], [5] * 40, []], [[7, 3, 9] * 20], [[19] * 30]])
 def test_of_a_single_document_the_second_segment_is_elsewhere_where_it_is_not_next(documents):
     """The validation split of a small corpus, or a book."""
     pairs, _, _ = Pairs(budget=20, task="next", variants=50)(corpus_of(documents), 0, len(documents))

@@ -119,7 +119,7 @@ class Pairs:
                 swapped = draw.random() < 0.5
                 yield (b, end - b, a, b - a, 1, variant) if swapped else (a, b - a, b, end - b, 0, variant)
             elif middle == last or draw.random() < 0.5:
-                other = self._other(corpus, row, starts_of, (first, middle), wanted - (b - a), draw)
+                other = self._other(corpus, row, starts, starts_of, (first, middle), wanted - (b - a), draw)
             if other is not None:
                 yield a, b - a, other[0], min(other[1], self.budget - (b - a)), 1, variant
                 last = middle  # what the first segment did not take is still to be used
@@ -149,14 +149,14 @@ class Pairs:
     def _length(self, draw: random.Random) -> int:
         return draw.randint(2, self.budget) if draw.random() < SHORT else self.budget
 
-    def _other(self, corpus: Corpus, row: int, starts_of: Starts, apart: tuple[int, int], wanted: int,
+    def _other(self, corpus: Corpus, row: int, own: list[int], starts_of: Starts, apart: tuple[int, int], wanted: int,
                draw: random.Random) -> tuple[int, int] | None:  # fmt: skip
         """A stretch of another document: where it begins, at a random sentence, and how long it is.
 
         Where only this one has text, it is of this one, apart from those two sentences and what is between them.
         """
         other = self._document(corpus, row, draw)
-        starts, (first, middle) = starts_of(other), apart
+        starts, (first, middle) = own if other == row else starts_of(other), apart
         places = stop = len(starts) - 1
         if other != row:
             begin = draw.randrange(places)
