@@ -9,7 +9,7 @@ from tests.sweeps.test_sweep import SEARCH, lines, results, sweep
 
 
 def test_a_sweep_that_is_killed_or_interrupted_ends_as_if_it_had_not_been(tmp_path):
-    words = (*SEARCH, "hydra.sweeper.total=6")
+    words = (*SEARCH, "max_steps=20", "hydra.sweeper.total=6")
     whole = sweep(tmp_path / "whole", *words)
     assert whole.returncode == 0, whole.stderr
     for trial in (1, 4):  # while these are under way
@@ -30,10 +30,10 @@ def test_a_sweep_that_is_killed_or_interrupted_ends_as_if_it_had_not_been(tmp_pa
     assert len(results(tmp_path / "whole")) == 6
     for trial in range(6):  # each was trained from its first step to its last once
         log = (tmp_path / "killed" / f"{trial:03}" / "log.txt").read_text()
-        assert len(re.findall("step 40/40", log)) == 1, log
+        assert len(re.findall("step 20/20", log)) == 1, log
         assert ("Going on after step" in log) == (trial in (1, 4))
     again = sweep(tmp_path / "killed", *words)  # nothing is left to do
-    assert again.returncode == 0 and "Trial " not in again.stdout and "step 10/40" not in again.stdout
+    assert again.returncode == 0 and "Trial " not in again.stdout and "step 10/20" not in again.stdout
     more = sweep(tmp_path / "killed", *words[:-1], "hydra.sweeper.total=7")
     assert (
         more.stdout.count("Trial ") == 1 and "Trial 006, 7 of 7" in more.stdout and len(lines(tmp_path / "killed")) == 7
