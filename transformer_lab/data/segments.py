@@ -40,11 +40,34 @@ class SentenceEncoding:
         return {"tokens": [token for ids in whole for token in ids], "sentences": [len(ids) for ids in whole]}
 
 
-Starts = Callable[[int], list[int]]  # of a document: where its sentences begin, and where the last one ends
+Starts = Callable[[int], Sequence[int]]  # of a document: where its sentences begin, and where the last one ends
 SentenceTask = Literal["next", "order", "none"]
 # A pair: where its two segments begin and how long they are, whether the second is not what followed the first
 # (next: it is from another document; order: the two were swapped), and which variant of the data it is from.
 COLUMNS = ("a", "a_length", "b", "b_length", "wrong", "variant")
+
+
+class Cut(Sequence[int]):
+    """Where the sentences of a document begin, with more borders put in from its beginning to its end.
+
+    Those in front of the last one put in are a list of their own, so that a long document is not moved for each.
+    """
+
+    def __init__(self, whole: Sequence[int]) -> None:
+        self.front: list[int] = []
+        self.whole, self.taken = whole, 0
+
+    def __len__(self) -> int:
+        return len(self.front) + len(self.whole) - self.taken
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.front[index] if index < len(self.front) else self.whole[self.taken + index - len(self.front)]
+
+    def insert(self, index: int, start: int) -> None:
+        """… behind every other that was put in."""
+        taken = self.taken + index - len(self.front)
+        self.front += [*self.whole[self.taken : taken], start]
+        self.taken = taken
 
 
 @dataclass(frozen=True)
@@ -60,6 +83,11 @@ class Pairs:
     budget: int
     task: SentenceTask
     variants: int
+
+    @property
+    def recipe(self) -> str:
+        """What the pairs of a corpus depend on."""
+        return f"{self!r} {FORMAT}"
 
     def check(self, corpus: Corpus) -> None:
         """Raises ValueError where the corpus has no pairs, or only such as have one answer."""
@@ -93,12 +121,16 @@ class Pairs:
         return pairs, pairs[:, 1] + pairs[:, 3] + specials, unread
 
     def _of_document(self, corpus: Corpus, row: int, starts_of: Starts, variant: int) -> Iterator[tuple[int, ...]]:
-        starts = list(starts_of(row))
+        starts = Cut(starts_of(row))
+
+        def known(other: int) -> Sequence[int]:
+            return starts if other == row else starts_of(other)
+
         draw = random.Random(f"{variant} {row} of {corpus.num_examples}")
         wanted = self._length(draw)
-        first, count = 0, len(starts) - 1
-        while first < count:
-            if self.task == "order" and first == count - 1:  # left alone: read with the one before it once more
+        first = 0
+        while first < len(starts) - 1:
+            if self.task == "order" and first == len(starts) - 2:  # left alone: read with the one before it once more
                 first -= 1
                 if first < 0:
                     return
@@ -106,7 +138,6 @@ class Pairs:
             a = starts[first]
             if starts[last] > a + self.budget:  # what does not fit of the last one is where the next pair begins
                 starts.insert(last, a + self.budget)
-                count += 1
             end = starts[last]
             if self.task == "none":
                 yield a, end - a, 0, 0, 0, variant
@@ -119,7 +150,7 @@ class Pairs:
                 swapped = draw.random() < 0.5
                 yield (b, end - b, a, b - a, 1, variant) if swapped else (a, b - a, b, end - b, 0, variant)
             elif middle == last or draw.random() < 0.5:
-                other = self._other(corpus, row, starts, starts_of, (first, middle), wanted - (b - a), draw)
+                other = self._other(corpus, row, known, (first, middle), wanted - (b - a), draw)
             if other is not None:
                 yield a, b - a, other[0], min(other[1], self.budget - (b - a)), 1, variant
                 last = middle  # what the first segment did not take is still to be used
@@ -139,7 +170,7 @@ class Pairs:
         ends = (np.cumsum(lengths) - lengths)[of] + lengths[of] * number // parts[of]
         return [begin, *(begin + ends).tolist()]
 
-    def _reach(self, starts: list[int], first: int, wanted: int, least: int) -> int:
+    def _reach(self, starts: Sequence[int], first: int, wanted: int, least: int) -> int:
         """Where those sentences end that have `wanted` tokens together, from this one on; but at least so many."""
         last = min(first + least, len(starts) - 1)
         while last < len(starts) - 1 and starts[last] - starts[first] < wanted:
@@ -149,14 +180,14 @@ class Pairs:
     def _length(self, draw: random.Random) -> int:
         return draw.randint(2, self.budget) if draw.random() < SHORT else self.budget
 
-    def _other(self, corpus: Corpus, row: int, own: list[int], starts_of: Starts, apart: tuple[int, int], wanted: int,
+    def _other(self, corpus: Corpus, row: int, starts_of: Starts, apart: tuple[int, int], wanted: int,
                draw: random.Random) -> tuple[int, int] | None:  # fmt: skip
         """A stretch of another document: where it begins, at a random sentence, and how long it is.
 
         Where only this one has text, it is of this one, apart from those two sentences and what is between them.
         """
         other = self._document(corpus, row, draw)
-        starts, (first, middle) = own if other == row else starts_of(other), apart
+        starts, (first, middle) = starts_of(other), apart
         places = stop = len(starts) - 1
         if other != row:
             begin = draw.randrange(places)

@@ -17,7 +17,7 @@ from transformer_lab.data.examples import Document
 from transformer_lab.data.masking import GOLDEN, Masking
 from transformer_lab.data.packing import Packing, Packs, ranges
 from transformer_lab.data.plan import mix
-from transformer_lab.data.segments import FORMAT, Pairs, SentenceEncoding, SentenceTask
+from transformer_lab.data.segments import Pairs, SentenceEncoding, SentenceTask
 from transformer_lab.data.steps import Batch, Pass
 from transformer_lab.data.store import Corpus
 from transformer_lab.data.tokenizers import Tokenizer
@@ -125,7 +125,7 @@ class MLMNSP(Task):
         budget = self.context - (2 if self.sentence_task == "none" else 3)
         pairs = Pairs(budget, self.sentence_task, self.variants)
         pairs.check(corpus)
-        return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, recipe=f"{pairs!r} {FORMAT}",
+        return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, recipe=pairs.recipe,
                      shortened="a document of one sentence, which nothing can be in order with")  # fmt: skip
 
     def forward(self, batch: MaskedBatch) -> Outcome:
