@@ -34,27 +34,26 @@ hypothesis.settings.register_profile("first", phases=[hypothesis.Phase.explicit,
 CONFIGS = Path(__file__).parent.parent / "configs"
 POSITIONS = sorted(path.stem for path in (CONFIGS / "position").glob("*.yaml"))
 SMALL = ["model.dim=32", "model.num_layers=2", "task.context=64"]
+FAR = {"task", "experiment", "debug", "sweep"}  # groups that choose options of others
+PARSER = OverridesParser.create()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Of `-n auto`: one more than cores, as a third of the time is spent in waiting for programs and disks."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
-
-
-FAR = {"task", "experiment", "debug", "sweep"}  # groups that choose options of others
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + 1
 
 
 def settings(*overrides: str) -> dict:
     """The config that these words on the command line make: what Hydra composes, section by section, each only once."""
-    options = [word for word in overrides if (CONFIGS / word.partition("=")[0]).is_dir()]
-    far = tuple(word for word in options if word.partition("=")[0] in FAR)
+    groups = {word: group for word in overrides if (CONFIGS / (group := word.partition("=")[0])).is_dir()}
+    far = tuple(word for word, group in groups.items() if group in FAR)
     config = copy.deepcopy(composed(*far))
-    for word in options:
-        if word not in far:
-            group = word.partition("=")[0]
+    for word, group in groups.items():
+        if group not in FAR:
             config[group] = copy.deepcopy(composed(*far, word)[group])
     # Any argument of a constructor may be set, as on the command line.
-    for override in PARSER.parse_overrides([f"++{word}" for word in overrides if word not in options]):
+    for override in PARSER.parse_overrides([f"++{word}" for word in overrides if word not in groups]):
         *path, last = override.key_or_group.split(".")
         section = reduce(lambda inner, key: inner.setdefault(key, {}), path, config)
         value, before = override.value(), section.get(last)
@@ -62,11 +61,9 @@ def settings(*overrides: str) -> dict:
     return config
 
 
-PARSER = OverridesParser.create()
-
-
 @cache
 def composed(*words: str) -> dict:
+    """As Hydra does it; shared by all who ask, and so not to be changed."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return OmegaConf.to_container(compose("train", words), resolve=True)
 

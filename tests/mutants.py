@@ -16,8 +16,6 @@ from queue import Queue
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-
-
 PYTEST = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=first"]
 
 
@@ -272,6 +270,7 @@ def noticed(mutant: Mutant, place: Path) -> bool:
     """Whether a test fails on a copy of the project, at `place`, with this slip in it."""
     file = place / "transformer_lab" / mutant.file
     text = file.read_text(encoding="utf-8")
+    assert text.count(mutant.before) == 1, f"{mutant.file}: {mutant.before} does not stand there once"
     file.write_text(text.replace(mutant.before, mutant.after), encoding="utf-8")
     try:
         words = [*PYTEST, *(f"tests/{name}" for name in mutant.tests.split())]
@@ -287,7 +286,7 @@ def noticed(mutant: Mutant, place: Path) -> bool:
 
 def main(parts: list[str]) -> int:
     chosen = [mutant for mutant in MUTANTS if not parts or any(part in mutant.file for part in parts)]
-    cores = len(os.sched_getaffinity(0))
+    cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(cores) as threads:
         free: Queue[Path] = Queue()
         for core in range(cores):

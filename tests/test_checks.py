@@ -6,13 +6,11 @@ import os
 import shlex
 import subprocess
 import sys
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
-from omegaconf import OmegaConf
 
 from tests.conftest import settings
 from transformer_lab import command_line
@@ -30,16 +28,10 @@ def no_tracebacks(monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
 
-@pytest.fixture(scope="module")
-def shipped():
-    """The config of `python train.py` without further words."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return OmegaConf.to_container(compose("train"), resolve=True)
-
-
 @pytest.fixture
-def config(shipped):
-    return deepcopy(shipped)
+def config():
+    """The config of `python train.py` without further words."""
+    return settings()
 
 
 @pytest.fixture
@@ -106,8 +98,7 @@ def function(*, a: int): ...
 
 @pytest.mark.parametrize(("group", "option"), SECTIONS)
 def test_every_shipped_option_fits_its_constructor(group, option):
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = OmegaConf.to_container(compose("train", [f"{group}={option}"]), resolve=True)
+    config = settings(f"{group}={option}")
     assert [line for line in problems(config) if not line.endswith("required, not set")] == []
 
 

@@ -306,7 +306,7 @@ def build_saver(config: Section, folder: Path, made: Prepared) -> Checkpoints:
         config["checkpoint"],
         folder=folder / "checkpoints",
         again=command(
-            "train.py", f"run_dir={folder}", "resume=auto", *around(config["cache_dir"], config["extensions"])
+            "train.py", f"run_dir={folder}", "resume=auto", *around(config["extensions"], config["cache_dir"])
         ),
         files={
             "config.yaml": yaml.safe_dump(config, sort_keys=False),

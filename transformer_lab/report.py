@@ -184,10 +184,9 @@ def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: s
     )
     lines.append(f"run: {folder}")
     lines.append("next:")
-    own = around("outputs/cache", extensions)
-    lines.append(f"  {command('scripts/predict.py', f'run={folder}', f'prompt={prompt}', *own)}")
+    lines.append(f"  {command('scripts/predict.py', f'run={folder}', f'prompt={prompt}', *around(extensions))}")
     split = [] if "test" in metrics else ["split=validation"]
-    lines.append(f"  {command('scripts/evaluate.py', f'run={folder}', *split, *around(cache_dir, extensions))}")
+    lines.append(f"  {command('scripts/evaluate.py', f'run={folder}', *split, *around(extensions, cache_dir))}")
     if (folder / "tensorboard").is_dir():
         shown = "outputs" if folder.parts[0] == "outputs" else str(folder)
         lines.append(f"  {shlex.join(['tensorboard', '--logdir', shown])}")

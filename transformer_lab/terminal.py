@@ -62,6 +62,7 @@ def hang_up() -> None:
 
 
 ROOT = Path(__file__).resolve().parent.parent  # of train.py and scripts
+USUAL_CACHE = "outputs/cache"
 
 
 def command(program: str, *words: str) -> str:
@@ -69,9 +70,9 @@ def command(program: str, *words: str) -> str:
     return shlex.join(["python", os.path.relpath(ROOT / program), *words])
 
 
-def around(cache_dir: str, extensions: Sequence[str]) -> list[str]:
+def around(extensions: Sequence[str], cache_dir: str = USUAL_CACHE) -> list[str]:
     """The words that a command on a run needs beside it, where they are not as usual."""
-    cache = [] if cache_dir == "outputs/cache" else [f"cache_dir={cache_dir}"]
+    cache = [] if cache_dir == USUAL_CACHE else [f"cache_dir={cache_dir}"]
     return [*cache, *([f"extensions=[{','.join(extensions)}]"] if extensions else [])]
 
 

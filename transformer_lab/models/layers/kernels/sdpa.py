@@ -6,6 +6,7 @@ similar length and padded within the group; a causal group needs no mask either,
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -98,6 +99,7 @@ def _attend_groups(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layou
     )
 
 
+@cache
 def stay_uncompiled() -> None:
     """For whoever compiles a model: each batch has groups of its own, and would be compiled anew.
 
