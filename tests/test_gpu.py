@@ -40,7 +40,7 @@ def assert_alike(found, expected, share):
         assert (one - other).norm() <= share * other.norm()
 
 
-@pytest.mark.parametrize("cell", ["language_modeling", "classification", "translation", "mlm_nsp"])
+@pytest.mark.parametrize("cell", ["translation", "mlm_nsp"])  # causal and crossing blocks, and others
 def test_what_is_compiled_computes_the_same(cell):
     """Traced and differentiated as for any device; here without the compiler that makes machine code of it."""
     torch._dynamo.reset()

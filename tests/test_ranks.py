@@ -14,18 +14,18 @@ from tests.conftest import curves, settings
 from tests.programs import ROOT, Program, call, latest
 from transformer_lab.compose import train
 from transformer_lab.finished import evaluate_run, load_run
-from transformer_lab.training.saved import damage, read_training
+from transformer_lab.training.saved import damage, name_of, read_training
 
-# With 60 tokens each, the last step of an epoch leaves one of three ranks with nothing; with 3 batches, so does
-# the validation.
+# A step of two packs leaves one of three ranks with nothing, and so does the end of a validation.
 WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "hardware=ddp", "hardware.accelerator=cpu",
          "hardware.micro_batch_tokens=100", "log_every_steps=1", "pictures.layers=[]", "validate_every_steps=10",
          "max_steps=30", "checkpoint.every_steps=10", "schedule=constant"]  # fmt: skip
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no /proc to find ranks and sockets in")
 TASKS = {
-    "translation": ["task=translation", "data=parallel", "data.source=text", "data.target=back", "task.context=60",
-                    "tokens_per_step=240", "data.validation=0.1", "data.test=0.1", "task.beam_size=2"],
+    "translation": ["task=translation", "data=parallel", "data.source=text", "data.target=back", "task.context=30",
+                    "tokens_per_step=120", "data.validation=0.1", "data.test=0.1", "task.beam_size=2"],
     "mlm_nsp": ["task=mlm_nsp", "data=text", "task.context=32", "tokens_per_step=96", "data.validation=0.1",
                 "data.test=0.1"],
 }  # fmt: skip
@@ -53,16 +53,22 @@ def answer(words):
 
 @pytest.mark.parametrize("task", ["translation", pytest.param("mlm_nsp", marks=pytest.mark.battery)])
 def test_three_ranks_train_and_score_what_one_process_does_also_when_it_goes_on(words, tmp_path, task):
-    adamw = "optimizer=adamw"  # Muon makes every direction of a gradient as long as the others, rounding errors too
-    train(**settings(*words(tmp_path / "one", task, "hardware.devices=1", "max_steps=20", adamw)))
-    train(**settings(*words(tmp_path / "one", task, "hardware.devices=1", "resume=auto", adamw)))
-    done = answer(words(tmp_path / "three", task, "hardware.devices=3", "max_steps=20", adamw))
+    # Muon makes every direction of a gradient as long as the others, rounding errors too.
+    more = ["optimizer=adamw", "checkpoint.every_steps=1", "checkpoint.keep=30"]
+    train(**settings(*words(tmp_path / "one", task, "hardware.devices=1", "max_steps=20", *more)))
+    train(**settings(*words(tmp_path / "one", task, "hardware.devices=1", "resume=auto", *more)))
+    done = answer(words(tmp_path / "three", task, "hardware.devices=3", "max_steps=20", *more))
     assert done.returncode == 0 and "3 × CPU" in done.stdout, done.stderr
     scored = json.loads((tmp_path / "three" / "metrics.json").read_text())
     for split in ("validation", "test"):  # the same weights, scored by one process
         again = evaluate_run(load_run(str(tmp_path / "three"), []), split, "cpu")
         assert scored[split] == pytest.approx(again, rel=1e-6)
-    train(**settings(*words(tmp_path / "three", task, "hardware.devices=1", "resume=auto", adamw)))
+    after_one = [tmp_path / name / "checkpoints" / name_of(1) for name in ("one", "three")]
+    states = (read_training(checkpoint)["optimizer"]["state"].values() for checkpoint in after_one)
+    for state, other in zip(*states, strict=True):
+        gradient = state["exp_avg"]  # a tenth of it, as the optimizer's mean begins at zero
+        assert (gradient - other["exp_avg"]).norm() <= 1e-6 * gradient.norm() + 1e-12
+    train(**settings(*words(tmp_path / "three", task, "hardware.devices=1", "resume=auto", *more)))
     one, three = curves(tmp_path / "one"), curves(tmp_path / "three")
     assert one["train/loss"][0][1] == pytest.approx(three["train/loss"][0][1], rel=1e-6)
     for name in one:
@@ -71,17 +77,6 @@ def test_three_ranks_train_and_score_what_one_process_does_also_when_it_goes_on(
         assert values == pytest.approx(others, rel=2e-6, abs=1e-6)
     first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "three"))
     assert first["tokens"] == second["tokens"]
-
-
-def test_the_gradient_of_a_step_is_the_same_on_two_ranks(words, tmp_path):
-    more = ["max_steps=1", "optimizer=adamw", "gradient_clip=null"]
-    train(**settings(*words(tmp_path / "one", "translation", "hardware.devices=1", *more)))
-    assert answer(words(tmp_path / "two", "translation", "hardware.devices=2", *more)).returncode == 0
-    states = (read_training(tmp_path / name / "checkpoints" / "last")["optimizer"] for name in ("one", "two"))
-    one, two = (state["state"] for state in states)
-    for parameter, state in one.items():  # a tenth of the gradient, as the optimizer's mean begins at zero
-        gradient, other = state["exp_avg"], two[parameter]["exp_avg"]
-        assert (gradient - other).norm() <= 1e-6 * gradient.norm() + 1e-12
 
 
 def test_a_mistake_is_told_once(words, tmp_path):
@@ -99,14 +94,30 @@ def step(number, world_size, **more):
             "SLURM_NODEID": "0", **more}  # fmt: skip
 
 
-def test_tasks_of_srun_are_ranks_of_one_run(words, tmp_path):
-    whole = command(words(tmp_path / "run", "mlm_nsp", "max_steps=3", "validate_every_steps=3"))
+@needs_proc
+def test_tasks_of_srun_are_ranks_of_one_run_and_listen_to_each_other_only(words, tmp_path):
+    whole = command(words(tmp_path / "run", "mlm_nsp", "max_steps=100", "validate_every_steps=100"))
     tasks = [subprocess.Popen(whole, env=step(number, 2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
              for number in (0, 1)]  # fmt: skip
+    begun(tasks[0], tmp_path / "run")
+    heard = listening(task.pid for task in tasks)
     said, other = (task.communicate(timeout=120)[0] for task in tasks)
+    assert heard and heard <= LOOPBACK
     assert [task.returncode for task in tasks] == [0, 0], said + other
     assert "2 × CPU" in said and (tmp_path / "run" / "metrics.json").exists()
     assert not [line for line in other.splitlines() if not line.startswith("[W")]  # PyTorch, of names without DNS
+
+
+@needs_proc
+@pytest.mark.battery
+def test_ranks_of_torchrun_listen_to_each_other_only(words, tmp_path):
+    own = words(tmp_path / "run", "mlm_nsp", "max_steps=1000000", "validate_every_steps=1000000")
+    started = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *command(own)[1:]]
+    process = subprocess.Popen([sys.executable, *started], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    begun(process, tmp_path / "run")
+    heard = listening(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    process.terminate()
+    assert process.wait(60) == 1 and heard and heard <= LOOPBACK
 
 
 @pytest.mark.battery
@@ -136,14 +147,12 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc to find the ranks in")
+@needs_proc
 def test_a_rank_that_stands_still_ends_all_within_the_limit(words, tmp_path):
     more = ["hardware.devices=2", "hardware.timeout_minutes=0.1", "max_steps=1000000", "validate_every_steps=1000000"]
     (tmp_path / "train.py").write_text(IMPATIENT)
     process = Program(tmp_path / "train.py", *words(tmp_path / "run", "mlm_nsp", *more))
-    while not (tmp_path / "run" / "checkpoints" / "last").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
+    begun(process, tmp_path / "run")
     time.sleep(0.5)
     ranks = children(process)
     os.kill(ranks[1], signal.SIGSTOP)
@@ -157,20 +166,49 @@ def test_a_rank_that_stands_still_ends_all_within_the_limit(words, tmp_path):
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
 
 
+def begun(process, run):
+    """Return once there is a checkpoint."""
+    while not (run / "checkpoints" / "last").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+
+
+def listening(pids):
+    """The addresses, in hexadecimal, that these processes listen at."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                inodes.add(link.readlink().name)
+            except OSError:
+                continue
+    tables = [Path(f"/proc/net/{table}").read_text() for table in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
+
+
 def children(process):
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """The ranks of a program: each leads a group of its own, and a child of the program has forked them."""
+
+    def below(pid):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    return [pid for child in below(process.pid) for pid in below(child) if os.getpgid(pid) == pid]
 
 
+@needs_proc
 @pytest.mark.parametrize("how", ["killed", "SIGTERM", pytest.param("Ctrl-C", marks=pytest.mark.battery)])
 def test_one_dead_rank_ends_all_and_a_signal_ends_all_together(words, tmp_path, how):
     more = ["hardware.devices=2", "max_steps=1000000", "validate_every_steps=1000000"]
     process = Program("train.py", *words(tmp_path / "run", "mlm_nsp", *more))
-    while not (tmp_path / "run" / "checkpoints" / "last").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
+    begun(process, tmp_path / "run")
     ranks = children(process)
     assert len(ranks) == 2
+    heard = listening([process.pid, *ranks])
+    assert heard and heard <= LOOPBACK
     if how == "killed":
         os.kill(ranks[1], signal.SIGKILL)
     else:

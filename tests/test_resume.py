@@ -28,7 +28,7 @@ from transformer_lab.training.saved import damage, read_training, read_weights
 from transformer_lab.training.signals import Signals
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout=0.1", "tokens_per_step=256",
+SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "model.dropout=0.1", "tokens_per_step=256",
          "hardware.micro_batch_tokens=160", "max_steps=60", "validate_every_steps=15", "checkpoint.every_steps=7",
          "log_every_steps=4", "pictures.layers=[]", "schedule=cosine", "schedule.warmup_steps=5",
          "allow_overlap=true"]  # fmt: skip
@@ -357,7 +357,7 @@ def test_whoever_stops_reading_a_run_ends_it_with_its_step_saved(command, tmp_pa
 
 # Settings that no other test resumes; those that need another run or a file are told by a word.
 SETTINGS = {
-    "frozen": ["init_from=START", "freeze_layers=1", "optimizer.layer_decay=0.9"],
+    "frozen": ["init_from=START", "model.num_layers=2", "freeze_layers=1", "optimizer.layer_decay=0.9"],
     "several labels": ["task=classification", "task.multi_label=true", "data.separator=_"],
     "decoder translates": ["task=translation", "model=decoder"],
     "words and order": ["task=mlm_nsp", "task.whole_words=true", "task.sentence_task=order"],

@@ -1,4 +1,4 @@
-"""Nothing that is read is run, be it a checkpoint or a config of a stranger; and ranks listen to each other only."""
+"""Nothing that is read is run, be it a checkpoint or a config of a stranger."""
 
 import hashlib
 import io
@@ -8,10 +8,7 @@ import pickle
 import pickletools
 import re
 import shutil
-import socket
 import subprocess
-import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -21,7 +18,7 @@ import torch
 import yaml
 
 from tests.conftest import settings
-from tests.programs import call, latest
+from tests.programs import call
 from tests.test_checks import TARGETS
 from transformer_lab.compose import train
 from transformer_lab.contents import contents
@@ -56,7 +53,6 @@ class Payload:
         self.canary, self.how = canary, how
 
     def __reduce__(self):
-        import os
 
         text = f"open({str(self.canary)!r}, 'w').close()"
         return {
@@ -258,50 +254,3 @@ def test_nothing_in_the_source_could_run_what_it_reads():
         for number, line in enumerate(file.read_text().splitlines(), 1):
             found = FORBIDDEN.search(line.replace(".eval()", "").partition("# ")[0])
             assert not found, f"{file}:{number}: {line}"
-
-
-def listening(pids):
-    """The addresses, in hexadecimal, that these processes listen at."""
-    inodes = set()
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                inodes.add(link.readlink().name)
-            except OSError:
-                continue
-    tables = [Path(f"/proc/net/{table}").read_text() for table in ("tcp", "tcp6")]
-    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
-    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
-
-
-def started(how, words):
-    """The processes that train on two ranks of this machine, and the one that starts them, if there is one."""
-    if how == "srun":
-        step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "here", "SLURM_STEP_NUM_TASKS": "2",
-                "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0"}  # fmt: skip
-        own = [{"SLURM_PROCID": number, "SLURM_LOCALID": number} for number in "01"]
-        return [], [subprocess.Popen([sys.executable, *words], env=os.environ | step | one, **QUIET) for one in own]
-    program = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if how == "torchrun" else []
-    return [subprocess.Popen([sys.executable, *program, *words], **QUIET)], []
-
-
-QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no /proc to look at")
-@pytest.mark.parametrize("how", ["devices", "srun", pytest.param("torchrun", marks=pytest.mark.battery)])
-def test_ranks_listen_to_each_other_only(words, tmp_path, how):
-    more = ["hardware=ddp", "hardware.accelerator=cpu", "max_steps=1000000", "validate_every_steps=1000000"]
-    parents, ranks = started(how, [str(ROOT / "train.py"), *latest([*words, *more]), f"run_dir={tmp_path / 'run'}"])
-    while not (tmp_path / "run" / "checkpoints" / "last").exists():
-        assert all(process.poll() is None for process in (*parents, *ranks))
-        time.sleep(0.1)
-    pids = [pid for x in parents for pid in Path(f"/proc/{x.pid}/task/{x.pid}/children").read_text().split()]
-    own = [process.pid for process in ranks] + ([] if how == "torchrun" else [process.pid for process in parents])
-    addresses = listening([*own, *pids])
-    for process in (*parents, *ranks):
-        process.terminate()
-    assert [process.wait(60) for process in (*parents, *ranks)] == [1 if how == "torchrun" else 143] * len(own or "1")
-    loopback = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
-    assert addresses and addresses <= loopback
-    assert socket.gethostbyname("localhost").startswith("127.")

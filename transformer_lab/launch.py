@@ -2,15 +2,17 @@
 
 import os
 import signal
+import sys
 import tempfile
 import threading
+from multiprocessing import forkserver
 from multiprocessing.queues import SimpleQueue
 from types import FrameType
 from typing import Any
 
 from transformer_lab.checks import fail, full_error
 from transformer_lab.data.sealed import Damaged
-from transformer_lab.data.workers import SIGNALS
+from transformer_lab.data.workers import SIGNALS, blocked
 from transformer_lab.importing import importable
 from transformer_lab.training.contact import MEETING
 from transformer_lab.training.faults import Halted, Interrupted, LostContact, NoWord, no_room
@@ -64,10 +66,12 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
     """Start a process for each rank, and end with all of them as soon as one ends badly."""
     from torch import multiprocessing
 
-    errors: SimpleQueue[Told] = multiprocessing.get_context("spawn").SimpleQueue()
+    method = _start_method(values["hardware"])
     with tempfile.TemporaryDirectory() as private:
-        given = (devices, f"{private}/ranks", values, errors)
-        ranks = multiprocessing.start_processes(_rank, given, nprocs=devices, join=False)
+        with blocked():  # for good in the processes that Python starts to help, which have nothing to save
+            errors: SimpleQueue[Told] = multiprocessing.get_context(method).SimpleQueue()
+            given = (devices, f"{private}/ranks", values, errors)
+            ranks = multiprocessing.start_processes(_rank, given, nprocs=devices, join=False, start_method=method)
 
         def hand_on(number: int, frame: FrameType | None) -> None:
             for process in ranks.processes:
@@ -96,7 +100,18 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
                 signal.signal(number, handler)
 
 
+def _start_method(hardware: dict[str, Any]) -> str:
+    """Ranks on a CPU are forked from one process that has imported everything; CUDA cannot be used in a fork."""
+    from transformer_lab.build import build
+
+    if sys.platform != "linux" or build(hardware).device.type != "cpu":
+        return "spawn"
+    forkserver.set_forkserver_preload(["transformer_lab.compose"])
+    return "forkserver"
+
+
 def _rank(index: int, devices: int, meeting: str, values: dict[str, Any], errors: "SimpleQueue[Told]") -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     importable(values["extensions"])
     os.setpgrp()  # Ctrl-C reaches the parent alone, which hands it on once
     os.environ |= {MEETING: meeting, "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(devices),

@@ -26,7 +26,6 @@ from transformer_lab.build import build, build_task, task_class
 from transformer_lab.compose import train
 from transformer_lab.training.saved import read_training
 
-KERNELS = ["reference", "sdpa"]
 LENGTHS = [40, 3, 17, 1, 33, 8, 25, 2]
 # What the loss of a model that knows nothing is, of each kind of loss.
 IGNORANT = {"tokens": math.log(VOCABULARY), "mlm": math.log(VOCABULARY), "nsp": math.log(2), "classes": math.log(2)}
@@ -79,8 +78,8 @@ def test_each_target_counts_the_same_wherever_a_step_is_cut(lengths, cuts, weigh
 
 @pytest.mark.parametrize(
     "words",
-    [["task=translation", "data=parallel", "data.source=text", "data.target=back", "task.context=24",
-      "tokens_per_step=192"],
+    [["task=translation", "data=parallel", "data.source=text", "data.target=back", "task.context=12",
+      "tokens_per_step=96"],
      ["task=classification", "data=labeled", "task.class_weights=balanced", "task.context=60", "tokens_per_step=480"],
      ["task=mlm_nsp", "data=text", "task.context=32", "tokens_per_step=256"]],
     ids=["translation", "classification", "mlm_nsp"],
@@ -98,10 +97,8 @@ def test_a_run_makes_the_same_first_gradient_of_any_micro_batches_and_clips_it(p
         state = read_training(folder / "checkpoints" / "last")["optimizer"]["state"]
         return [state[number]["exp_avg"] for number in sorted(state)]
 
-    whole = moments(10**6)
-    for tokens in (1, 130):
-        for one, other in zip(whole, moments(tokens), strict=True):
-            assert (one - other).norm() <= 1e-6 * one.norm() + 1e-9
+    for one, other in zip(moments(10**6), moments(1), strict=True):
+        assert (one - other).norm() <= 1e-6 * one.norm() + 1e-9
     norm = torch.stack([moment.norm() for moment in moments(10**6, clip=0.01)]).norm()
     assert float(norm) == pytest.approx(0.001, rel=1e-3)
 
@@ -160,16 +157,18 @@ def learns_by_heart(cell, *words):
     pytest.fail(f"the loss is still {loss:.3f} after 300 steps")
 
 
-@pytest.mark.parametrize("optimizer", [path.stem for path in (CONFIGS / "optimizer").glob("*.yaml")])
 @pytest.mark.parametrize("cell", CELLS)
-def test_one_batch_is_learned_by_heart(cell, optimizer):
-    learns_by_heart(cell, f"optimizer={optimizer}")
+def test_one_batch_is_learned_by_heart(cell):
+    learns_by_heart(cell)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("position", POSITIONS)
-def test_one_batch_is_learned_by_heart_in_every_position_scheme(position, kernel):
-    learns_by_heart("language_modeling", f"position={position}", f"attention={kernel}")
+@pytest.mark.parametrize(
+    "option",
+    [*(f"optimizer={path.stem}" for path in sorted((CONFIGS / "optimizer").glob("*.yaml"))),
+     *(f"position={name}" for name in POSITIONS), "attention=reference"],
+)  # fmt: skip
+def test_one_batch_is_learned_by_heart_with_every_optimizer_and_position_scheme(option):
+    learns_by_heart("language_modeling", option)
 
 
 # Without places, all hidden tokens of a text look alike to an encoder, so that no more than their frequencies can be

@@ -111,8 +111,8 @@ class Pictures(Callback):
     head, and how large the activations of each block are. How places are told apart is drawn once, or each time where
     that is learned.
 
-    Layers and heads are counted from 0, or from the last by negative numbers; `heads` None: all. Without
-    `layers` there are no pictures of attention, which take half a second of a validation.
+    Layers and heads are counted from 0, or from the last by negative numbers; `heads` None: all. Without `layers`
+    nothing is drawn, which takes half a second of a validation; the sizes are there all the same.
     """
 
     def __init__(self, *, batches: Pass, layers: list[int], heads: list[int] | None = None) -> None:
@@ -131,7 +131,7 @@ class Pictures(Callback):
                 name = "alignment" if kind.endswith("cross_attention") else kind.replace("blocks.", "")
                 board.add_figure(name, attention_picture(some, self.heads), global_step=step)
         task = pl_module.task
-        if not self.drew_places or any(True for _ in task.model.position.parameters()):
+        if self.layers and (not self.drew_places or any(True for _ in task.model.position.parameters())):
             self.drew_places = True
             with drawn("positions"):
                 figure = position_picture(task.model.position, task.model.dim, task.model.num_heads, task.context)

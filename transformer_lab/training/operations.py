@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def measure(task: Task, steps: Steps, machine: Hardware) -> Speed:
     task.to(machine.device)
     with machine.autocast():
         operations = operations_per_token(task, batch)
-    rate = matrix_rate(machine.device, machine.dtype)
+    rate = _rate_here(machine.device, machine.dtype)
     if machine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # these matrices are none of the run's
     return Speed(operations, steps.world_size * rate)
@@ -108,6 +109,9 @@ def matrix_rate(
         wait(device)
         best = max(best, 2 * rows * inner * columns / (time.perf_counter() - started))
     return best
+
+
+_rate_here = cache(matrix_rate)  # the trials of a sweep, one after the other, need it measured once
 
 
 def wait(device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """What a rank says while it waits for others, and what ties it to whoever started it."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 log = logging.getLogger(__name__)
-STARTED_BY = os.getppid()
+STARTED_BY = os.getppid()  # where that is not another Python of this program, which says so itself
 STUCK = 3.0  # seconds that a wait has lasted when a signal is taken to have come in it
 
 
@@ -43,6 +44,12 @@ def waiting(whom: str, limit: timedelta | None, last_word: str | None = None) ->
         _now = before
 
 
+def _left_alone() -> bool:
+    """Whether what has started this process is gone."""
+    starter = multiprocessing.parent_process()
+    return os.getppid() != STARTED_BY if starter is None else not starter.is_alive()
+
+
 class Watch(threading.Thread):
     """Says each minute for what the main thread waits, and ends the process if that which has started it is gone.
 
@@ -51,9 +58,9 @@ class Watch(threading.Thread):
     the main thread, which hears of none until the other ranks answer. To be made there.
     """
 
-    def __init__(self, *, first: bool, started_by: int = STARTED_BY, minute: float = 60.0) -> None:
+    def __init__(self, *, first: bool, minute: float = 60.0) -> None:
         super().__init__(name="watch", daemon=True)
-        self.started_by, self.minute = started_by, minute
+        self.minute = minute
         self.over = threading.Event()
         self.signals, written = os.pipe()  # of each signal its number, as soon as it is here
         for end in (self.signals, written):
@@ -76,8 +83,8 @@ class Watch(threading.Thread):
             if wait and wait.over():
                 print(f"error: {wait.last_word}", file=sys.stderr, flush=True)
                 os._exit(1)
-            if os.getppid() != self.started_by:
-                log.warning("What has started this rank (process %s) is gone, so it ends as well", self.started_by)
+            if _left_alone():
+                log.warning("What has started this rank is gone, so it ends as well")
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             number = int((time.monotonic() - wait.since) / self.minute) if wait else 0
