@@ -18,8 +18,8 @@ def as_rank_1(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     owner = f"process {os.getpid()} on {socket.gethostname()}"
-    monkeypatch.setattr(agreement.ranks, "agree", lambda value: (IDENTITY, owner))
-    monkeypatch.setattr(agreement.ranks, "gathered", lambda value: [None, value])
+    monkeypatch.setattr(agreement.ranks, "broadcast", lambda value: (IDENTITY, owner))
+    monkeypatch.setattr(agreement.ranks, "all_gather", lambda value: [None, value])
     return lambda folder=tmp_path, **other: agreement.refuse_disagreement(folder, IDENTITY | other)
 
 

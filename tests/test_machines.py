@@ -98,7 +98,7 @@ import os, torch
 from datetime import timedelta
 from transformer_lab.training import ranks
 with ranks.joined(torch.device("cpu"), timedelta(seconds=60)):
-    print(*ranks.gathered((ranks.rank(), os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"])))
+    print(*ranks.all_gather((ranks.rank(), os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"])))
 """
 
 

@@ -16,13 +16,13 @@ def refuse_disagreement(folder: Path, identity: dict[str, Any]) -> None:
     sees another folder than the one that the first has locked (a network's file system may take a while to show it)."""
     if ranks.world_size() == 1:
         return
-    first, owner = ranks.agree((identity, this_process()))
+    first, owner = ranks.broadcast((identity, this_process()))
     changed, wrong = next(differences(first, identity), None), None
     if changed:
         wrong = f"hardware: ranks 0 and {ranks.rank()} differ: {changed}; start all alike, with the same data"
     if ranks.rank() > 0 and not _locked_by(owner, folder):
         wrong = f"run_dir: rank {ranks.rank()} does not see rank 0's {folder}; name a folder that all machines share"
-    for found in filter(None, ranks.gathered(wrong)):
+    for found in filter(None, ranks.all_gather(wrong)):
         raise ValueError(found)
 
 

@@ -110,7 +110,7 @@ def train(
     with ExitStack() as held:
         held.enter_context(ranks.joined(machine.device, timedelta(minutes=machine.timeout_minutes)))
         mine = first and not (plan or preview)
-        folder = ranks.agree(held.enter_context(taken(run_dir, name, resume)) if mine else Path())
+        folder = ranks.broadcast(held.enter_context(taken(run_dir, name, resume)) if mine else Path())
         if resume and mine:
             refuse_other_config(folder, fixed_of(config), resume)
 
@@ -168,7 +168,7 @@ def train(
             shown = [ProgressBar(console=run_log.console), ValidationLines(), *seen]
             signals = Signals(unread=lambda: run_log.unread)
             fit(build_trainer(machine, kept, [*shown, *watchers.values(), signals, saver]), module, loaders)
-            ranks.wait()  # for the last checkpoint
+            ranks.barrier()  # for the last checkpoint
             if progress.stopped:
                 log.info("Stopped after step %s: %s", progress.step, why_stopped(watchers))
 

@@ -33,12 +33,12 @@ class Totals:
             for name, value in others.items():
                 mine[name] = mine[name] + value if name in mine else value
 
-    def _add_up(self) -> "Totals":
+    def _all_reduced(self) -> "Totals":
         """Over all ranks, by rank; on the CPU."""
         losses = {name: float(loss) for name, loss in self.losses.items()}
         sums = {name: value.cpu() for name, value in self.sums.items()}
         total = Totals()
-        for counted in ranks.gathered((self.targets, losses, sums)):
+        for counted in ranks.all_gather((self.targets, losses, sums)):
             total._count(*counted)
         return total
 
@@ -47,7 +47,7 @@ class Totals:
 
         Raises ValueError for a loss without any target, as where no token of a small split is hidden.
         """
-        total = self._add_up()
+        total = self._all_reduced()
         if nothing := next((name for name in total.losses if not total.targets[name]), None):
             why = "a text too short to hide a token, or classes of weight 0 only"
             raise ValueError(f"data: nothing in this split counts for the loss of {nothing} ({why}): take a larger "
@@ -62,7 +62,7 @@ def evaluate(task: Task, batches: Pass, machine: Hardware) -> dict[str, float]:
     totals = Totals()
     console = Console(stderr=True)
     hidden = not console.is_terminal or ranks.rank() > 0
-    some = track(ranks.share(len(batches)), "evaluating", console=console, transient=True, disable=hidden)
+    some = track(ranks.shard(len(batches)), "evaluating", console=console, transient=True, disable=hidden)
     with machine.autocast():
         for index in some:
             batch = batches[index].to(machine.device)

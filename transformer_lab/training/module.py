@@ -162,7 +162,7 @@ class Training(LightningModule):
             log.warning("Out of memory in step %s: on with hardware.micro_batch_tokens=%s", step.number + 1, size)
         if ranks.world_size() > 1:
             losses = {name: losses.get(name, torch.zeros((), device=self.device)) for name in targets}
-            ranks.add_up([*ranks.gradients(self.task), *losses.values()])
+            ranks.all_reduce([*ranks.gradients(self.task), *losses.values()])
         return losses
 
     def _attempt(self, step: Step, targets: dict[str, float]) -> dict[str, Tensor]:
@@ -185,7 +185,7 @@ class Training(LightningModule):
         """Targets and tokens of the step on all ranks, and whether it is the last, as time is up on one of them."""
         own = (step.targets, step.tokens, self.budget.out_of_time(), self.received)
         targets: Counter[str] = Counter()
-        for counts, *_ in (every := ranks.gathered(own)):
+        for counts, *_ in (every := ranks.all_gather(own)):
             targets.update(counts)  # type: ignore[arg-type]  # class weights make fractions of targets
         self.leaving = max((number for *_, number in every if number), default=None)
         return dict(targets), sum(tokens for _, tokens, *_ in every), any(over for *_, over, _ in every)

@@ -49,5 +49,5 @@ class Pruning(Callback):
             hopeless = not pl_module.trainer.should_stop and self.trial.should_prune()
             if hopeless:
                 self.trial.set_user_attr("pruned", step)
-        if ranks.agree(hopeless):
+        if ranks.broadcast(hopeless):
             raise optuna.TrialPruned(f"pruned after step {step}")

@@ -1,4 +1,4 @@
-"""Ranks: the processes that train one model together, each with a share of every step, and what they agree on.
+"""Ranks: the processes that train one model together, each with a shard of every step, and what they exchange.
 
 With one process alone, everything here costs nothing and changes nothing.
 """
@@ -129,14 +129,14 @@ def together(whom: str = "the other ranks", limit: timedelta | None = None) -> I
                      "go on") from error  # fmt: skip
 
 
-def wait() -> None:
+def barrier() -> None:
     """… until every rank has come here."""
     if world_size() > 1:
         with together():
             distributed.barrier()
 
 
-def agree(value: T) -> T:
+def broadcast(value: T) -> T:
     """What rank 0 has."""
     if world_size() == 1:
         return value
@@ -146,7 +146,7 @@ def agree(value: T) -> T:
     return values[0]
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """What each rank has, by rank."""
     if world_size() == 1:
         return [value]
@@ -156,12 +156,12 @@ def gathered(value: T) -> list[T]:
     return values
 
 
-def share(count: int) -> range:
+def shard(count: int) -> range:
     """Of so many items those of this rank; the ranks take turns."""
     return range(rank(), count, world_size())
 
 
-def add_up(tensors: Iterable[Tensor]) -> None:
+def all_reduce(tensors: Iterable[Tensor]) -> None:
     """Each tensor becomes its sum over all ranks."""
     if world_size() > 1:
         with together():
