@@ -7,7 +7,7 @@ import torch
 from tests.conftest import CELLS, POSITIONS, batch_for, corpus_for, settings, small_task
 from transformer_lab.build import recipe
 from transformer_lab.data.steps import Pass
-from transformer_lab.training.pictures import attention_picture, chosen, looks, position_picture, probe
+from transformer_lab.training.pictures import attention_maps, attention_picture, chosen, position_picture, probe
 
 
 def one_text(task):
@@ -18,24 +18,24 @@ def one_text(task):
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_layer_is_seen_and_each_token_looks_once(cell):
     task = small_task(*CELLS[cell])
-    found, scales = looks(task, one_text(task))
+    found, scales = attention_maps(task, one_text(task))
     blocks = [name for name, _ in task.model.named_modules() if name.rpartition(".")[0].endswith("blocks")]
     assert list(scales) == blocks and all(0 < scale < 100 for scale in scales.values())
-    layers = [look.layer for look in found]
+    layers = [shown.layer for shown in found]
     assert sorted(set(layers)) == sorted(layers) and len(layers) >= len(blocks)
-    for look in found:
-        assert look.weights.shape == (4, len(look.queries), len(look.keys))
-        if len(look.keys) < 32:  # else some of what it looks at lies beyond the picture
-            torch.testing.assert_close(look.weights.sum(2), torch.ones(4, len(look.queries)))
+    for shown in found:
+        assert shown.weights.shape == (4, len(shown.queries), len(shown.keys))
+        if len(shown.keys) < 32:  # else some of what it looks at lies beyond the picture
+            torch.testing.assert_close(shown.weights.sum(2), torch.ones(4, len(shown.queries)))
 
 
 def test_a_decoder_looks_back_only_and_an_alignment_has_both_texts():
     task = small_task("task=translation")
     batch = one_text(task)
-    found, _ = looks(task, batch)
-    for look in found:
-        ahead = look.weights.triu(1).abs().max()
-        assert (ahead == 0) == (look.layer.startswith("decoder") and not look.layer.endswith("cross_attention"))
+    found, _ = attention_maps(task, batch)
+    for shown in found:
+        ahead = shown.weights.triu(1).abs().max()
+        assert (ahead == 0) == (shown.layer.startswith("decoder") and not shown.layer.endswith("cross_attention"))
     kinds = chosen(found, [-1])
     (alignment,) = kinds["decoder.blocks.cross_attention"]
     assert alignment.layer == "decoder.blocks.1.cross_attention"
@@ -49,7 +49,7 @@ def test_looking_changes_nothing(cell):
     batch = batch_for(task, [20, 9])
     torch.manual_seed(1)
     before = task(batch).losses
-    looks(task, one_text(task))
+    attention_maps(task, one_text(task))
     assert task.training
     torch.manual_seed(1)
     after = task(batch).losses
@@ -58,8 +58,8 @@ def test_looking_changes_nothing(cell):
 
 def test_layers_and_heads_are_chosen_by_number_from_either_end():
     task = small_task("task=language_modeling", "model.num_layers=3")
-    found, _ = looks(task, one_text(task))
-    layers = [look.layer for look in chosen(found, [0, -1, 99])["blocks.attention"]]
+    found, _ = attention_maps(task, one_text(task))
+    layers = [shown.layer for shown in chosen(found, [0, -1, 99])["blocks.attention"]]
     assert layers == ["blocks.0.attention", "blocks.2.attention"]
     figure = attention_picture(chosen(found, [0, -1])["blocks.attention"], heads=[0, -1, 2])
     titles = [axis.get_title() for axis in figure.axes]

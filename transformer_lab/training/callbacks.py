@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from transformer_lab.data.steps import Pass
 from transformer_lab.training.faults import worker_died
-from transformer_lab.training.pictures import attention_picture, chosen, looks, position_picture, probe
+from transformer_lab.training.pictures import attention_maps, attention_picture, chosen, position_picture, probe
 
 log = logging.getLogger(__name__)
 MOST_SHOWN = 40  # lines of a batch
@@ -108,7 +108,7 @@ class Samples(Callback):
 
 class Pictures(Callback):
     """In TensorBoard, after each validation: what some `layers` look at in a text of the validation split, head by
-    head, and how large the activations of each block are. How places are told apart is drawn once, or each time where
+    head, and how large the activations of each block are. How positions are told apart is drawn once, or each time where
     that is learned.
 
     Layers and heads are counted from 0, or from the last by negative numbers; `heads` None: all. Without `layers`
@@ -117,22 +117,22 @@ class Pictures(Callback):
 
     def __init__(self, *, batches: Pass, layers: list[int], heads: list[int] | None = None) -> None:
         self.batches, self.layers, self.heads = batches, layers, heads
-        self.drew_places = False
+        self.drew_positions = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not (board := board_of(trainer, pl_module)):
             return
         step = pl_module.progress.step
         with drawn("attention"):
-            found, scales = looks(pl_module.task, probe(self.batches).to(pl_module.device))
+            found, scales = attention_maps(pl_module.task, probe(self.batches).to(pl_module.device))
             for name, scale in scales.items():
                 board.add_scalar(f"activations/{name}", scale, global_step=step)
             for kind, some in chosen(found, self.layers).items():
                 name = "alignment" if kind.endswith("cross_attention") else kind.replace("blocks.", "")
                 board.add_figure(name, attention_picture(some, self.heads), global_step=step)
         task = pl_module.task
-        if self.layers and (not self.drew_places or any(True for _ in task.model.position.parameters())):
-            self.drew_places = True
+        if self.layers and (not self.drew_positions or any(True for _ in task.model.position.parameters())):
+            self.drew_positions = True
             with drawn("positions"):
                 figure = position_picture(task.model.position, task.model.dim, task.model.num_heads, task.context)
                 if figure is not None:

@@ -1,6 +1,6 @@
-"""What a model looks at and how it tells places apart, as pictures; and how large what it computes is, by layer.
+"""What a model looks at and how it tells positions apart, as pictures; and how large what it computes is, by layer.
 
-**H** heads, **N** tokens of a batch, **D** width, **T** places.
+**H** heads, **N** tokens of a batch, **D** width, **T** positions.
 """
 
 import re
@@ -22,11 +22,11 @@ from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.tasks.base import Task
 
 MOST_TOKENS = 32  # of a text in a picture: more cannot be read
-MOST_PLACES = 128  # in a picture of positions
+MOST_POSITIONS = 128  # in a picture of positions
 
 
 @dataclass(frozen=True)
-class Look:
+class AttentionMap:
     """Of one layer: how much each query looked at each key, (H, Q, K), and what they are called."""
 
     layer: str
@@ -43,10 +43,10 @@ def probe(batches: Pass) -> Batch:
 
 
 @torch.no_grad()
-def looks(task: Task, batch: Batch) -> tuple[list[Look], dict[str, float]]:
-    """What every layer looks at in a batch of one sequence, by the reference kernel; and the root mean square of what
+def attention_maps(task: Task, batch: Batch) -> tuple[list[AttentionMap], dict[str, float]]:
+    """The attention of every layer in a batch of one sequence, by the reference kernel; and the root mean square of what
     each block hands on."""
-    found: list[Look] = []
+    found: list[AttentionMap] = []
     scales: dict[str, float] = {}
     names = {module: name.removesuffix(".layer") for name, module in task.model.named_modules()}
     known = {id(layout): tokens for layout, tokens in _sides(batch)}
@@ -55,7 +55,7 @@ def looks(task: Task, batch: Batch) -> tuple[list[Look], dict[str, float]]:
     def scale(block: nn.Module, inputs: Any, output: Tensor) -> None:
         scales[names[block]] = float(output.float().square().mean().sqrt())
 
-    with _looking(task) as seen:
+    with _watched(task) as seen:
         hooks = [block.register_forward_hook(scale) for name, block in task.model.named_modules()
                  if isinstance(block, nn.Module) and name.rpartition(".")[0].endswith("blocks")]  # fmt: skip
         try:
@@ -67,12 +67,12 @@ def looks(task: Task, batch: Batch) -> tuple[list[Look], dict[str, float]]:
             task.train(training)
     for module, weights, queries, keys in seen:
         rows, columns = (_labels(task.tokenizer, known.get(id(side)), side) for side in (queries, keys))
-        found.append(Look(names[module], weights[:, : len(rows), : len(columns)].float().cpu(), rows, columns))
+        found.append(AttentionMap(names[module], weights[:, : len(rows), : len(columns)].float().cpu(), rows, columns))
     return found, scales
 
 
 @contextmanager
-def _looking(task: Task) -> Iterator[list[tuple[Attention, Tensor, Layout, Layout]]]:
+def _watched(task: Task) -> Iterator[list[tuple[Attention, Tensor, Layout, Layout]]]:
     """Attention by the reference kernel, with a note of what was looked at."""
     seen: list[tuple[Attention, Tensor, Layout, Layout]] = []
 
@@ -99,58 +99,58 @@ def _sides(batch: Batch) -> Iterator[tuple[Layout, Tensor]]:
 def _labels(tokenizer: Tokenizer, tokens: Tensor | None, layout: Layout) -> list[str]:
     count = min(MOST_TOKENS, len(layout.positions))
     if tokens is None:  # a text that the task has put together itself
-        return [str(place) for place in range(count)]
+        return [str(position) for position in range(count)]
     return [tokenizer.reveal([token]) for token in tokens[:count].tolist()]
 
 
-def chosen(found: Sequence[Look], layers: Sequence[int]) -> dict[str, list[Look]]:
+def chosen(found: Sequence[AttentionMap], layers: Sequence[int]) -> dict[str, list[AttentionMap]]:
     """Some layers of each kind, by the kind's name: `blocks.attention`, `decoder.blocks.cross_attention`.
 
     Negative numbers count from the last layer; numbers of layers that are not there count as the last. Of no layers
     there are no kinds.
     """
-    kinds: dict[str, list[Look]] = {}
-    for look in found:
-        kinds.setdefault(re.sub(r"\.\d+", "", look.layer), []).append(look)
-    return {kind: [some[place] for place in sorted({_place(number, len(some)) for number in layers})]
+    kinds: dict[str, list[AttentionMap]] = {}
+    for one in found:
+        kinds.setdefault(re.sub(r"\.\d+", "", one.layer), []).append(one)
+    return {kind: [some[index] for index in sorted({_index(number, len(some)) for number in layers})]
             for kind, some in kinds.items() if layers}  # fmt: skip
 
 
-def _place(number: int, count: int) -> int:
+def _index(number: int, count: int) -> int:
     return min(count - 1, number) if number >= 0 else max(0, count + number)
 
 
-def attention_picture(found: Sequence[Look], heads: Sequence[int] | None) -> Any:
+def attention_picture(found: Sequence[AttentionMap], heads: Sequence[int] | None) -> Any:
     """A matplotlib figure: a row for each layer, a column for each head."""
     count = len(found[0].weights)
-    shown = sorted({_place(number, count) for number in (range(count) if heads is None else heads)})
+    shown = sorted({_index(number, count) for number in (range(count) if heads is None else heads)})
     wide, tall = (max(2.0, 0.16 * len(side) + 0.8) for side in (found[0].keys, found[0].queries))
     figure = new_figure(figsize=(wide * len(shown), tall * len(found)), layout="constrained")
     axes = figure.subplots(len(found), len(shown), squeeze=False)
-    for row, look in zip(axes, found, strict=True):
-        for place, (axis, head) in enumerate(zip(row, shown, strict=True)):
-            axis.imshow(look.weights[head].numpy(), cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
-            axis.set_title(f"{look.layer}, head {head}", fontsize=7)
-            axis.set_xticks(range(len(look.keys)), look.keys, rotation=90, fontsize=6)
-            axis.set_yticks(range(len(look.queries)), look.queries if place == 0 else [], fontsize=6)
+    for row, one in zip(axes, found, strict=True):
+        for column, (axis, head) in enumerate(zip(row, shown, strict=True)):
+            axis.imshow(one.weights[head].numpy(), cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
+            axis.set_title(f"{one.layer}, head {head}", fontsize=7)
+            axis.set_xticks(range(len(one.keys)), one.keys, rotation=90, fontsize=6)
+            axis.set_yticks(range(len(one.queries)), one.queries if column == 0 else [], fontsize=6)
     return legible(figure)
 
 
 @torch.no_grad()
 def position_picture(position: Position, dim: int, num_heads: int, length: int) -> Any | None:
-    """How a scheme tells places apart: what it adds to the scores of each head, to embeddings, or how it turns the
+    """How a scheme tells positions apart: what it adds to the scores of each head, to embeddings, or how it turns the
     first head; None where it does nothing."""
-    length = min(MOST_PLACES, length)
+    length = min(MOST_POSITIONS, length)
     device = next((x.device for x in (*position.parameters(), *position.buffers())), torch.device("cpu"))
-    places = torch.arange(length, device=device)
-    bias = position.bias(places, places)
+    positions = torch.arange(length, device=device)
+    bias = position.bias(positions, positions)
     if bias is not None:
         pictures = [(f"head {head}", table, "key", "query") for head, table in enumerate(bias.float().cpu())]
     else:
         nothing, ones = torch.zeros(length, dim, device=device), torch.ones(length, 1, dim // num_heads, device=device)
-        added, turned = position.embed(nothing, places), position.rotate(ones, places)
+        added, turned = position.embed(nothing, positions), position.rotate(ones, positions)
         tables = {"added to embeddings": added - nothing, "a query of ones, turned": (turned - ones)[:, 0]}
-        pictures = [(name, table.float().cpu(), "channel", "place") for name, table in tables.items() if table.any()]
+        pictures = [(name, table.float().cpu(), "channel", "position") for name, table in tables.items() if table.any()]
     if not pictures:
         return None
     figure = new_figure(figsize=(3.2 * len(pictures) + 0.8, 3.2), layout="constrained")
