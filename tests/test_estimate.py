@@ -1,4 +1,4 @@
-"""A plan says what a run then takes: the same parameters and operations, about the memory that it then keeps."""
+"""A plan says what a run then takes: the same parameters and FLOPs, about the memory that it then keeps."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +8,11 @@ import torch
 
 from tests.conftest import CELLS, batch_for, settings, small_task
 from tests.programs import call
-from tests.training.test_operations import Kept
+from tests.training.test_flops import Kept
 from transformer_lab.build import build, build_task, task_class
 from transformer_lab.data.tokenizers import Bytes
 from transformer_lab.estimate import Estimate, _kept, _no_attention, _weightless
-from transformer_lab.training.operations import forward_operations
+from transformer_lab.training.flops import forward_flops
 
 ROOT = Path(__file__).parent.parent
 WORDS = Bytes().train([], specials=[])
@@ -31,7 +31,7 @@ def test_what_is_counted_without_weights_is_what_there_is_with_them(cell):
     assert {n: p.shape for n, p in real.named_parameters()} == {n: p.shape for n, p in planned.named_parameters()}
     batch = batch_for(real, [40, 50, 45])
     with _no_attention(planned):
-        assert forward_operations(planned, _weightless(batch)) == forward_operations(real, batch)
+        assert forward_flops(planned, _weightless(batch)) == forward_flops(real, batch)
         planned_bytes = _kept(planned, _weightless(batch))
     weights = {p.untyped_storage().data_ptr() for p in (*real.parameters(), *real.buffers())}
     with Kept() as kept:
@@ -55,7 +55,7 @@ def test_a_plan_is_shown_and_nothing_is_made(tmp_path, optimizer):
 
 def test_what_a_machine_has_no_memory_for_is_said():
     sizes = {"weights": 1e9, "gradients": 1e9, "optimizer": 2e9, "activations": 5e9, "passing": 1e9}
-    plan = Estimate(parameters={}, operations_per_token=1.0, **sizes, room=11e9, tokens_per_step=1.0, total_steps=1,
+    plan = Estimate(parameters={}, flops_per_token=1.0, **sizes, room=11e9, tokens_per_step=1.0, total_steps=1,
                     step_seconds=1.0)  # fmt: skip
     assert plan.warnings() == []
     (line,) = replace(plan, room=8e9).warnings()

@@ -38,7 +38,7 @@ from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.loggers import Curves, hyperparameters
 from transformer_lab.training.module import Training
-from transformer_lab.training.operations import measure
+from transformer_lab.training.flops import measure
 from transformer_lab.training.progress import Budget, Progress
 from transformer_lab.training.signals import EXIT, Signals
 from transformer_lab.training.strategy import SummedGradients

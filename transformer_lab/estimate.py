@@ -19,7 +19,7 @@ from transformer_lab.models.heads import LOGITS_AT_ONCE
 from transformer_lab.models.layers.attention import kernels_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.hardware import Hardware, room
-from transformer_lab.training.operations import matrix_rate, operations_per_token, wait
+from transformer_lab.training.flops import matrix_rate, flops_per_token, wait
 from transformer_lab.training.optimizers import QUINTICS, product_dtype
 from transformer_lab.training.progress import Budget
 
@@ -39,7 +39,7 @@ class Estimate:
     """Sizes in bytes, `room` being what the device has, seconds of one step, and counts of the whole run."""
 
     parameters: dict[str, int]
-    operations_per_token: float
+    flops_per_token: float
     weights: float
     gradients: float
     optimizer: float
@@ -68,7 +68,7 @@ class Estimate:
         total = sum(self.parameters.values())
         rows = {f"parameters of {name}": f"{count:,}" for name, count in self.parameters.items()}
         rows["parameters"] = f"{total:,}"
-        rows["operations"] = f"{self.operations_per_token / 1e6:,.1f} million a token"
+        rows["FLOPs"] = f"{self.flops_per_token / 1e6:,.1f} million a token"
         for name, label in MEMORY.items():
             rows[label] = _size(getattr(self, name))
         rows[label] += f" of {_size(self.room)}"
@@ -78,7 +78,7 @@ class Estimate:
         if self.total_steps is not None:
             tokens = self.tokens_per_step * self.total_steps
             rows["the run"] = (f"{self.total_steps:,} steps, {tokens:,.0f} tokens, "
-                               f"{tokens * self.operations_per_token:.3g} operations")  # fmt: skip
+                               f"{tokens * self.flops_per_token:.3g} FLOPs")  # fmt: skip
             rows["time in training steps"] = _duration(self.total_steps * self.step_seconds)
         return rows
 
@@ -93,9 +93,9 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
         task.model.recompute()
     with _no_attention(task):
         kept = _kept(task, _weightless(batch)) / half
-    operations = operations_per_token(task, _weightless(batch))
+    flops = flops_per_token(task, _weightless(batch))
     if machine.activation_checkpointing:
-        operations *= 4 / 3
+        flops *= 4 / 3
     weights = FLOAT * sum(p.numel() for p in task.parameters())
     gradients = FLOAT * sum(p.numel() for p in task.parameters() if p.requires_grad)
     states = FLOAT * sum(p.numel() * (1 if "momentum" in group else 2) for group in optimizer.param_groups
@@ -105,14 +105,14 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
     per_step = budget.tokens_per_step
     bandwidth = _bandwidth(machine)
     share = per_step / loaders.steps.world_size
-    seconds = share * operations / _rate(task, batch, machine)
+    seconds = share * flops / _rate(task, batch, machine)
     touched = TOUCHED["cuda, compiled" if machine.compile and machine.device.type == "cuda" else machine.device.type]
     seconds += touched * kept * share / batch.num_tokens / bandwidth
     seconds += _update_seconds(task, optimizer, machine, bandwidth)
     matrices = FLOAT * sum(p.numel() for group in optimizer.param_groups if "momentum" in group
                            for p in group["params"])  # fmt: skip
     passing = PASSING * (kept + logits) + COPIES * matrices + (OWN if machine.device.type == "cpu" else 0)
-    return Estimate(_by_module(task), operations, weights, gradients, states, kept + logits, passing,
+    return Estimate(_by_module(task), flops, weights, gradients, states, kept + logits, passing,
                     _room(machine), per_step, budget.total_steps, seconds)  # fmt: skip
 
 
@@ -203,17 +203,17 @@ def _bandwidth(machine: Hardware, megabytes: int = 64) -> float:
 
 def _update_seconds(task: Task, optimizer: torch.optim.Optimizer, machine: Hardware, bandwidth: float) -> float:
     """Of the optimizer: memory is read and written, and Muon's matrices are multiplied."""
-    moved = operations = 0.0
+    moved = flops = 0.0
     for group in optimizer.param_groups:
         for p in group["params"]:
             moved += FLOAT * p.numel() * 8
             if "momentum" in group:
                 small, large = sorted(p.shape)
-                operations += len(QUINTICS) * (4 * small**2 * large + 2 * small**3)
+                flops += len(QUINTICS) * (4 * small**2 * large + 2 * small**3)
     seconds = moved / bandwidth
-    if operations:
+    if flops:
         size = (task.model.dim, task.model.dim, 4 * task.model.dim)
-        seconds += operations / matrix_rate(machine.device, product_dtype(machine.device), shape=size)
+        seconds += flops / matrix_rate(machine.device, product_dtype(machine.device), shape=size)
     return seconds
 
 

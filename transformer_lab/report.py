@@ -17,7 +17,7 @@ from transformer_lab.folders import replace
 from transformer_lab.tasks.base import Task
 from transformer_lab.terminal import Plain, around, command, console, hang_up, plain
 from transformer_lab.training.hardware import Hardware
-from transformer_lab.training.operations import Speed
+from transformer_lab.training.flops import Speed
 from transformer_lab.training.progress import Budget
 
 log = logging.getLogger("transformer_lab")
@@ -141,8 +141,8 @@ def facts_before(
     facts["device"] = (f"{steps.world_size} × " if steps.world_size > 1 else "") + machine.description
     facts["precision"] = "bf16, weights in fp32" if machine.bf16 else "fp32"
     facts["attention kernel"] = kernel
-    operations, rate = speed.operations_per_token, speed.matrix_rate
-    facts["operations"] = f"{operations / 1e6:,.1f} million a token; {rate / 1e9:,.0f} billion a second at the most"
+    flops, rate = speed.flops_per_token, speed.matrix_rate
+    facts["FLOPs"] = f"{flops / 1e6:,.1f} million a token; {rate / 1e9:,.0f} billion a second at the most"
     return facts
 
 

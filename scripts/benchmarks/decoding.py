@@ -19,7 +19,7 @@ from benchmarks import translation
 from benchmarks.measure import Contender, Pace
 from benchmarks.setting import Setting, rows
 from transformer_lab.models.packed import packed
-from transformer_lab.training.operations import wait
+from transformer_lab.training.flops import wait
 
 TITLE = "decoding"
 UNIT = "tokens"

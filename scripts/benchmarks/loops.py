@@ -19,7 +19,7 @@ from transformer_lab.data.store import Corpus, Store
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.training.callbacks import ProgressBar
 from transformer_lab.training.hardware import Hardware
-from transformer_lab.training.operations import wait
+from transformer_lab.training.flops import wait
 from transformer_lab.training.progress import Progress
 
 LR = 1e-3
@@ -38,7 +38,7 @@ class Ours:
         progress = Progress()
         self.loaders, budget = build_loaders(config, self.task, store, self.hardware, progress)
         self.module = build_training(config, self.task, self.loaders, budget, progress, self.hardware, "loss")
-        if self.hardware.compile:  # behind the counting of operations, which PyTorch's compiler leaves alone for good
+        if self.hardware.compile:  # behind the counting of FLOPs, which PyTorch's compiler leaves alone for good
             self.task.compile()
         self.folder = tempfile.TemporaryDirectory()  # goes with this object
 

@@ -1,4 +1,4 @@
-"""What `plan=true` says against what runs of six configs then take: memory beyond the imports, time and operations."""
+"""What `plan=true` says against what runs of six configs then take: memory beyond the imports, time and FLOPs."""
 
 import json
 import subprocess
@@ -53,13 +53,13 @@ def main(name: str) -> None:
         run.task.model.recompute()
     run.run(3)
     pace = min((run.run(8) for _ in range(2)), key=lambda pace: pace.seconds / pace.items)
-    operations = run.module.speed.operations_per_token
+    flops = run.module.speed.flops_per_token
     found = {"MB": resident("VmHWM") - before, "microseconds a token": 1e6 * pace.seconds / pace.items,
-             "million operations a token": operations / 1e6}  # fmt: skip
-    counted = planned.operations_per_token * (0.75 if machine.activation_checkpointing else 1)
+             "million FLOPs a token": flops / 1e6}  # fmt: skip
+    counted = planned.flops_per_token * (0.75 if machine.activation_checkpointing else 1)
     said = {"MB": planned.memory / 2**20,
             "microseconds a token": 1e6 * planned.step_seconds / planned.tokens_per_step,
-            "million operations a token": counted / 1e6}  # fmt: skip
+            "million FLOPs a token": counted / 1e6}  # fmt: skip
     print(json.dumps([said, found]))
 
 

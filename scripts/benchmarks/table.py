@@ -23,7 +23,7 @@ from benchmarks import loading, planning, scaling, starting, storing
 from benchmarks.loops import Ours
 from benchmarks.measure import Contender, alternate, machine, resident
 from benchmarks.setting import Setting
-from transformer_lab.training.operations import Speed, matrix_rate
+from transformer_lab.training.flops import Speed, matrix_rate
 
 LIBRARIES = ("torch", "lightning", "transformers", "litgpt", "x-transformers", "ctranslate2", "tokenizers", "numpy")
 CORPORA = ((1_000_000, 1000), (10_000_000, 10_000), (100_000_000, 100_000), (1_000_000_000, 1_000_000))  # bytes, rows
@@ -75,8 +75,8 @@ def row(
         lines = [asdict(result) for result in results]
         for contender, line in zip(there, lines, strict=True):
             if isinstance(contender, Ours):
-                speed = Speed(contender.module.speed.operations_per_token, statistics.median(rates))
-                line["of_matrix_rate"] = speed.share(line["rate"])
+                speed = Speed(contender.module.speed.flops_per_token, statistics.median(rates))
+                line["of_matrix_rate"] = speed.mfu(line["rate"])
         if memory and hasattr(work, "SIZES"):
             for line in lines:
                 say(f"memory: {line['name']}")

@@ -8,7 +8,7 @@ from tests.conftest import POSITIONS, VOCABULARY, batch_for, small_task
 from transformer_lab.layout import Layout
 from transformer_lab.models.generation import Beam, beam_search
 from transformer_lab.models.layers.kernels import auto, flex, reference, sdpa
-from transformer_lab.training.operations import forward_operations
+from transformer_lab.training.flops import forward_flops
 
 KERNELS = {"auto": auto, "reference": reference, "sdpa": sdpa}
 RESIDUALS = ["pre_norm", "post_norm", "sandwich_norm"]
@@ -109,13 +109,13 @@ def test_states_asked_for_by_place_are_those_of_all_tokens_and_learn_the_same(wo
 
 @pytest.mark.parametrize("pooling", ["first", "pooler", "last"])
 def test_the_last_feed_forward_layer_spares_tokens_that_nobody_reads(pooling):
-    """A matrix of D x 4 D up and one down, two operations each, for every token that no class depends on."""
+    """A matrix of D x 4 D up and one down, two FLOPs each, for every token that no class depends on."""
     mean = small_task("task=classification", "feed_forward=gelu")
     one = small_task("task=classification", "feed_forward=gelu", f"task.pooling={pooling}")
     batch = batch_for(mean, SOURCES)
     spared = (batch.num_tokens - len(SOURCES)) * 2 * 2 * 4 * mean.model.dim**2
     pooler = len(SOURCES) * 2 * mean.model.dim**2 if pooling == "pooler" else 0
-    assert forward_operations(mean, batch) - forward_operations(one, batch) == spared - pooler
+    assert forward_flops(mean, batch) - forward_flops(one, batch) == spared - pooler
 
 
 @pytest.mark.parametrize("position", POSITIONS)

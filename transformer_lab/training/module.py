@@ -23,7 +23,7 @@ from transformer_lab.training import ranks
 from transformer_lab.training.averages import Ema
 from transformer_lab.training.evaluation import Totals, reported
 from transformer_lab.training.faults import Halted, out_of_memory
-from transformer_lab.training.operations import Speed
+from transformer_lab.training.flops import Speed
 from transformer_lab.training.progress import Best, Budget, Progress, Window
 from transformer_lab.training.schedules import Schedule
 
@@ -250,7 +250,7 @@ class Training(LightningModule):
             "train/gradient_norm": norm.item(),
             "train/learning_rate": self.optimizer.param_groups[0]["lr"],
             "train/tokens_per_second": window.tokens / window.seconds,
-            "train/mfu": self.speed.share(window.tokens / window.seconds),
+            "train/mfu": self.speed.mfu(window.tokens / window.seconds),
             "train/tokens": float(self.progress.tokens),
             "train/skipped_steps": float(self.progress.skipped),
             "train/unused_room": 1 - step.tokens / room if (room := len(step.units) * self.task.capacity) else 0.0,

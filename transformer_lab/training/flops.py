@@ -15,7 +15,7 @@ from transformer_lab.models.layers.attention import Attention, kernels_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.hardware import Hardware
 
-SAMPLED = 4096  # tokens that are looked at to count operations
+SAMPLED = 4096  # tokens that are looked at to count FLOPs
 PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm)
 
 
@@ -24,11 +24,11 @@ class Speed:
     """What MFU, the share of a device's matrix rate that a run reaches, is worked out from (Chowdhery et al., 2022,
     arXiv:2204.02311, appendix B)."""
 
-    operations_per_token: float  # of training
-    matrix_rate: float  # operations a second that all devices do at their best
+    flops_per_token: float  # of training
+    matrix_rate: float  # FLOP/s that all devices do at their best
 
-    def share(self, tokens_per_second: float) -> float:
-        return tokens_per_second * self.operations_per_token / self.matrix_rate
+    def mfu(self, tokens_per_second: float) -> float:
+        return tokens_per_second * self.flops_per_token / self.matrix_rate
 
 
 def measure(task: Task, steps: Steps, machine: Hardware) -> Speed:
@@ -37,15 +37,15 @@ def measure(task: Task, steps: Steps, machine: Hardware) -> Speed:
     batch = steps.batch(0, units).to(machine.device)
     task.to(machine.device)
     with machine.autocast():
-        operations = operations_per_token(task, batch)
+        flops = flops_per_token(task, batch)
     rate = _rate_here(machine.device, machine.dtype)
     if machine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # these matrices are none of the run's
-    return Speed(operations, steps.world_size * rate)
+    return Speed(flops, steps.world_size * rate)
 
 
-def forward_operations(task: Task, batch: Batch) -> float:
-    """Floating-point operations of a forward pass: products with matrices, and the scores and sums of attention.
+def forward_flops(task: Task, batch: Batch) -> float:
+    """FLOPs (floating-point operations) of a forward pass: products with matrices, and the scores and sums of attention.
 
     Attention counts what it must look at: no padding, and half of all pairs where a model is causal. It is counted
     here and not computed: a kernel that compiles itself cannot while PyTorch counts the products.
@@ -61,7 +61,7 @@ def forward_operations(task: Task, batch: Batch) -> float:
             pairs = own * other
         else:
             pairs = own * other / (2 if attention.causal else 1)
-        looked += 4 * attention.out.in_features * float(pairs.sum())  # two operations each for its score and its value
+        looked += 4 * attention.out.in_features * float(pairs.sum())  # two FLOPs each for its score and its value
 
     hooks = [module.register_forward_hook(look) for module in task.modules() if isinstance(module, Attention)]
     try:
@@ -84,16 +84,16 @@ def _lengths(layout: Layout) -> Tensor:
     return known.double()
 
 
-def operations_per_token(task: Task, batch: Batch) -> float:
+def flops_per_token(task: Task, batch: Batch) -> float:
     """… of training, for each token that the model reads: forward once, and backward twice that (Kaplan et al., 2020,
     arXiv:2001.08361, section 2.1)."""
-    return 3 * forward_operations(task, batch) / batch.num_tokens
+    return 3 * forward_flops(task, batch) / batch.num_tokens
 
 
 def matrix_rate(
     device: torch.device, dtype: torch.dtype, seconds: float = 0.1, shape: tuple[int, int, int] | None = None
 ) -> float:
-    """Floating-point operations a second in the product of two matrices: what the device does at its best, now.
+    """FLOP/s in the product of two matrices: what the device does at its best, now.
 
     `shape` is their rows, inner size and columns; None: those of a large feed-forward layer.
     """

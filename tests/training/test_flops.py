@@ -6,7 +6,7 @@ import torch
 from tests.conftest import CELLS, batch_for, small_task
 from tests.training.test_training import gradient
 from transformer_lab.models.layers.attention import Attention, kernels_of
-from transformer_lab.training.operations import Speed, forward_operations, matrix_rate
+from transformer_lab.training.flops import Speed, forward_flops, matrix_rate
 
 DIM, LAYERS = 32, 2
 
@@ -22,21 +22,21 @@ def pairs(own, other=None, causal=False):
     return float((own * other).sum()) / (2 if causal else 1)
 
 
-def test_a_decoder_takes_two_operations_for_each_weight_and_token_and_those_of_attention():
+def test_a_decoder_takes_two_flops_for_each_weight_and_token_and_those_of_attention():
     task = small_task("task=language_modeling")
     batch = batch_for(task, [40, 3, 17])
     expected = 60 * (products(task, "blocks.") + products(task, "head.weight"))
     expected += LAYERS * 4 * DIM * pairs(batch.layout, causal=True)
-    assert forward_operations(task, batch) == expected
+    assert forward_flops(task, batch) == expected
 
 
 def test_attention_is_counted_and_not_computed():
     """A kernel that compiles itself cannot do so while PyTorch counts products."""
     task = small_task("task=language_modeling")
     batch = batch_for(task, [40, 3, 17])
-    expected = forward_operations(task, batch)
+    expected = forward_flops(task, batch)
     with kernels_of(task, lambda _: None):
-        assert forward_operations(task, batch) == expected
+        assert forward_flops(task, batch) == expected
 
 
 def test_an_encoder_looks_both_ways_and_predicts_hidden_tokens_only():
@@ -46,7 +46,7 @@ def test_an_encoder_looks_both_ways_and_predicts_hidden_tokens_only():
     # Only hidden tokens come as far as the last feed-forward layer and the head.
     expected -= (batch.num_tokens - batch.targets["mlm"]) * products(task, f"blocks.{LAYERS - 1}.feed_forward")
     expected += batch.targets["mlm"] * (products(task, "transform") + 2 * task.head.matrix.numel())
-    assert forward_operations(task, batch) == expected
+    assert forward_flops(task, batch) == expected
 
 
 def test_a_decoder_of_translation_reads_its_memory_once_a_layer():
@@ -59,7 +59,7 @@ def test_a_decoder_of_translation_reads_its_memory_once_a_layer():
     seen = pairs(batch.source_layout) + pairs(batch.target_layout, causal=True)
     seen += pairs(batch.target_layout, batch.source_layout)
     expected += LAYERS * 4 * DIM * seen + target * 2 * task.head.matrix.numel()
-    assert forward_operations(task, batch) == expected
+    assert forward_flops(task, batch) == expected
 
 
 @pytest.mark.parametrize("causal, seen", [(True, 8), (False, 15)])
@@ -67,14 +67,14 @@ def test_a_window_limits_what_is_counted(causal, seen):
     task = small_task("task=language_modeling", "model.window=8")
     for attention in (module for module in task.modules() if isinstance(module, Attention)):
         attention.causal = causal
-    few, many = (forward_operations(task, batch_for(task, [length] * 2)) / (2 * length) for length in (30, 60))
+    few, many = (forward_flops(task, batch_for(task, [length] * 2)) / (2 * length) for length in (30, 60))
     assert few == many == products(task, "blocks.") + products(task, "head.weight") + LAYERS * 4 * DIM * seen
 
 
 def test_mfu_is_the_share_of_the_matrix_rate():
     rate = matrix_rate(torch.device("cpu"), torch.float32)
     assert rate > 1e8
-    assert Speed(operations_per_token=100.0, matrix_rate=rate).share(rate / 400) == pytest.approx(0.25)
+    assert Speed(flops_per_token=100.0, matrix_rate=rate).share(rate / 400) == pytest.approx(0.25)
 
 
 class Kept:
