@@ -164,7 +164,7 @@ def left(go, *words, **more):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_signal_ends_a_run_with_its_step_saved_and_the_rest_follows_exactly(go, leave, tmp_path, monkeypatch, task):
     whole = go(name="whole", task=task)
-    leave(11, validations=(2,))  # in the middle of a stretch, then in the validation after step 30
+    leave(11, validations=(2,))  # between two validations, then in the validation after step 30
     left(go, task=task)
     assert step_of(tmp_path / "run") == 11
     left(go, "resume=auto", task=task)
@@ -174,7 +174,7 @@ def test_a_signal_ends_a_run_with_its_step_saved_and_the_rest_follows_exactly(go
     same(whole, tmp_path / "run")
 
 
-def test_five_resumes_within_one_stretch_and_two_at_one_step(go, leave, tmp_path, monkeypatch):
+def test_five_resumes_between_two_validations_and_two_at_one_step(go, leave, tmp_path, monkeypatch):
     whole = go(name="whole")
     for step in (16, 17, 20, 22, 29):
         leave(step)
@@ -258,7 +258,7 @@ def test_an_error_in_a_validation_leaves_callbacks_as_they_were_before_it(go, mo
 def test_an_average_of_the_weights_is_what_is_validated_kept_and_exported(go, leave, monkeypatch):
     words = ["average=ema", "average.decay=0.9"]
     whole = go(*words, name="whole")
-    leave(11, validations=(2,))  # in the middle of a stretch, then in a validation, while the model has the averages
+    leave(11, validations=(2,))  # between two validations, then in a validation, while the model has the averages
     left(go, *words)
     left(go, *words, "resume=auto")
     monkeypatch.undo()
@@ -375,7 +375,7 @@ SETTINGS = {
 @pytest.mark.battery
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_that_nobody_lists_resume_exactly(go, leave, place, monkeypatch, name):
-    """R1 in further settings: interrupted in a stretch and in a validation; and killed behind a checkpoint."""
+    """R1 in further settings: interrupted between validations and in a validation; and killed behind a checkpoint."""
     words = [word.replace("START", str(place / "start")) for word in SETTINGS[name]]
     if "init_from" in words[0] and not (place / "start").exists():
         shutil.copytree(go(name="start"), place / "start", symlinks=True)

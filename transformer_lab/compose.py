@@ -18,9 +18,9 @@ from transformer_lab import checks
 from transformer_lab.agreement import refuse_disagreement
 from transformer_lab.build import Section, build, kernel_name
 from transformer_lab.data.examples import Split
-from transformer_lab.data.module import DataModule, Stretch
+from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.plan import Plan
-from transformer_lab.data.steps import Pass, Steps
+from transformer_lab.data.steps import EvaluationSet, Steps
 from transformer_lab.data.store import Corpus, Store
 from transformer_lab.estimate import estimate
 from transformer_lab.preparation import Prepared, prepare_task
@@ -35,10 +35,10 @@ from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationL
 from transformer_lab.training.checkpoints import Checkpoints
 from transformer_lab.training.evaluation import Totals, evaluate, reported
 from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of_memory, worker_died
+from transformer_lab.training.flops import measure
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.loggers import Curves, hyperparameters
 from transformer_lab.training.module import Training
-from transformer_lab.training.flops import measure
 from transformer_lab.training.progress import Budget, Progress
 from transformer_lab.training.signals import EXIT, Signals
 from transformer_lab.training.strategy import SummedGradients
@@ -163,7 +163,7 @@ def train(
         kept = None
         if module.trains_on:
             kept = curves.open(folder, progress.step + 1)
-            validation = {"batches": loaders.passes["validation"]}
+            validation = {"batches": loaders.evaluation_sets["validation"]}
             seen = [Samples(**validation), build(pictures, **validation)]
             shown = [ProgressBar(console=run_log.console), ValidationLines(), *seen]
             signals = Signals(unread=lambda: run_log.unread)
@@ -173,7 +173,9 @@ def train(
                 log.info("Stopped after step %s: %s", progress.step, why_stopped(watchers))
 
         learner.load_state_dict(saved.read_weights(best_checkpoint(str(folder))))
-        tested = evaluate(learner, loaders.passes["test"], machine) if "test" in loaders.passes else None
+        tested = (
+            evaluate(learner, loaders.evaluation_sets["test"], machine) if "test" in loaders.evaluation_sets else None
+        )
         if not first:
             return {}
         metrics = conclude(folder, progress, tested, learner, best_by)
@@ -190,11 +192,11 @@ def check_metrics(best_by: str, watchers: dict[str, Any], task: Task, loaders: D
     watched = {name: monitor for name, watcher in watchers.items() if (monitor := getattr(watcher, "monitor", None))}
     if watched or best_by != task.best_by:
         totals = Totals()
-        batch = loaders.passes["validation"][0].to(machine.device)
+        batch = loaders.evaluation_sets["validation"][0].to(machine.device)
         with torch.inference_mode(), machine.autocast():
             totals.add(batch, task.to(machine.device).eval().score(batch))
         task.train()
-        there = list(reported(task, *totals.mean(), loaders.passes["validation"].packing))
+        there = list(reported(task, *totals.mean(), loaders.evaluation_sets["validation"].packing))
         if best_by not in there:
             raise ValueError(f"best_by={checks.unknown(best_by, 'metric', there, there)}")
         known = [f"val/{name}" for name in there]
@@ -245,19 +247,19 @@ def build_loaders(
     plan = Plan(num_units=num_units, units_per_step=units_per_step, seed=config["seed"], data=store.text_hash)
     sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
     steps = Steps(packing=train, plan=plan, rank=ranks.rank(), world_size=ranks.world_size(), **sizes)
-    passes: dict[Split, Pass] = {split: Pass(packing=task.evaluation_packing(corpus), **sizes)
+    evaluation_sets: dict[Split, EvaluationSet] = {split: EvaluationSet(packing=task.evaluation_packing(corpus), **sizes)
               for split, corpus in corpora.items() if split != "train"}  # fmt: skip
     if config["overfit"]:
-        passes["validation"] = Pass(packing=train, num_units=num_units, **sizes)
+        evaluation_sets["validation"] = EvaluationSet(packing=train, num_units=num_units, **sizes)
         corpora["validation"] = corpora["train"]
     budget = Budget(
         steps_per_epoch=plan.steps_per_epoch,
         tokens_per_epoch=train.num_tokens * num_units // train.num_units,
         **{limit: config[limit] for limit in checks.LIMITS},
     )
-    stretch = Stretch(now=lambda: progress.step, due=lambda: progress.validation_due,
+    sampler = StepSampler(now=lambda: progress.step, due=lambda: progress.validation_due,
                       every=config["validate_every_steps"], last=budget.total_steps)  # fmt: skip
-    loaders = DataModule(steps=steps, stretch=stretch, passes=passes, corpora=corpora, workers=machine.workers,
+    loaders = DataModule(steps=steps, sampler=sampler, evaluation_sets=evaluation_sets, corpora=corpora, workers=machine.workers,
                          pin_memory=machine.device.type == "cuda")  # fmt: skip
     return loaders, budget
 
@@ -272,7 +274,7 @@ def build_training(
         schedule=build(config["schedule"], total_steps=budget.total_steps),
         budget=budget,
         progress=progress,
-        validation=loaders.passes["validation"].packing,
+        validation=loaders.evaluation_sets["validation"].packing,
         gradient_clip=config["gradient_clip"],
         log_every_steps=config["log_every_steps"],
         seed=config["seed"],

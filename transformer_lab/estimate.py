@@ -18,8 +18,8 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.heads import LOGITS_AT_ONCE
 from transformer_lab.models.layers.attention import kernels_of
 from transformer_lab.tasks.base import Task
+from transformer_lab.training.flops import flops_per_token, matrix_rate, wait
 from transformer_lab.training.hardware import Hardware, room
-from transformer_lab.training.flops import matrix_rate, flops_per_token, wait
 from transformer_lab.training.optimizers import QUINTICS, product_dtype
 from transformer_lab.training.progress import Budget
 

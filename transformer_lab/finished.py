@@ -18,7 +18,7 @@ from transformer_lab.data.sources.files import Files
 from transformer_lab.data.sources.labeled import Labeled
 from transformer_lab.data.sources.parallel import Parallel
 from transformer_lab.data.sources.text import Text
-from transformer_lab.data.steps import Pass
+from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.data.store import Corpus, prepare, prepared
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.preparation import prepare_store
@@ -157,5 +157,5 @@ def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> dict[str, flo
     task, hardware = run.task, run.config["hardware"]
     machine: Hardware = build(hardware | {"accelerator": accelerator, "precision": "auto", "compile": False})
     packing = task.evaluation_packing(corpus)
-    return evaluate(task, Pass(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens),
+    return evaluate(task, EvaluationSet(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens),
                     machine)  # fmt: skip

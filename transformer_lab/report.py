@@ -16,8 +16,8 @@ from transformer_lab.data.module import DataModule
 from transformer_lab.folders import replace
 from transformer_lab.tasks.base import Task
 from transformer_lab.terminal import Plain, around, command, console, hang_up, plain
-from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.flops import Speed
+from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.progress import Budget
 
 log = logging.getLogger("transformer_lab")
@@ -157,8 +157,8 @@ def facts_of_data(task: Task, loaders: DataModule, learnt: dict[str, Any]) -> di
             some = sorted(counts.items(), key=lambda one: -one[1])[:MOST_CLASSES]
             facts[name] = ", ".join(f"{key} {count:,}" for key, count in some)
             facts[name] += f" and {len(counts) - MOST_CLASSES} more" if len(counts) > MOST_CLASSES else ""
-    passes = {split: one.packing.num_shortened for split, one in loaders.passes.items()}
-    cut = {"train": loaders.steps.packing.num_shortened, **passes}
+    cut = {split: one.packing.num_shortened for split, one in loaders.evaluation_sets.items()}
+    cut = {"train": loaders.steps.packing.num_shortened, **cut}
     unknown, kept = ({split: getattr(corpus, share) for split, corpus in loaders.corpora.items()}
                      for share in ("unknown_share", "kept_share"))  # fmt: skip
     if any(cut.values()):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import Contender, Pace
 from benchmarks.setting import Setting, rows
-from transformer_lab.data.module import DataModule, Stretch
+from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.packing import Packs
 from transformer_lab.data.plan import Plan
 from transformer_lab.data.sealed import Sealed, seal
@@ -42,8 +42,10 @@ class OurLoader:
         plan = Plan(num_units=packs.num_units, units_per_step=BATCH, seed=0, data="benchmark")
         steps = Steps(packing=packs, plan=plan, collate=Collate(0), micro_batch_tokens=1 << 20)
         self.next = 0
-        stretch = Stretch(now=lambda: self.next, due=lambda: False, every=1 << 60, last=None)
-        loaders = DataModule(steps=steps, stretch=stretch, passes={}, corpora={}, workers=workers, pin_memory=False)
+        sampler = StepSampler(now=lambda: self.next, due=lambda: False, every=1 << 60, last=None)
+        loaders = DataModule(
+            steps=steps, sampler=sampler, evaluation_sets={}, corpora={}, workers=workers, pin_memory=False
+        )
         self.loader = loaders.train_dataloader()
 
     def run(self, steps: int) -> Pace:

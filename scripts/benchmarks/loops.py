@@ -18,8 +18,8 @@ from transformer_lab.compose import build_loaders, build_trainer, build_training
 from transformer_lab.data.store import Corpus, Store
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.training.callbacks import ProgressBar
-from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.flops import wait
+from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.progress import Progress
 
 LR = 1e-3

@@ -22,7 +22,7 @@ from tests.conftest import fingerprint, settings
 from tests.programs import call
 from transformer_lab.compose import train
 from transformer_lab.data.cache import obtain
-from transformer_lab.data.module import DataModule, Stretch
+from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.packing import Blocks
 from transformer_lab.data.plan import Plan
 from transformer_lab.data.sealed import BLOCK, Damaged, Sealed, seal
@@ -232,8 +232,10 @@ def test_damage_is_one_line_also_where_a_loader_process_finds_it(workers, tmp_pa
     packing = Blocks(corpus, 256)
     plan = Plan(num_units=packing.num_units, units_per_step=7, seed=0, data="d")
     steps = Steps(packing=packing, plan=plan, collate=Collate(0), micro_batch_tokens=512)
-    stretch = Stretch(now=lambda: 0, due=lambda: False, every=100, last=plan.steps_per_epoch)
-    loaders = DataModule(steps=steps, stretch=stretch, passes={}, corpora={}, workers=workers, pin_memory=False)
+    sampler = StepSampler(now=lambda: 0, due=lambda: False, every=100, last=plan.steps_per_epoch)
+    loaders = DataModule(
+        steps=steps, sampler=sampler, evaluation_sets={}, corpora={}, workers=workers, pin_memory=False
+    )
     with pytest.raises(Damaged) as error:
         list(loaders.train_dataloader())
     assert "\n" not in str(error.value) and str(error.value).startswith(f"cache_dir: {tmp_path}/values is not")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from transformer_lab.data.module import DataModule, Stretch
+from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.packing import Blocks
 from transformer_lab.data.plan import Plan
 from transformer_lab.data.sealed import Sealed, seal
@@ -34,8 +34,10 @@ def read(machine, first, last):
     found = {number: [] for number in range(first, last)}
     for rank in range(world_size):
         steps = Steps(packing=PACKING, plan=PLAN, collate=take, micro_batch_tokens=32, rank=rank, world_size=world_size)
-        stretch = Stretch(now=lambda: first, due=lambda: False, every=10**9, last=last)
-        module = DataModule(steps=steps, stretch=stretch, passes={}, corpora={}, workers=workers, pin_memory=False)
+        sampler = StepSampler(now=lambda: first, due=lambda: False, every=10**9, last=last)
+        module = DataModule(
+            steps=steps, sampler=sampler, evaluation_sets={}, corpora={}, workers=workers, pin_memory=False
+        )
         for step, number in zip(module.train_dataloader(), found, strict=True):
             assert step.number == number
             found[number] += [begin for batch in step.micro_batches for begin in batch.begins]

@@ -11,7 +11,7 @@ from torchmetrics.functional import classification as library
 from tests.conftest import WORDS, batch_for, corpus_for, settings, small_task
 from transformer_lab.build import rehearse
 from transformer_lab.data.examples import LabeledText
-from transformer_lab.data.steps import Pass
+from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.tasks import classification_report as report
 from transformer_lab.tasks.classification import Classification, LabeledEncoding, _weights
 
@@ -141,7 +141,7 @@ def test_what_is_said_of_a_line_is_a_class_and_the_probability_of_each():
 def test_samples_hold_a_table_of_classes_and_the_greatest_mistakes():
     task = small_task(*CELL)
     corpus = corpus_for(task, [12] * 40)
-    text = task.samples(Pass(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=500))
+    text = task.samples(EvaluationSet(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=500))
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| a") or line.startswith("| b")]
     assert len(rows) == 2 and sum(int(row[1]) for row in rows) == 40
     losses = [float(line.split()[1].rstrip(":")) for line in text.splitlines() if line.startswith("loss ")]

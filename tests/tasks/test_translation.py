@@ -9,7 +9,7 @@ from tests.conftest import corpus_for, small_task
 from transformer_lab.data.examples import Pair
 from transformer_lab.data.sources.parallel import language_code
 from transformer_lab.data.sources.phrases import Phrases
-from transformer_lab.data.steps import Pass
+from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.layout import Layout
 from transformer_lab.tasks import translation_scores as scores
@@ -100,7 +100,7 @@ def test_a_pass_scores_what_predict_would_write(cell):
     corpus = Corpus(
         {"source": column(ids[0]), "target": column(ids[1]), "reference": column(raw)}, ("source", "target"), 1
     )
-    batches = Pass(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=200)
+    batches = EvaluationSet(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=200)
     found = evaluate(task, batches, CPU)
     written = [one["translation"] for one in task.predict(sources)]
     assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(written, [texts]).score, abs=1e-9)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import CELLS, batch_for, corpus_for, small_task
-from transformer_lab.data.steps import Pass
+from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.layout import Layout
 from transformer_lab.models import heads
 from transformer_lab.training.evaluation import evaluate
@@ -17,8 +17,8 @@ CPU = Hardware(accelerator="cpu", precision="fp32", compile=False, micro_batch_t
 LENGTHS = np.random.default_rng(0).geometric(1 / 20, size=60).tolist()
 
 
-def passes(task, corpus, sizes):
-    return [Pass(packing=task.evaluation_packing(corpus), collate=task.collate, micro_batch_tokens=size)
+def evaluation_sets(task, corpus, sizes):
+    return [EvaluationSet(packing=task.evaluation_packing(corpus), collate=task.collate, micro_batch_tokens=size)
             for size in sizes]  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def test_metrics_do_not_depend_on_the_size_of_batches(cell, extra):
         pytest.skip("an option of language modelling")
     task = small_task(*CELLS[cell], *extra)
     corpus = corpus_for(task, LENGTHS)
-    found = [evaluate(task, batches, CPU) for batches in passes(task, corpus, (64, 400, 10**6))]
+    found = [evaluate(task, batches, CPU) for batches in evaluation_sets(task, corpus, (64, 400, 10**6))]
     for metrics in found[1:]:
         assert metrics == pytest.approx(found[0], rel=1e-6)
 
@@ -52,7 +52,7 @@ def test_hidden_tokens_are_scored_a_few_at_a_time_as_all_at_once(monkeypatch):
 def test_bits_per_byte_are_the_surprise_of_the_whole_text():
     task = small_task("task.context=100")
     corpus = corpus_for(task, LENGTHS)
-    batches = passes(task, corpus, [100])[0]
+    batches = evaluation_sets(task, corpus, [100])[0]
     bits = 0.0
     with torch.no_grad():
         for batch in batches:
@@ -77,12 +77,12 @@ def test_strided_evaluation_scores_each_token_once_with_its_context():
             begin = max(0, end - 32)
             hidden = task.model(before[begin : place + 1], Layout.of([place + 1 - begin]))
             loss -= task.head(hidden[-1]).log_softmax(-1)[tokens[place]].item()
-    found = evaluate(task, passes(task, corpus, [64])[0], CPU)
+    found = evaluate(task, evaluation_sets(task, corpus, [64])[0], CPU)
     assert found["loss"] == pytest.approx(loss / 150, rel=1e-5)
     whole = small_task("task.context=32", "task.stride=32")
     blocks = small_task("task.context=32")
-    assert evaluate(whole, passes(whole, corpus, [64])[0], CPU)["loss"] != pytest.approx(
-        evaluate(blocks, passes(blocks, corpus, [64])[0], CPU)["loss"], rel=1e-3
+    assert evaluate(whole, evaluation_sets(whole, corpus, [64])[0], CPU)["loss"] != pytest.approx(
+        evaluate(blocks, evaluation_sets(blocks, corpus, [64])[0], CPU)["loss"], rel=1e-3
     )  # its last window is whole
 
 
@@ -93,7 +93,7 @@ def test_strided_evaluation_scores_each_token_once_with_its_context():
 ])  # fmt: skip
 def test_a_split_in_which_nothing_counts_is_told(cell, lengths, words):
     task = small_task(*CELLS[cell], *words)
-    (batches,) = passes(task, corpus_for(task, lengths), (64,))
+    (batches,) = evaluation_sets(task, corpus_for(task, lengths), (64,))
     with pytest.raises(
         ValueError, match=r"^data: nothing in this split counts for the loss of .*: take a larger split"
     ):

@@ -6,13 +6,13 @@ import torch
 
 from tests.conftest import CELLS, POSITIONS, batch_for, corpus_for, settings, small_task
 from transformer_lab.build import recipe
-from transformer_lab.data.steps import Pass
+from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.training.pictures import attention_maps, attention_picture, chosen, position_picture, probe
 
 
 def one_text(task):
     corpus = corpus_for(task, [12, 30, 25])
-    return probe(Pass(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=64))
+    return probe(EvaluationSet(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=64))
 
 
 @pytest.mark.parametrize("cell", CELLS)

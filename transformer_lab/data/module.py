@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from transformer_lab.data import workers
 from transformer_lab.data.examples import Split
-from transformer_lab.data.steps import Batch, Pass, Step, Steps
+from transformer_lab.data.steps import Batch, EvaluationSet, Step, Steps
 from transformer_lab.data.store import Corpus
 
 
-class Stretch(Sampler[int]):
+class StepSampler(Sampler[int]):
     """The numbers of the steps from where the run stands to the next validation; has no state of its own.
 
     Where that validation is `due` already, the step before it comes once more, to be passed over.
@@ -39,10 +39,10 @@ class Stretch(Sampler[int]):
         return step % self.every == 0 or step == self.last
 
 
-class Share(Dataset[Batch | None]):
+class Shard(Dataset[Batch | None]):
     """The batches of one rank; None in the end where another rank has one more, so that all do the same."""
 
-    def __init__(self, batches: Pass, rank: int, world_size: int) -> None:
+    def __init__(self, batches: EvaluationSet, rank: int, world_size: int) -> None:
         self.batches, self.rank, self.world_size = batches, rank, world_size
 
     def __len__(self) -> int:
@@ -62,25 +62,24 @@ class Loader(DataLoader[Any]):
 
 
 class DataModule(LightningDataModule):
-    """Training by steps in stretches; validation by passes over the whole split.
+    """Training by steps; validation over the whole split.
 
-    One stretch is what Lightning calls an epoch: it ends with a validation. Passes over the data are counted by the
-    plan.
+    What Lightning calls an epoch are the steps up to a validation. Epochs of the data are counted by the plan.
     """
 
-    def __init__(self, *, steps: Steps, stretch: Stretch, passes: dict[Split, Pass], corpora: dict[Split, Corpus],
+    def __init__(self, *, steps: Steps, sampler: StepSampler, evaluation_sets: dict[Split, EvaluationSet], corpora: dict[Split, Corpus],
                  workers: int, pin_memory: bool) -> None:  # fmt: skip
         super().__init__()
-        self.steps, self.stretch, self.passes, self.corpora = steps, stretch, passes, corpora
+        self.steps, self.sampler, self.evaluation_sets, self.corpora = steps, sampler, evaluation_sets, corpora
         self.workers, self.pin_memory = workers, pin_memory
 
     def train_dataloader(self) -> DataLoader[Step]:
-        return self._loader(self.steps, sampler=self.stretch)
+        return self._loader(self.steps, sampler=self.sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(Share(self.passes["validation"], self.steps.rank, self.steps.world_size))
+        return self._loader(Shard(self.evaluation_sets["validation"], self.steps.rank, self.steps.world_size))
 
-    def _loader(self, dataset: Steps | Share, **more: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: Steps | Shard, **more: Any) -> DataLoader[Any]:
         # Items are whole steps already, so nothing is left to collate (batch_size=None).
         return Loader(dataset, batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory,
                       persistent_workers=self.workers > 0, worker_init_fn=partial(workers.begin, os.getpid()),

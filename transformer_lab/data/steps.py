@@ -91,7 +91,7 @@ class Steps(Dataset[Step]):
         return self.collate(self.packing.corpus, self.packing.pieces(units)[:most], key)
 
 
-class Pass(Dataset[Batch]):
+class EvaluationSet(Dataset[Batch]):
     """Every unit once, or the first `num_units`, in order, in batches of at most `micro_batch_tokens` tokens.
 
     The key is a fixed one: what a collate draws, such as the masked tokens, is the same in every pass.

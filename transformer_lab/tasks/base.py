@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from transformer_lab.data.packing import Packing
-from transformer_lab.data.steps import Collate, Pass
+from transformer_lab.data.steps import Collate, EvaluationSet
 from transformer_lab.data.store import Corpus, Encoding
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.models.heads import TokenHead
@@ -99,7 +99,7 @@ class Task(nn.Module):
         begins = (self.tokenizer.decode(column[row][:TRIED].tolist()).split() for row in range(len(column)))
         return one_line(max((" ".join(words) for words in itertools.islice(begins, 10)), key=len))
 
-    def samples(self, batches: Pass) -> str:
+    def samples(self, batches: EvaluationSet) -> str:
         """A few predictions on a split as Markdown, for people to read while the model learns."""
         raise NotImplementedError
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformer_lab.data.examples import LabeledText
 from transformer_lab.data.packing import Packing, Packs, ranges
 from transformer_lab.data.sources.base import no_such_name
-from transformer_lab.data.steps import Batch, Pass
+from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.data.store import Corpus, Ragged, Token
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
@@ -212,7 +212,7 @@ class Classification(Task):
             return {}
         return {"confusion": report.confusion_picture(sums["counts"].long(), self.labels)}
 
-    def samples(self, batches: Pass) -> str:
+    def samples(self, batches: EvaluationSet) -> str:
         """How well each class is found, and the texts whose class was the greatest surprise."""
         found: list[tuple[float, str]] = []
         total = torch.zeros(())

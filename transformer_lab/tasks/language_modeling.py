@@ -14,7 +14,7 @@ from torch import Tensor
 
 from transformer_lab.data.examples import Document
 from transformer_lab.data.packing import Blocks, Packing, Packs, Windows, cut_rows, ranges
-from transformer_lab.data.steps import Batch, Pass
+from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.data.store import MOST_LOST, Corpus, Token
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
@@ -135,7 +135,7 @@ class LanguageModeling(Task):
             found["bits_per_byte"] = loss / math.log(2) / corpus.bytes_per_token
         return found
 
-    def samples(self, batches: Pass) -> str:
+    def samples(self, batches: EvaluationSet) -> str:
         """Continuations of how three documents begin."""
         documents, prompts = batches.packing.corpus["tokens"], []
         for document in some(len(documents), 3):

@@ -18,7 +18,7 @@ from transformer_lab.data.masking import GOLDEN, Masking
 from transformer_lab.data.packing import Packing, Packs, ranges
 from transformer_lab.data.plan import mix
 from transformer_lab.data.segments import Pairs, SentenceEncoding, SentenceTask
-from transformer_lab.data.steps import Batch, Pass
+from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.data.store import Corpus
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
@@ -165,7 +165,7 @@ class MLMNSP(Task):
         words = super().try_with(corpus).split()
         return " ".join([*words[: len(words) // 2], MASK, *words[len(words) // 2 + 1 :]])
 
-    def samples(self, batches: Pass) -> str:
+    def samples(self, batches: EvaluationSet) -> str:
         """The first sequences of a split, with what was hidden and what is guessed."""
         batch = batches[0]
         assert isinstance(batch, MaskedBatch)

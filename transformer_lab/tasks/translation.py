@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transformer_lab.data.examples import Pair
 from transformer_lab.data.packing import Packing, Packs, ranges
-from transformer_lab.data.steps import Batch, Pass
+from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.data.store import Corpus, Ragged, Token
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
@@ -273,7 +273,7 @@ class Translation(Task):
         self.train(training)
         return found
 
-    def samples(self, batches: Pass) -> str:
+    def samples(self, batches: EvaluationSet) -> str:
         corpus = batches.packing.corpus
         rows = some(corpus.num_examples, 10)
         sources = [self.tokenizer.decode(corpus["source"][row].tolist()) for row in rows]

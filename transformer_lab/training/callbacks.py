@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from transformer_lab.data.steps import Pass
+from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.training.faults import worker_died
 from transformer_lab.training.pictures import attention_maps, attention_picture, chosen, position_picture, probe
 
@@ -86,7 +86,7 @@ class Samples(Callback):
     """In TensorBoard: one batch at the start, as the model sees it; after each validation predictions, and what the
     task draws of it."""
 
-    def __init__(self, *, batches: Pass) -> None:
+    def __init__(self, *, batches: EvaluationSet) -> None:
         self.batches = batches
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -108,14 +108,14 @@ class Samples(Callback):
 
 class Pictures(Callback):
     """In TensorBoard, after each validation: what some `layers` look at in a text of the validation split, head by
-    head, and how large the activations of each block are. How positions are told apart is drawn once, or each time where
-    that is learned.
+    head, and how large the activations of each block are. How positions are told apart is drawn once, or each time
+    where that is learned.
 
     Layers and heads are counted from 0, or from the last by negative numbers; `heads` None: all. Without `layers`
     nothing is drawn, which takes half a second of a validation; the sizes are there all the same.
     """
 
-    def __init__(self, *, batches: Pass, layers: list[int], heads: list[int] | None = None) -> None:
+    def __init__(self, *, batches: EvaluationSet, layers: list[int], heads: list[int] | None = None) -> None:
         self.batches, self.layers, self.heads = batches, layers, heads
         self.drew_positions = False
 

@@ -9,7 +9,7 @@ from rich.progress import track
 from torch import Tensor
 
 from transformer_lab.data.packing import Packing
-from transformer_lab.data.steps import Batch, Pass
+from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.tasks.base import Outcome, Task
 from transformer_lab.training import ranks
 from transformer_lab.training.hardware import Hardware
@@ -56,7 +56,7 @@ class Totals:
 
 
 @torch.inference_mode()
-def evaluate(task: Task, batches: Pass, machine: Hardware) -> dict[str, float]:
+def evaluate(task: Task, batches: EvaluationSet, machine: Hardware) -> dict[str, float]:
     """The metrics of a task with its present weights."""
     task.to(machine.device).eval()
     totals = Totals()

@@ -45,7 +45,7 @@ def measure(task: Task, steps: Steps, machine: Hardware) -> Speed:
 
 
 def forward_flops(task: Task, batch: Batch) -> float:
-    """FLOPs (floating-point operations) of a forward pass: products with matrices, and the scores and sums of attention.
+    """Floating-point operations of a forward pass: products with matrices, and the scores and sums of attention.
 
     Attention counts what it must look at: no padding, and half of all pairs where a model is causal. It is counted
     here and not computed: a kernel that compiles itself cannot while PyTorch counts the products.

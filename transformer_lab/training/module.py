@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
-from transformer_lab.data.module import DataModule, Stretch
+from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.packing import Packing
 from transformer_lab.data.steps import Step, Steps
 from transformer_lab.scores import rank
@@ -93,8 +93,8 @@ class Training(LightningModule):
             self.average.begin(self.task)
         # Lightning counts those of this process, and callbacks keep what it counts: a resumed run's are all.
         progress, loop = self.progress, self.trainer.fit_loop
-        stretch: Stretch = self.trainer.datamodule.stretch  # type: ignore[attr-defined]
-        done = (progress.step - progress.validation_due) // stretch.every
+        sampler: StepSampler = self.trainer.datamodule.sampler  # type: ignore[attr-defined]
+        done = (progress.step - progress.validation_due) // sampler.every
         vars(loop.epoch_progress.current).update(ready=done, started=done, processed=done, completed=done)
         loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = progress.step - progress.skipped
 
@@ -130,7 +130,7 @@ class Training(LightningModule):
         if last or self.budget.out_of_steps(progress):
             self.over = self.trainer.should_stop = True
         loaders: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        progress.validation_due = loaders.stretch.ends(progress.step) or self.trainer.should_stop
+        progress.validation_due = loaders.sampler.ends(progress.step) or self.trainer.should_stop
         self.updating = False
         if progress.step % self.log_every_steps == 0:
             self._log_point(norm, step)

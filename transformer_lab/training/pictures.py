@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transformer_lab.data.steps import Batch, Pass
+from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.figures import legible, new_figure
 from transformer_lab.layout import Layout
@@ -35,7 +35,7 @@ class AttentionMap:
     keys: Sequence[str]
 
 
-def probe(batches: Pass) -> Batch:
+def probe(batches: EvaluationSet) -> Batch:
     """The first piece of a split alone: a text, a pair of them, or a sequence."""
     packing = batches.packing
     pieces = packing.pieces(torch.zeros(1, dtype=torch.int64).numpy())
@@ -44,8 +44,8 @@ def probe(batches: Pass) -> Batch:
 
 @torch.no_grad()
 def attention_maps(task: Task, batch: Batch) -> tuple[list[AttentionMap], dict[str, float]]:
-    """The attention of every layer in a batch of one sequence, by the reference kernel; and the root mean square of what
-    each block hands on."""
+    """The attention of every layer in a batch of one sequence, by the reference kernel; and the root mean square of
+    what each block hands on."""
     found: list[AttentionMap] = []
     scales: dict[str, float] = {}
     names = {module: name.removesuffix(".layer") for name, module in task.model.named_modules()}

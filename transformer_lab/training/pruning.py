@@ -36,7 +36,7 @@ class Pruning(Callback):
     def _pruner(self, trainer: Any, pl_module: Any) -> BasePruner:
         if self.kind == "median":
             return MedianPruner(n_startup_trials=STARTUP)
-        every, last = trainer.datamodule.stretch.every, pl_module.budget.total_steps
+        every, last = trainer.datamodule.sampler.every, pl_module.budget.total_steps
         return HyperbandPruner(min_resource=every, max_resource=last or "auto", reduction_factor=3)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
