@@ -5,13 +5,33 @@ from typing import Literal
 from transformer_lab.checks import unknown
 from transformer_lab.script import answer
 
-WORKS = ("language_modeling", "mlm_nsp", "classification", "translation", "decoding", "overhead", "loading", "storing",
-         "starting")  # fmt: skip
+WORKS = (
+    "language_modeling",
+    "mlm_nsp",
+    "classification",
+    "translation",
+    "decoding",
+    "overhead",
+    "loading",
+    "storing",
+    "starting",
+)
 
 
-def main(*, work: str = "all", peers: str = "all", size: str = "small", hardware: str = "cpu",
-         precision: Literal["auto", "fp32", "bf16"] = "auto", rounds: int = 5, steps: int = 0, memory: bool = True,
-         scaling: bool = False, planning: bool = False, output: str = "docs/benchmarks") -> None:  # fmt: skip
+def main(
+    *,
+    work: str = "all",
+    peers: str = "all",
+    size: str = "small",
+    hardware: str = "cpu",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    rounds: int = 5,
+    steps: int = 0,
+    memory: bool = True,
+    scaling: bool = False,
+    planning: bool = False,
+    output: str = "docs/benchmarks",
+) -> None:
     """Measure work of this project and of other libraries in alternating rounds, and write a table of it.
 
     work: what to measure, separated by commas, or all of it
@@ -29,8 +49,19 @@ def main(*, work: str = "all", peers: str = "all", size: str = "small", hardware
     works = _chosen(work)
     from benchmarks.table import measure  # its imports take seconds
 
-    measure(works=works, peers=peers, size=size, hardware=hardware, precision=precision, rounds=rounds, steps=steps,
-            memory=memory, scale=scaling, planned=planning, output=output)  # fmt: skip
+    measure(
+        works=works,
+        peers=peers,
+        size=size,
+        hardware=hardware,
+        precision=precision,
+        rounds=rounds,
+        steps=steps,
+        memory=memory,
+        scale=scaling,
+        planned=planning,
+        output=output,
+    )
 
 
 def _chosen(work: str) -> list[str]:

@@ -12,12 +12,18 @@ from transformer_lab.script import answer
 TASKS = {"decoder": "language_modeling", "encoder": "mlm_nsp", "seq2seq": "translation"}
 WIDTHS = (64, 128, 256, 512)
 STEPS, TOKENS = 4, 512
-CHECKED = ("optimizer=adamw", "optimizer.lr=0.01", "optimizer.weight_decay=0", "model.residual_init=scaled",
-           "model.qk_norm=false")  # fmt: skip
+CHECKED = (
+    "optimizer=adamw",
+    "optimizer.lr=0.01",
+    "optimizer.weight_decay=0",
+    "model.residual_init=scaled",
+    "model.qk_norm=false",
+)
 
 
-def main(*, model: Literal["decoder", "encoder", "seq2seq"] = "decoder",
-         output: str = "outputs/coordinate_check.png") -> None:  # fmt: skip
+def main(
+    *, model: Literal["decoder", "encoder", "seq2seq"] = "decoder", output: str = "outputs/coordinate_check.png"
+) -> None:
     """Draw the size of activations by width after each step, with muP and without.
 
     model: whose
@@ -52,8 +58,14 @@ def learner(model: str, width: int, mup: bool) -> tuple[Any, Any, Any]:
     from transformer_lab.preparation import prepare_task
     from transformer_lab.training.progress import Progress
 
-    values = config(f"task={TASKS[model]}", f"model.dim={width}", f"model.mup={str(mup).lower()}", "hardware=cpu",
-                    f"tokens_per_step={TOKENS}", *CHECKED)  # fmt: skip
+    values = config(
+        f"task={TASKS[model]}",
+        f"model.dim={width}",
+        f"model.mup={str(mup).lower()}",
+        "hardware=cpu",
+        f"tokens_per_step={TOKENS}",
+        *CHECKED,
+    )
     made = prepare_task(values)
     loaders, _ = build_loaders(values, made.task, made.store, build(values["hardware"]), Progress())
     return made.task, build(values["optimizer"], model=made.task), loaders.steps[0].micro_batches[0]

@@ -101,8 +101,10 @@ def _end(output: str | None, file: str, json: bool) -> str:
     if place.is_dir():
         raise ValueError(f"output: {output} is a folder")
     if end in OTHERS or (json and end in TABLES):
-        raise ValueError(f"output: {output} would not be {'JSON' if json else end[1:]}; its name may end with .csv, "
-                         ".tsv or .jsonl, or anything else for text")  # fmt: skip
+        raise ValueError(
+            f"output: {output} would not be {'JSON' if json else end[1:]}; its name may end with .csv, "
+            ".tsv or .jsonl, or anything else for text"
+        )
     if file and place.exists() and Path(file).expanduser().exists() and place.samefile(Path(file).expanduser()):
         raise ValueError(f"output: {output} is what is read; write into another file")
     return end

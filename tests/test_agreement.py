@@ -28,11 +28,14 @@ def test_ranks_that_agree_go_on(as_rank_1, tmp_path):
         as_rank_1()
 
 
-@pytest.mark.parametrize("other, named", [
-    ({"config": {"optimizer": {"lr": 0.02}, "seed": 1}}, "optimizer.lr was 0.01, is 0.02"),
-    ({"text": "abd"}, "text was abc, is abd"),
-    ({"max_steps": 20}, "max_steps was 10, is 20"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "other, named",
+    [
+        ({"config": {"optimizer": {"lr": 0.02}, "seed": 1}}, "optimizer.lr was 0.01, is 0.02"),
+        ({"text": "abd"}, "text was abc, is abd"),
+        ({"max_steps": 20}, "max_steps was 10, is 20"),
+    ],
+)
 def test_another_config_other_data_or_another_end_are_named(as_rank_1, tmp_path, other, named):
     with lock(tmp_path), pytest.raises(ValueError, match=f"^hardware: ranks 0 and 1 differ: {named}; start all alike"):
         as_rank_1(**other)

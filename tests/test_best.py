@@ -10,9 +10,19 @@ from transformer_lab.scores import rank
 from transformer_lab.tasks.classification import Classification
 from transformer_lab.training.module import Training
 
-WORDS = ["task=classification", "data=labeled", "tokenizer=bytes", "model.dim=32", "model.num_layers=1",
-         "task.context=64", "tokens_per_step=256", "max_steps=6", "pictures.layers=[]", "validate_every_steps=2",
-         "schedule=constant"]  # fmt: skip
+WORDS = [
+    "task=classification",
+    "data=labeled",
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "task.context=64",
+    "tokens_per_step=256",
+    "max_steps=6",
+    "pictures.layers=[]",
+    "validate_every_steps=2",
+    "schedule=constant",
+]
 REPORTED = [(0.5, 0.4, 1.0), (0.5, 0.3, 0.9), (0.4, 0.2, 0.8)]  # accuracy, F1 and loss of three validations
 
 

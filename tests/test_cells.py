@@ -9,14 +9,28 @@ import pytest
 from tests.programs import call
 from transformer_lab.finished import evaluate_file, evaluate_run, load_run
 
-SMALL = ["tokenizer.vocab_size=400", "model.dim=32", "model.num_layers=2", "tokens_per_step=1024", "max_steps=20",
-         "validate_every_steps=10", "task.context=64", "cache_dir=cache"]  # fmt: skip
+SMALL = [
+    "tokenizer.vocab_size=400",
+    "model.dim=32",
+    "model.num_layers=2",
+    "tokens_per_step=1024",
+    "max_steps=20",
+    "validate_every_steps=10",
+    "task.context=64",
+    "cache_dir=cache",
+]
 TASKS = {
     "classification": ["data=labeled", "data.path=lines.tsv"],
-    "translation": ["data=parallel", "data.path=lines.tsv", "data.source=text", "data.target=back",
-                    "data.validation=0.02", "data.test=0.02"],
+    "translation": [
+        "data=parallel",
+        "data.path=lines.tsv",
+        "data.source=text",
+        "data.target=back",
+        "data.validation=0.02",
+        "data.test=0.02",
+    ],
     "mlm_nsp": ["data=text", "data.path=corpus"],
-}  # fmt: skip
+}
 METRICS = {
     "classification": {"loss", "accuracy", "macro_f1", "matthews"},
     "translation": {"loss", "perplexity", "bleu", "chrf", "exact_match"},
@@ -120,14 +134,20 @@ def test_training_texts_in_the_test_split_are_an_error_unless_allowed(place):
     assert allowed.returncode == 0, allowed.stderr
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["task=mlm_nsp", "model=decoder", "~model.token_types"], "model: mlm_nsp trains no Decoder; take model=encoder"),
-    (["task=translation", "model=encoder"], "translation trains no Encoder; take model=seq2seq or model=decoder"),
-    (["model=encoder"], "model: language_modeling trains no Encoder; take model=decoder"),
-    (["task=classification", "data=docstrings"], "data: classification reads examples of the kind LabeledText"),
-    (["task=translation", "model.cross_position=true", "position=alibi"], "model.cross_position: ALiBi"),
-    (["task=mlm_nsp", "position=learned", "position.max_length=64", "task.context=128"], "task.context: 128"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["task=mlm_nsp", "model=decoder", "~model.token_types"],
+            "model: mlm_nsp trains no Decoder; take model=encoder",
+        ),
+        (["task=translation", "model=encoder"], "translation trains no Encoder; take model=seq2seq or model=decoder"),
+        (["model=encoder"], "model: language_modeling trains no Encoder; take model=decoder"),
+        (["task=classification", "data=docstrings"], "data: classification reads examples of the kind LabeledText"),
+        (["task=translation", "model.cross_position=true", "position=alibi"], "model.cross_position: ALiBi"),
+        (["task=mlm_nsp", "position=learned", "position.max_length=64", "task.context=128"], "task.context: 128"),
+    ],
+)
 def test_cells_that_make_no_sense_are_refused_in_one_line(place, words, said):
     done = call("train.py", *words, cwd=place)
     assert done.returncode == 2 and said in done.stderr, done.stderr

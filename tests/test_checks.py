@@ -138,9 +138,9 @@ def test_all_problems_are_told_together(told):
         "gradient_clip=nan": "gradient_clip: expected a finite number or null, found nan",
         "name=${task.nmae}": "name: Interpolation key 'task.nmae' not found",
         "tokens_per_step=1,2": "tokens_per_step: several values; add -m to run one after the other, or write a list in "
-                               "[brackets]",
+        "[brackets]",
         "hydra.run.dir=/tmp": "hydra.run.dir: expected '.', found '/tmp'; Hydra itself writes nothing",
-    }  # fmt: skip
+    }
     assert sorted(told(*lines)) == sorted(lines.values())
 
 
@@ -242,10 +242,12 @@ def test_a_folder_of_ones_own_adds_options(package, told, capsys):
         ("name: caf\xe9", "{file}: UnicodeDecodeError: 'utf-8' codec can't decode byte 0xe9 in position "),
         ("model: &a\n  dim: [*a]", "a value of the config contains itself"),
         ("model:\n  dim: ${model}", "model.dim: Interpolation to parent node detected"),
-        ("defaults: [override /modle: decoder]", "In 'experiment/x': Could not override 'modle'. No match in the "
-         "defaults list; did you mean model?"),
+        (
+            "defaults: [override /modle: decoder]",
+            "In 'experiment/x': Could not override 'modle'. No match in the defaults list; did you mean model?",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_problem_in_a_file_names_the_file_or_the_key(package, told, text, line):
     file = package / "experiment/x.yaml"
     file.write_bytes(f"# @package _global_\n{text}\n".encode("latin-1"))
@@ -282,15 +284,41 @@ def test_a_file_cannot_use_hydra_to_act_before_the_check(package, told):
 # --- what a stranger's config could name -------------------------------------------------------------------
 
 TARGETS = [
-    "os.system", "builtins.eval", "builtins.exec", "subprocess.Popen", "subprocess.run", "shutil.rmtree", "os", "",
-    "importlib.import_module", "pickle.loads", "torch.load", "torch.hub.load", "torch.optim.os.system",
-    "runpy.run_path", "hydra.utils.call", "hydra.utils.instantiate", "hydra.utils.get_method",
-    "omegaconf.OmegaConf.save", "transformer_lab.compose.os.system", "transformer_lab.compose.importlib.import_module",
-    "transformer_lab.compose.yaml", "transformer_lab.compose.train", "transformer_lab.checks.fail",
-    "transformer_lab.checks.Path", "transformer_lab..os.system", "transformer_lab", "transformer_lab.__class__",
-    "transformer_lab.checks.__builtins__.eval", "lightning.pytorch.callbacks.os.system",
-    "lightning.pytorch.callbacksx.Evil", "lightning.pytorch.Trainer", None, ["os", "system"], {"_target_": "os.getcwd"},
-]  # fmt: skip
+    "os.system",
+    "builtins.eval",
+    "builtins.exec",
+    "subprocess.Popen",
+    "subprocess.run",
+    "shutil.rmtree",
+    "os",
+    "",
+    "importlib.import_module",
+    "pickle.loads",
+    "torch.load",
+    "torch.hub.load",
+    "torch.optim.os.system",
+    "runpy.run_path",
+    "hydra.utils.call",
+    "hydra.utils.instantiate",
+    "hydra.utils.get_method",
+    "omegaconf.OmegaConf.save",
+    "transformer_lab.compose.os.system",
+    "transformer_lab.compose.importlib.import_module",
+    "transformer_lab.compose.yaml",
+    "transformer_lab.compose.train",
+    "transformer_lab.checks.fail",
+    "transformer_lab.checks.Path",
+    "transformer_lab..os.system",
+    "transformer_lab",
+    "transformer_lab.__class__",
+    "transformer_lab.checks.__builtins__.eval",
+    "lightning.pytorch.callbacks.os.system",
+    "lightning.pytorch.callbacksx.Evil",
+    "lightning.pytorch.Trainer",
+    None,
+    ["os", "system"],
+    {"_target_": "os.getcwd"},
+]
 
 
 def hostile():
@@ -369,8 +397,17 @@ def test_a_script_reads_its_arguments_like_the_command_line(capsys):
     ]
 
 
-@pytest.mark.parametrize("name", ["EMAWeightAveraging", "StochasticWeightAveraging", "LearningRateFinder",
-                                  "OnExceptionCheckpoint", "BatchSizeFinder", "ModelPruning"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EMAWeightAveraging",
+        "StochasticWeightAveraging",
+        "LearningRateFinder",
+        "OnExceptionCheckpoint",
+        "BatchSizeFinder",
+        "ModelPruning",
+    ],
+)
 def test_a_callback_that_would_change_or_save_a_run_behind_its_back_is_refused_with_what_to_use(name):
     (line,) = problems(settings(f"callbacks.c._target_=lightning.pytorch.callbacks.{name}"))
     assert line.startswith(f"callbacks.c._target_: refused: {name}: ") and REFUSED[name] in line
@@ -383,15 +420,22 @@ def test_a_refused_callback_is_known_under_any_name():
     refuse_callbacks({"stop": EarlyStopping("val/loss")})
 
 
-@pytest.mark.parametrize("words, said", [
-    (["model.dim=32", "model.dim=64"], "model.dim: given twice, by model.dim=32 and by model.dim=64; keep one"),
-    (["model=encoder", "model=decoder"], "model: given twice, by model=encoder and by model=decoder; keep one"),
-    (["-m", "seed=1,2", "seed=3"], "seed: given twice, by seed=1,2 and by seed=3; keep one"),
-    (["data=text", "data.path=notes/a,b.txt"],
-     "data.path: several values; for one that has a comma in it, write 'data.path=\"notes/a,b.txt\"'"),
-    (["model.dim=32,64"],
-     "model.dim: several values; add -m to run one after the other, or write a list in [brackets]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["model.dim=32", "model.dim=64"], "model.dim: given twice, by model.dim=32 and by model.dim=64; keep one"),
+        (["model=encoder", "model=decoder"], "model: given twice, by model=encoder and by model=decoder; keep one"),
+        (["-m", "seed=1,2", "seed=3"], "seed: given twice, by seed=1,2 and by seed=3; keep one"),
+        (
+            ["data=text", "data.path=notes/a,b.txt"],
+            "data.path: several values; for one that has a comma in it, write 'data.path=\"notes/a,b.txt\"'",
+        ),
+        (
+            ["model.dim=32,64"],
+            "model.dim: several values; add -m to run one after the other, or write a list in [brackets]",
+        ),
+    ],
+)
 def test_a_key_given_twice_or_with_several_values_is_told_in_one_line(words, said, capsys):
     with pytest.raises(SystemExit) as end:
         preflight(words)

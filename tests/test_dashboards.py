@@ -26,10 +26,25 @@ from transformer_lab.tasks.language_modeling import LanguageModeling
 from transformer_lab.training import hardware
 
 ROOT = Path(__file__).parent.parent
-SMALL = ("model.dim=32", "model.num_layers=1", "hardware=cpu", "max_steps=20", "validate_every_steps=10",
-         "checkpoint.every_steps=10", "cache_dir={folder}/cache")  # fmt: skip
-LM = ("task=language_modeling", "data=text", f"data.path={ROOT}/README.md", "data.validation=0.2", "allow_overlap=true",
-      "tokenizer=characters", "task.context=32", "tokens_per_step=256")  # fmt: skip
+SMALL = (
+    "model.dim=32",
+    "model.num_layers=1",
+    "hardware=cpu",
+    "max_steps=20",
+    "validate_every_steps=10",
+    "checkpoint.every_steps=10",
+    "cache_dir={folder}/cache",
+)
+LM = (
+    "task=language_modeling",
+    "data=text",
+    f"data.path={ROOT}/README.md",
+    "data.validation=0.2",
+    "allow_overlap=true",
+    "tokenizer=characters",
+    "task.context=32",
+    "tokens_per_step=256",
+)
 
 
 def run(folder, name, *words):
@@ -44,9 +59,20 @@ def runs(tmp_path_factory):
     (folder / "pairs.tsv").write_text("en\tde\n" + pairs)
     run(folder, "language", *LM, "position=learned", "position.max_length=32", "max_steps=10")
     run(folder, "language", *LM, "position=learned", "position.max_length=32", "resume=auto")
-    run(folder, "translation", "task=translation", "data=parallel", f"data.path={folder}/pairs.tsv", "data.source=en",
-        "data.target=de", "data.validation=0.2", "tokenizer=characters", "tokens_per_step=512", "allow_overlap=true",
-        "schedule=constant")  # fmt: skip
+    run(
+        folder,
+        "translation",
+        "task=translation",
+        "data=parallel",
+        f"data.path={folder}/pairs.tsv",
+        "data.source=en",
+        "data.target=de",
+        "data.validation=0.2",
+        "tokenizer=characters",
+        "tokens_per_step=512",
+        "allow_overlap=true",
+        "schedule=constant",
+    )
     return folder / "runs"
 
 
@@ -83,8 +109,15 @@ LANGUAGE, TRANSLATION = "language/tensorboard", "translation/tensorboard"
 def test_tensorboard_serves_curves_that_go_on_after_a_resume(ask):
     tags = ask("scalars/tags")
     for run in (LANGUAGE, TRANSLATION):
-        wanted = {"train/loss", "val/loss", "train/tokens_per_second", "train/mfu", "train/memory_megabytes",
-                  "train/unused_room", "gradients/embedding"}  # fmt: skip
+        wanted = {
+            "train/loss",
+            "val/loss",
+            "train/tokens_per_second",
+            "train/mfu",
+            "train/memory_megabytes",
+            "train/unused_room",
+            "gradients/embedding",
+        }
         assert wanted <= set(tags[run]), set(tags[run])
     assert {"activations/blocks.0", "gradients/blocks.0"} <= set(tags[LANGUAGE])
     assert {"activations/encoder.blocks.0", "activations/decoder.blocks.0"} <= set(tags[TRANSLATION])
@@ -112,8 +145,12 @@ def test_tensorboard_serves_a_row_of_hyperparameters_for_each_run_with_what_it_r
     names = {info["name"] for info in ask("hparams/experiment", {"experimentName": ""})["hparamInfos"]}
     assert {"model.dim", "position", "optimizer.lr", "seed"} <= names and "run_dir" not in names
     column = {"metric": {"group": "", "tag": "final/validation_loss"}, "includeInResult": True}
-    asked = {"experimentName": "", "allowedStatuses": ["STATUS_SUCCESS", "STATUS_UNKNOWN"], "sliceSize": 10,
-             "colParams": [column]}  # fmt: skip
+    asked = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_SUCCESS", "STATUS_UNKNOWN"],
+        "sliceSize": 10,
+        "colParams": [column],
+    }
     groups = ask("hparams/session_groups", asked)["sessionGroups"]
     assert len(groups) == 2
     for group in groups:
@@ -132,8 +169,9 @@ def test_what_a_killed_run_has_drawn_beyond_its_checkpoint_is_hidden_by_either_l
     found = multiplexer.EventMultiplexer()
     found.AddRunsFromDirectory(folder)
     found.Reload()
-    server = SubprocessServerDataIngester(server_binary=get_server_binary(), logdir=folder, reload_interval=0,
-                                          channel_creds_type=ChannelCredsType.LOCAL)  # fmt: skip
+    server = SubprocessServerDataIngester(
+        server_binary=get_server_binary(), logdir=folder, reload_interval=0, channel_creds_type=ChannelCredsType.LOCAL
+    )
     server.start()
     for provider in (data_provider.MultiplexerDataProvider(found, folder), server.data_provider):
         asked = {"experiment_id": "", "plugin_name": "scalars", "downsample": 1000}
@@ -184,8 +222,9 @@ def test_a_run_in_half_precision_learns_as_much_and_its_samples_are_in_half_prec
     monkeypatch.setattr(hardware, "product_dtype", lambda device: torch.bfloat16)  # of a CPU with bf16
     seen = []
     samples = LanguageModeling.samples
-    monkeypatch.setattr(LanguageModeling, "samples",
-                        lambda *some: seen.append(torch.is_autocast_enabled("cpu")) or samples(*some))  # fmt: skip
+    monkeypatch.setattr(
+        LanguageModeling, "samples", lambda *some: seen.append(torch.is_autocast_enabled("cpu")) or samples(*some)
+    )
     expected = run(tmp_path, "whole", *LM)
     assert not any(seen)
     seen.clear()

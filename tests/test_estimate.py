@@ -42,21 +42,42 @@ def test_what_is_counted_without_weights_is_what_there_is_with_them(cell):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_plan_is_shown_and_nothing_is_made(tmp_path, optimizer):
-    words = ["plan=true", "data=text", f"data.path={ROOT}/README.md", "allow_overlap=true", "model.dim=64",
-             "tokenizer=characters", f"optimizer={optimizer}", "task.context=64", "hardware=cpu",
-             f"run_dir={tmp_path}/run", f"cache_dir={tmp_path}/cache", "data.validation=0.1"]  # fmt: skip
+    words = [
+        "plan=true",
+        "data=text",
+        f"data.path={ROOT}/README.md",
+        "allow_overlap=true",
+        "model.dim=64",
+        "tokenizer=characters",
+        f"optimizer={optimizer}",
+        "task.context=64",
+        "hardware=cpu",
+        f"run_dir={tmp_path}/run",
+        f"cache_dir={tmp_path}/cache",
+        "data.validation=0.1",
+    ]
     done = call("train.py", *words)
     assert done.returncode == 0, done.stderr
-    for word in ("parameters of model.blocks", "weights", "gradients", "optimizer", "activations of a micro-batch",
-                 "memory together", "tokens a second", "400 steps", "time in training steps"):  # fmt: skip
+    for word in (
+        "parameters of model.blocks",
+        "weights",
+        "gradients",
+        "optimizer",
+        "activations of a micro-batch",
+        "memory together",
+        "tokens a second",
+        "400 steps",
+        "time in training steps",
+    ):
         assert word in done.stdout, done.stdout
     assert not (tmp_path / "run").exists()
 
 
 def test_what_a_machine_has_no_memory_for_is_said():
     sizes = {"weights": 1e9, "gradients": 1e9, "optimizer": 2e9, "activations": 5e9, "passing": 1e9}
-    plan = Estimate(parameters={}, flops_per_token=1.0, **sizes, room=11e9, tokens_per_step=1.0, total_steps=1,
-                    step_seconds=1.0)  # fmt: skip
+    plan = Estimate(
+        parameters={}, flops_per_token=1.0, **sizes, room=11e9, tokens_per_step=1.0, total_steps=1, step_seconds=1.0
+    )
     assert plan.warnings() == []
     (line,) = replace(plan, room=8e9).warnings()
     assert "10.00 GB of memory are needed, and 8.00 GB are there" in line and "micro_batch_tokens" in line

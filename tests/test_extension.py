@@ -50,10 +50,22 @@ def test_a_position_and_a_task_from_a_users_folder(tmp_path, corpus_folder):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     common = ["extensions=[mine]"]
-    train = ["train.py", "hydra.searchpath=[file://" + str(tmp_path / "settings") + "]",
-             "position=logarithmic", "task=two_ahead", "data=text", f"data.path={corpus_folder}", "tokenizer=bytes",
-             "model.dim=32", "model.num_layers=1", "tokens_per_step=512", "max_steps=4", "validate_every_steps=2",
-             "run_dir=run", *common]  # fmt: skip
+    train = [
+        "train.py",
+        "hydra.searchpath=[file://" + str(tmp_path / "settings") + "]",
+        "position=logarithmic",
+        "task=two_ahead",
+        "data=text",
+        f"data.path={corpus_folder}",
+        "tokenizer=bytes",
+        "model.dim=32",
+        "model.num_layers=1",
+        "tokens_per_step=512",
+        "max_steps=4",
+        "validate_every_steps=2",
+        "run_dir=run",
+        *common,
+    ]
     trained = call(*train, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -23,9 +23,19 @@ from transformer_lab.training.faults import Halted
 from transformer_lab.training.module import MOST_SKIPPED, Training
 from transformer_lab.training.saved import damage, read_weights
 
-WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
-         "max_steps=30", "pictures.layers=[]", "validate_every_steps=10", "checkpoint.every_steps=10", "data=text",
-         "schedule=constant"]  # fmt: skip
+WORDS = [
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "task.context=32",
+    "tokens_per_step=256",
+    "max_steps=30",
+    "pictures.layers=[]",
+    "validate_every_steps=10",
+    "checkpoint.every_steps=10",
+    "data=text",
+    "schedule=constant",
+]
 
 
 @pytest.fixture
@@ -80,9 +90,15 @@ class Spoil(torch.autograd.Function):
         return grad * float("nan")
 
 
-@pytest.mark.parametrize("change", [
-    lambda loss: loss * float("nan"), lambda loss: loss + float("inf"), Spoil.apply,
-], ids=["NaN loss", "infinite loss", "NaN gradient"])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda loss: loss * float("nan"),
+        lambda loss: loss + float("inf"),
+        Spoil.apply,
+    ],
+    ids=["NaN loss", "infinite loss", "NaN gradient"],
+)
 def test_a_step_that_is_not_finite_is_skipped_counted_and_told(go, monkeypatch, change):
     at_steps(monkeypatch, {4, 17}, lambda outcome, _: Outcome({"tokens": change(outcome.losses["tokens"])}))
     run = go()
@@ -167,9 +183,18 @@ def test_a_full_disk_ends_a_run_in_one_line_and_before_that_its_log_alone(go, pl
     room = (run / "checkpoints" / "last" / "training.safetensors").stat().st_size + 5000
     with (run / "log.txt").open("a") as file:
         file.write("x" * (room - file.tell()))
-    words = [*WORDS, f"data.path={place}/corpus", f"cache_dir={place}/cache", f"run_dir={run}", "resume=auto",
-             "max_steps=100000", "validate_every_steps=100000", "log_every_steps=1", "checkpoint.every_steps=1000",
-             "hardware.accelerator=cpu"]  # fmt: skip
+    words = [
+        *WORDS,
+        f"data.path={place}/corpus",
+        f"cache_dir={place}/cache",
+        f"run_dir={run}",
+        "resume=auto",
+        "max_steps=100000",
+        "validate_every_steps=100000",
+        "log_every_steps=1",
+        "checkpoint.every_steps=1000",
+        "hardware.accelerator=cpu",
+    ]
     config = settings(*words)
     capfd.readouterr()
     child = os.fork()
@@ -219,8 +244,9 @@ def test_all_checkpoints_damaged_is_no_fresh_start(go):
 
 
 def start(place, folder, *words):
-    return Program("train.py", *WORDS, f"data.path={place}/corpus", f"cache_dir={place}/cache", f"run_dir={folder}",
-                   *words)  # fmt: skip
+    return Program(
+        "train.py", *WORDS, f"data.path={place}/corpus", f"cache_dir={place}/cache", f"run_dir={folder}", *words
+    )
 
 
 def until(process, condition, seconds=120):

@@ -10,8 +10,18 @@ from tests.programs import call
 from transformer_lab.compose import train
 from transformer_lab.going_on import gone_on_with
 
-SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
-         "pictures.layers=[]", "schedule=constant", "max_steps=4", "validate_every_steps=2", "data=text"]  # fmt: skip
+SMALL = [
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "task.context=32",
+    "tokens_per_step=256",
+    "pictures.layers=[]",
+    "schedule=constant",
+    "max_steps=4",
+    "validate_every_steps=2",
+    "data=text",
+]
 
 
 @pytest.fixture(scope="module")

@@ -82,8 +82,17 @@ def test_a_gpu_computes_what_a_cpu_computes(cell, dtype, share, compiled):
 
 
 @needs_gpu
-@pytest.mark.parametrize("words", ["norm=layer", "position=alibi", "position=relative", "model.num_kv_heads=1",
-                                   "model.window=8", "residual=post_norm"])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        "norm=layer",
+        "position=alibi",
+        "position=relative",
+        "model.num_kv_heads=1",
+        "model.window=8",
+        "residual=post_norm",
+    ],
+)
 def test_every_part_serves_a_compiled_model_in_bf16(words):
     torch._dynamo.reset()
     on_cpu, on_gpu = same_task("language_modeling", "model.dim=64", "model.num_heads=2", words)
@@ -138,23 +147,48 @@ def run(place, tmp_path):
     def run(name, *words):
         folder = tmp_path / name
         subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *latest([
-             "data=text", f"data.path={place}/corpus", "tokenizer=bytes",
-             "model.dim=64", "model.num_heads=2", "model.num_layers=2", "task.context=64", "tokens_per_step=1024",
-             "max_steps=40", "validate_every_steps=20", "checkpoint.every_steps=20", "allow_overlap=true",
-             f"cache_dir={place / 'cache'}", f"run_dir={folder}", *words])],
-            check=True, capture_output=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                str(ROOT / "train.py"),
+                *latest(
+                    [
+                        "data=text",
+                        f"data.path={place}/corpus",
+                        "tokenizer=bytes",
+                        "model.dim=64",
+                        "model.num_heads=2",
+                        "model.num_layers=2",
+                        "task.context=64",
+                        "tokens_per_step=1024",
+                        "max_steps=40",
+                        "validate_every_steps=20",
+                        "checkpoint.every_steps=20",
+                        "allow_overlap=true",
+                        f"cache_dir={place / 'cache'}",
+                        f"run_dir={folder}",
+                        *words,
+                    ]
+                ),
+            ],
+            check=True,
+            capture_output=True,
+        )
         return dict(curves(folder)["val/loss"])
 
     return run
 
 
 @needs_gpu
-@pytest.mark.parametrize("words", [
-    ["attention=varlen"], ["model.dim=60", "model.num_heads=6"],
-    ["position=alibi"], ["position=relative", "model.window=16"], ["position=alibi", "model.num_heads=8"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["attention=varlen"],
+        ["model.dim=60", "model.num_heads=6"],
+        ["position=alibi"],
+        ["position=relative", "model.window=16"],
+        ["position=alibi", "model.num_heads=8"],
+    ],
+)
 def test_a_kernel_serves_a_run_to_its_end(words, run):
     """… that is not compiled: its batches, of many sizes, its validations, samples and pictures. Heads of 8 and of 10
     are too narrow for flex and no multiple of 8 for varlen."""

@@ -16,9 +16,19 @@ from transformer_lab.training.saved import damage
 ROOT = Path(__file__).parent.parent
 HOSTS = Path("/etc/netns")  # what `ip netns exec` shows a namespace in place of the files in /etc
 LIMIT = 12  # seconds: hardware.timeout_minutes=0.2
-WORDS = ["hardware=ddp", "hardware.accelerator=cpu", "hardware.timeout_minutes=0.2", "tokenizer=bytes", "model.dim=32",
-         "model.num_layers=1", "task.context=32", "tokens_per_step=256", "data=text", "pictures.layers=[]",
-         "schedule=constant"]  # fmt: skip
+WORDS = [
+    "hardware=ddp",
+    "hardware.accelerator=cpu",
+    "hardware.timeout_minutes=0.2",
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "task.context=32",
+    "tokens_per_step=256",
+    "data=text",
+    "pictures.layers=[]",
+    "schedule=constant",
+]
 ENDLESS = ["max_steps=1000000", "validate_every_steps=1000000", "checkpoint.every_steps=50"]
 
 
@@ -63,8 +73,9 @@ class Machines:
         clean = {name: value for name, value in os.environ.items() if not name.endswith("_SOCKET_IFNAME")}
         clean["PYTHONPATH"] = str(ROOT)
         command = ["ip", "netns", "exec", self.names[number], *words]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                   env=clean | variables)  # fmt: skip
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean | variables
+        )
         self.started.append(process)
         return process
 
@@ -72,10 +83,21 @@ class Machines:
         """One on each machine, as README has it."""
         program = [sys.executable, "-m", "torch.distributed.run"]
         return [
-            self.run(number, [*program, "--nnodes=2", f"--node-rank={number}", "--nproc-per-node=1",
-                              "--master-addr=10.77.0.1", "--master-port=29500", str(ROOT / "train.py"), *latest(words)])
+            self.run(
+                number,
+                [
+                    *program,
+                    "--nnodes=2",
+                    f"--node-rank={number}",
+                    "--nproc-per-node=1",
+                    "--master-addr=10.77.0.1",
+                    "--master-port=29500",
+                    str(ROOT / "train.py"),
+                    *latest(words),
+                ],
+            )
             for number in (0, 1)
-        ]  # fmt: skip
+        ]
 
     def cable(self, state):
         self.ip("-n", self.names[1], "link", "set", self.device, state)
@@ -128,8 +150,9 @@ def test_a_network_that_does_not_lead_to_the_others_is_told_within_the_limit(mac
     }
     quick = CONTACT.replace("seconds=60", f"seconds={LIMIT}")
     began = time.monotonic()
-    ranks = [machines.run(n, [sys.executable, "-c", quick], **given, RANK=str(n), GLOO_SOCKET_IFNAME="lo")
-             for n in (0, 1)]  # fmt: skip
+    ranks = [
+        machines.run(n, [sys.executable, "-c", quick], **given, RANK=str(n), GLOO_SOCKET_IFNAME="lo") for n in (0, 1)
+    ]
     for rank in ranks:
         said = rank.communicate(timeout=60)[0]
         assert rank.returncode == 1 and "the ranks have met there, but cannot talk to each other through lo" in said
@@ -218,8 +241,21 @@ def test_a_slow_cable_or_one_that_is_back_in_time_only_takes_time(machines, word
     time.sleep(LIMIT / 2)
     before = saved(tmp_path / "run")
     machines.cable("up")
-    slow = ["ip", "netns", "exec", machines.names[1], "tc", "qdisc", "add", "dev", machines.device, "root", "netem",
-            "delay", "20ms"]  # fmt: skip
+    slow = [
+        "ip",
+        "netns",
+        "exec",
+        machines.names[1],
+        "tc",
+        "qdisc",
+        "add",
+        "dev",
+        machines.device,
+        "root",
+        "netem",
+        "delay",
+        "20ms",
+    ]
     slowed = subprocess.run(slow, capture_output=True).returncode == 0  # where the kernel can
     limit = time.monotonic() + 60
     while (now := saved(tmp_path / "run")) <= before:

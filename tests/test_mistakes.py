@@ -80,43 +80,85 @@ CONFIG = {
     "not a number": (["gradient_clip=nan"], "gradient_clip: expected a finite number", ["gradient_clip=1.0"]),
     "infinite": (["optimizer.lr=inf"], "optimizer.lr: expected a finite number", ["optimizer.lr=0.01"]),
     "broken interpolation": (["name=${task.nmae}"], "name: Interpolation key", ["name=${task.name}"]),
-    "unreadable YAML": (["--config-dir=*", "experiment=broken"], "broken.yaml:4",
-                        ["--config-dir=*", "experiment=sound"]),
-    "typo in a file": (["--config-dir=*", "experiment=typo"], "did you mean model.dim?",
-                       ["--config-dir=*", "experiment=sound"]),
+    "unreadable YAML": (
+        ["--config-dir=*", "experiment=broken"],
+        "broken.yaml:4",
+        ["--config-dir=*", "experiment=sound"],
+    ),
+    "typo in a file": (
+        ["--config-dir=*", "experiment=typo"],
+        "did you mean model.dim?",
+        ["--config-dir=*", "experiment=sound"],
+    ),
     "no end": (["max_steps=null"], "the run would never end", ["max_steps=null", "max_epochs=1"]),
-}  # fmt: skip
+}
 
 COMBINATIONS = {
-    "MLM with a decoder": (["task=mlm_nsp", "model=decoder"], "mlm_nsp trains no Decoder; take model=encoder",
-                           ["task=mlm_nsp", "model=encoder"]),
+    "MLM with a decoder": (
+        ["task=mlm_nsp", "model=decoder"],
+        "mlm_nsp trains no Decoder; take model=encoder",
+        ["task=mlm_nsp", "model=encoder"],
+    ),
     "causal LM with an encoder": (["model=encoder"], "trains no Encoder; take model=decoder", ["model=decoder"]),
-    "translation with an encoder": (["task=translation", "model=encoder"], "trains no Encoder; take model=seq2seq",
-                                    ["task=translation", "model=decoder"]),
-    "NSP on pairs": (["task=mlm_nsp", "data=phrases"], "reads examples of the kind Document",
-                     ["task=mlm_nsp", "data=docstrings"]),
-    "width by heads": (["model.dim=100", "model.num_heads=3"], "not divisible by model.num_heads",
-                       ["model.dim=102", "model.num_heads=3"]),
+    "translation with an encoder": (
+        ["task=translation", "model=encoder"],
+        "trains no Encoder; take model=seq2seq",
+        ["task=translation", "model=decoder"],
+    ),
+    "NSP on pairs": (
+        ["task=mlm_nsp", "data=phrases"],
+        "reads examples of the kind Document",
+        ["task=mlm_nsp", "data=docstrings"],
+    ),
+    "width by heads": (
+        ["model.dim=100", "model.num_heads=3"],
+        "not divisible by model.num_heads",
+        ["model.dim=102", "model.num_heads=3"],
+    ),
     "heads by key heads": (["model.num_kv_heads=3"], "does not divide model.num_heads", ["model.num_kv_heads=2"]),
-    "odd head width with rotary": (["model.dim=60", "model.num_heads=4"], "rotary",
-                                   ["model.dim=64", "model.num_heads=4"]),
-    "odd width with sinusoids": (["position=sinusoidal", "model.dim=63", "model.num_heads=3"], "even width",
-                                 ["position=sinusoidal", "model.dim=66", "model.num_heads=3"]),
-    "context beyond the table": (["position=learned", "position.max_length=64"], "position.max_length=256",
-                                 ["position=learned", "position.max_length=256"]),
-    "context beyond a step": (["tokens_per_step=100"], "tokens_per_step: 100 is less than one sequence",
-                              ["tokens_per_step=256"]),
+    "odd head width with rotary": (
+        ["model.dim=60", "model.num_heads=4"],
+        "rotary",
+        ["model.dim=64", "model.num_heads=4"],
+    ),
+    "odd width with sinusoids": (
+        ["position=sinusoidal", "model.dim=63", "model.num_heads=3"],
+        "even width",
+        ["position=sinusoidal", "model.dim=66", "model.num_heads=3"],
+    ),
+    "context beyond the table": (
+        ["position=learned", "position.max_length=64"],
+        "position.max_length=256",
+        ["position=learned", "position.max_length=256"],
+    ),
+    "context beyond a step": (
+        ["tokens_per_step=100"],
+        "tokens_per_step: 100 is less than one sequence",
+        ["tokens_per_step=256"],
+    ),
     "bf16 without bf16": (["hardware=cpu", "hardware.precision=bf16"], "hardware.precision: bf16", ["hardware=cpu"]),
     "no GPU": (["hardware=gpu"], "hardware.accelerator: gpu asked for", ["hardware=cpu"]),
-    "warm-up beyond the run": (["schedule=cosine", "schedule.warmup_steps=500"], "longer than the run of 400",
-                               ["schedule=cosine", "schedule.warmup_steps=50"]),
-    "a schedule without an end": (["max_steps=null", "max_minutes=1"], "schedule=constant",
-                                  ["max_steps=null", "max_minutes=1", "schedule=constant"]),
-    "the first token of a decoder": (["task=classification", "model=decoder", "task.pooling=first"], "task.pooling",
-                                     ["task=classification", "model=decoder", "task.pooling=mean"]),
-    "both languages the same": (["task=translation", "data.target=en"], "nothing to translate",
-                                ["task=translation", "data.target=fr"]),
-}  # fmt: skip
+    "warm-up beyond the run": (
+        ["schedule=cosine", "schedule.warmup_steps=500"],
+        "longer than the run of 400",
+        ["schedule=cosine", "schedule.warmup_steps=50"],
+    ),
+    "a schedule without an end": (
+        ["max_steps=null", "max_minutes=1"],
+        "schedule=constant",
+        ["max_steps=null", "max_minutes=1", "schedule=constant"],
+    ),
+    "the first token of a decoder": (
+        ["task=classification", "model=decoder", "task.pooling=first"],
+        "task.pooling",
+        ["task=classification", "model=decoder", "task.pooling=mean"],
+    ),
+    "both languages the same": (
+        ["task=translation", "data.target=en"],
+        "nothing to translate",
+        ["task=translation", "data.target=fr"],
+    ),
+}
 
 ROWS = [f"{word} of the {number}\tl{number % 2}" for number in range(60) for word in ("one", "two")]
 TABLE = "text\tlabel\n" + "".join(f"{row}\n" for row in ROWS)
@@ -149,34 +191,56 @@ DATA = {
     "no such folder": (([*TEXT, "data.path=*/nowhere/"], {}), "nowhere", GOOD_TEXT),
     "empty file": (prose(""), "no text in it", GOOD_TEXT),
     "only space": (table("text\tlabel\n" + " \t1\n" * 50), "no text in it", GOOD_TABLE),
-    "no such column": (([*LABELED, "data.path=*/rows.tsv", "data.text_column=review"], {"rows.tsv": TABLE}),
-                       "data.text_column=review", GOOD_TABLE),
-    "misspelt column": (([*LABELED, "data.path=*/rows.tsv", "data.label_column=lable"], {"rows.tsv": TABLE}),
-                        "did you mean label?", GOOD_TABLE),
+    "no such column": (
+        ([*LABELED, "data.path=*/rows.tsv", "data.text_column=review"], {"rows.tsv": TABLE}),
+        "data.text_column=review",
+        GOOD_TABLE,
+    ),
+    "misspelt column": (
+        ([*LABELED, "data.path=*/rows.tsv", "data.label_column=lable"], {"rows.tsv": TABLE}),
+        "did you mean label?",
+        GOOD_TABLE,
+    ),
     "no label in a row": (table(TABLE + "a text\t\n"), "rows.tsv:122", GOOD_TABLE),
     "a single class": (table(TABLE.replace("l1", "l0")), "all of the training split are of the class l0", GOOD_TABLE),
-    "another type of label": ((AS_JSON, {"rows.jsonl": JSON + '{"text": "a", "label": {"b": 1}}\n'}), "rows.jsonl:51",
-                              (AS_JSON, {"rows.jsonl": JSON})),
+    "another type of label": (
+        (AS_JSON, {"rows.jsonl": JSON + '{"text": "a", "label": {"b": 1}}\n'}),
+        "rows.jsonl:51",
+        (AS_JSON, {"rows.jsonl": JSON}),
+    ),
     "not UTF-8": (prose(LINES.encode() + "café\n".encode("latin-1")), "text.txt:301: not UTF-8", GOOD_TEXT),
     "a NUL": (prose(LINES + "a\0b\n"), "text.txt:301: a NUL", GOOD_TEXT),
-    "a broken line of JSON": ((AS_JSON, {"rows.jsonl": JSON + '{"text": "a", \n'}), "rows.jsonl:51",
-                              (AS_JSON, {"rows.jsonl": JSON})),
+    "a broken line of JSON": (
+        (AS_JSON, {"rows.jsonl": JSON + '{"text": "a", \n'}),
+        "rows.jsonl:51",
+        (AS_JSON, {"rows.jsonl": JSON}),
+    ),
     "a ragged table": ((AS_CSV, {"rows.csv": CSV + "a,1,2\n"}), "rows.csv:52", (AS_CSV, {"rows.csv": CSV})),
-    "a truncated archive": (([*TEXT, "data.path=*/text.txt.gz"], {"text.txt.gz": gzip.compress(LINES.encode())[:-20]}),
-                            "text.txt.gz: cannot be read",
-                            ([*TEXT, "data.path=*/text.txt.gz"], {"text.txt.gz": gzip.compress(LINES.encode())})),
-    "no parquet": (([*LABELED, "data.path=*/rows.parquet"], {"rows.parquet": TABLE}), "not readable as parquet",
-                   GOOD_TABLE),
+    "a truncated archive": (
+        ([*TEXT, "data.path=*/text.txt.gz"], {"text.txt.gz": gzip.compress(LINES.encode())[:-20]}),
+        "text.txt.gz: cannot be read",
+        ([*TEXT, "data.path=*/text.txt.gz"], {"text.txt.gz": gzip.compress(LINES.encode())}),
+    ),
+    "no parquet": (
+        ([*LABELED, "data.path=*/rows.parquet"], {"rows.parquet": TABLE}),
+        "not readable as parquet",
+        GOOD_TABLE,
+    ),
     "sides of different lengths": (sides(LINES, LINES + "more\n"), "300 lines and", GOOD_PAIRS),
     "one side only": (([*PAIRS, "data.path=*"], {"train.en": LINES}), "train.de", GOOD_PAIRS),
     "training rows in the test split": (
-        ([*LABELED[:-1], "data.path=*"], {"train.tsv": TABLE, "test.tsv": TABLE}), "allow_overlap=true",
-        ([*LABELED[:-1], "data.path=*"], {"train.tsv": TABLE, "test.tsv": TABLE.replace(" of ", " by ")})),
+        ([*LABELED[:-1], "data.path=*"], {"train.tsv": TABLE, "test.tsv": TABLE}),
+        "allow_overlap=true",
+        ([*LABELED[:-1], "data.path=*"], {"train.tsv": TABLE, "test.tsv": TABLE.replace(" of ", " by ")}),
+    ),
     # Harmless: taken as they are meant.
-    "BOM, CRLF and U+2028": (table("\ufeff" + TABLE.replace("\n", "\r\n").replace("one", "o\u2028ne")), None,
-                             GOOD_TABLE),
+    "BOM, CRLF and U+2028": (
+        table("\ufeff" + TABLE.replace("\n", "\r\n").replace("one", "o\u2028ne")),
+        None,
+        GOOD_TABLE,
+    ),
     "a line of 10 MB, and all rows twice": (prose(LINES * 2 + "x" * 10_000_000 + "\n"), None, GOOD_TEXT),
-}  # fmt: skip
+}
 
 
 def write(folder: Path, files: dict) -> None:
@@ -193,8 +257,10 @@ def files(tmp_path):
     write(tmp_path, {"corpus.txt": LINES})
     (tmp_path / "experiment").mkdir()
     head = "# @package _global_\nmodel:\n  "
-    write(tmp_path / "experiment", {"broken.yaml": f"{head}dim: [64\n", "typo.yaml": f"{head}dmi: 64\n",
-                                    "sound.yaml": f"{head}dim: 64\n"})  # fmt: skip
+    write(
+        tmp_path / "experiment",
+        {"broken.yaml": f"{head}dim: [64\n", "typo.yaml": f"{head}dmi: 64\n", "sound.yaml": f"{head}dim: 64\n"},
+    )
 
 
 @pytest.mark.parametrize("case", [*CONFIG, *COMBINATIONS])

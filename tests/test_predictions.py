@@ -200,21 +200,24 @@ def test_what_was_predicted_before_an_interrupt_is_kept(predict, run, tmp_path, 
     assert [one["input"] for one in said((tmp_path / "out.jsonl").read_text())] == [row["review"] for row in ROWS[:2]]
 
 
-@pytest.mark.parametrize("words, told", [
-    (["prompt=caf\udce9"], "prompt: not UTF-8"),
-    (["prompt=a\0"], "prompt: a NUL"),
-    (["prompt=a", "file=b"], "prompt: give either"),
-    ([], "prompt: give either"),
-    (["file=a.csv", "output=a.csv"], "output: a.csv is what is read"),
-    (["file=a.csv", "output=b.parquet"], "output: b.parquet would not be parquet"),
-    (["file=a.csv", "output=b.csv", "json=true"], "output: b.csv would not be JSON"),
-    (["file=a.csv", "output=nowhere/b.csv"], "output: there is no folder nowhere"),
-    (["file=a.cs"], "file=a.cs: no such file or folder; did you mean a.csv?"),
-    (["file=."], ".: cannot be read: Is a directory"),
-    (["file=a.csv", "top_p=x"], "top_p: "),
-    (["file=wrong.csv"], "=review: no such column in wrong.csv; did you mean reviews?"),
-    (["file=a.csv", "data.quoting=all"], "data.quoting: expected 'minimal' or 'none' or null, found 'all'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["prompt=caf\udce9"], "prompt: not UTF-8"),
+        (["prompt=a\0"], "prompt: a NUL"),
+        (["prompt=a", "file=b"], "prompt: give either"),
+        ([], "prompt: give either"),
+        (["file=a.csv", "output=a.csv"], "output: a.csv is what is read"),
+        (["file=a.csv", "output=b.parquet"], "output: b.parquet would not be parquet"),
+        (["file=a.csv", "output=b.csv", "json=true"], "output: b.csv would not be JSON"),
+        (["file=a.csv", "output=nowhere/b.csv"], "output: there is no folder nowhere"),
+        (["file=a.cs"], "file=a.cs: no such file or folder; did you mean a.csv?"),
+        (["file=."], ".: cannot be read: Is a directory"),
+        (["file=a.csv", "top_p=x"], "top_p: "),
+        (["file=wrong.csv"], "=review: no such column in wrong.csv; did you mean reviews?"),
+        (["file=a.csv", "data.quoting=all"], "data.quoting: expected 'minimal' or 'none' or null, found 'all'"),
+    ],
+)
 def test_a_mistake_is_told_in_one_line(predict, words, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_text("review\na\n")

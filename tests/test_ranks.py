@@ -17,18 +17,44 @@ from transformer_lab.finished import evaluate_run, load_run
 from transformer_lab.training.saved import damage, name_of, read_training
 
 # A step of two packs leaves one of three ranks with nothing, and so does the end of a validation.
-WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "hardware=ddp", "hardware.accelerator=cpu",
-         "hardware.micro_batch_tokens=100", "log_every_steps=1", "pictures.layers=[]", "validate_every_steps=10",
-         "max_steps=30", "checkpoint.every_steps=10", "schedule=constant"]  # fmt: skip
+WORDS = [
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "hardware=ddp",
+    "hardware.accelerator=cpu",
+    "hardware.micro_batch_tokens=100",
+    "log_every_steps=1",
+    "pictures.layers=[]",
+    "validate_every_steps=10",
+    "max_steps=30",
+    "checkpoint.every_steps=10",
+    "schedule=constant",
+]
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no /proc to find ranks and sockets in")
 TASKS = {
-    "translation": ["task=translation", "data=parallel", "data.source=text", "data.target=back", "task.context=30",
-                    "tokens_per_step=120", "data.validation=0.1", "data.test=0.1", "task.beam_size=2"],
-    "mlm_nsp": ["task=mlm_nsp", "data=text", "task.context=32", "tokens_per_step=96", "data.validation=0.1",
-                "data.test=0.1"],
-}  # fmt: skip
+    "translation": [
+        "task=translation",
+        "data=parallel",
+        "data.source=text",
+        "data.target=back",
+        "task.context=30",
+        "tokens_per_step=120",
+        "data.validation=0.1",
+        "data.test=0.1",
+        "task.beam_size=2",
+    ],
+    "mlm_nsp": [
+        "task=mlm_nsp",
+        "data=text",
+        "task.context=32",
+        "tokens_per_step=96",
+        "data.validation=0.1",
+        "data.test=0.1",
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +114,28 @@ def test_a_mistake_is_told_once(words, tmp_path):
 
 def step(number, world_size, **more):
     """The variables of a task that srun has started on this machine."""
-    return {**os.environ, "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "here",
-            "SLURM_STEP_NUM_TASKS": str(world_size), "SLURM_STEP_TASKS_PER_NODE": str(world_size),
-            "SLURM_NTASKS": str(world_size), "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number),
-            "SLURM_NODEID": "0", **more}  # fmt: skip
+    return {
+        **os.environ,
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NODELIST": "here",
+        "SLURM_STEP_NUM_TASKS": str(world_size),
+        "SLURM_STEP_TASKS_PER_NODE": str(world_size),
+        "SLURM_NTASKS": str(world_size),
+        "SLURM_PROCID": str(number),
+        "SLURM_LOCALID": str(number),
+        "SLURM_NODEID": "0",
+        **more,
+    }
 
 
 @needs_proc
 def test_tasks_of_srun_are_ranks_of_one_run_and_listen_to_each_other_only(words, tmp_path):
     whole = command(words(tmp_path / "run", "mlm_nsp", "max_steps=100", "validate_every_steps=100"))
-    tasks = [subprocess.Popen(whole, env=step(number, 2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-             for number in (0, 1)]  # fmt: skip
+    tasks = [
+        subprocess.Popen(whole, env=step(number, 2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for number in (0, 1)
+    ]
     begun(tasks[0], tmp_path / "run")
     heard = listening(task.pid for task in tasks)
     said, other = (task.communicate(timeout=120)[0] for task in tasks)
@@ -123,8 +160,10 @@ def test_ranks_of_torchrun_listen_to_each_other_only(words, tmp_path):
 @pytest.mark.battery
 def test_ranks_that_were_typed_differently_are_told_what_differs(words, tmp_path):
     typed = [command(words(tmp_path / "run", "mlm_nsp", f"optimizer.lr={lr}")) for lr in (0.01, 0.02)]
-    tasks = [subprocess.Popen(one, env=step(number, 2), stderr=subprocess.PIPE, text=True)
-             for number, one in enumerate(typed)]  # fmt: skip
+    tasks = [
+        subprocess.Popen(one, env=step(number, 2), stderr=subprocess.PIPE, text=True)
+        for number, one in enumerate(typed)
+    ]
     for task in tasks:
         said = task.communicate(timeout=120)[1]
         assert task.returncode == 2 and "error: hardware: ranks 0 and 1 differ: optimizer.lr was 0.01, is 0.02" in said

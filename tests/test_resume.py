@@ -28,17 +28,38 @@ from transformer_lab.training.saved import damage, read_training, read_weights
 from transformer_lab.training.signals import Signals
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "model.dropout=0.1", "tokens_per_step=256",
-         "hardware.micro_batch_tokens=160", "max_steps=60", "validate_every_steps=15", "checkpoint.every_steps=7",
-         "log_every_steps=4", "pictures.layers=[]", "schedule=cosine", "schedule.warmup_steps=5",
-         "allow_overlap=true"]  # fmt: skip
+SMALL = [
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "model.dropout=0.1",
+    "tokens_per_step=256",
+    "hardware.micro_batch_tokens=160",
+    "max_steps=60",
+    "validate_every_steps=15",
+    "checkpoint.every_steps=7",
+    "log_every_steps=4",
+    "pictures.layers=[]",
+    "schedule=cosine",
+    "schedule.warmup_steps=5",
+    "allow_overlap=true",
+]
 TASKS = {
     "language_modeling": ["data=text", "data.path=beginnings", "task.context=32"],
     "mlm_nsp": ["task=mlm_nsp", "data=text", "data.path=beginnings", "task.context=32"],
     "classification": ["task=classification", "data=labeled", "data.path=lines.tsv", "task.context=40"],
-    "translation": ["task=translation", "data=parallel", "data.path=lines.tsv", "data.source=text", "data.target=back",
-                    "task.context=20", "data.validation=0.02", "data.test=0.02", "task.beam_size=2"],
-}  # fmt: skip
+    "translation": [
+        "task=translation",
+        "data=parallel",
+        "data.path=lines.tsv",
+        "data.source=text",
+        "data.target=back",
+        "task.context=20",
+        "data.validation=0.02",
+        "data.test=0.02",
+        "task.beam_size=2",
+    ],
+}
 
 
 @pytest.fixture(scope="module", params=["language_modeling"])
@@ -194,8 +215,13 @@ def test_five_resumes_between_two_validations_and_two_at_one_step(go, leave, tmp
 
 
 def test_a_resumed_run_stops_early_where_the_undisturbed_one_does(go, leave, monkeypatch):
-    stop = ["callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "callbacks.stop.monitor=val/loss",
-            "callbacks.stop.patience=2", "callbacks.stop.min_delta=100", "validate_every_steps=5"]  # fmt: skip
+    stop = [
+        "callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
+        "callbacks.stop.monitor=val/loss",
+        "callbacks.stop.patience=2",
+        "callbacks.stop.min_delta=100",
+        "validate_every_steps=5",
+    ]
     whole = go(*stop, name="whole")
     assert step_of(whole) == 15  # of three validations, the last two were no better
     assert "Stopped after step 15: callbacks.stop: Monitored metric val/loss did not improve" in words_of(whole)
@@ -205,8 +231,12 @@ def test_a_resumed_run_stops_early_where_the_undisturbed_one_does(go, leave, mon
     same(whole, go(*stop, "resume=auto"))
 
 
-STOP = ["callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "callbacks.stop.monitor=val/loss",
-        "callbacks.stop.min_delta=100", "validate_every_steps=5"]  # fmt: skip
+STOP = [
+    "callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
+    "callbacks.stop.monitor=val/loss",
+    "callbacks.stop.min_delta=100",
+    "validate_every_steps=5",
+]
 
 
 def without_newest(folder):
@@ -326,8 +356,9 @@ def test_a_signal_that_is_ignored_from_the_start_stays_so(go, leave):
 
 def test_a_signal_to_all_processes_of_a_run_with_loader_workers_saves_its_step(command, tmp_path):
     words = command(tmp_path / "run", "hardware.workers=2", "max_steps=100000", "checkpoint.every_steps=20")
-    process = subprocess.Popen(own(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        own(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     while not (tmp_path / "run" / "checkpoints" / "last").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
@@ -345,8 +376,9 @@ def test_a_signal_to_all_processes_of_a_run_with_loader_workers_saves_its_step(c
 
 
 def test_whoever_stops_reading_a_run_ends_it_with_its_step_saved(command, tmp_path):
-    process = subprocess.Popen(own(command(tmp_path / "run", "max_steps=100000")), stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        own(command(tmp_path / "run", "max_steps=100000")), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while "Saved step 7" not in process.stdout.readline():
         assert process.poll() is None
     process.stdout.close()  # as `| head` does
@@ -369,7 +401,7 @@ SETTINGS = {
     "csv": ["logger=csv"],
     "average": ["average=ema"],
     "early stopping": [*STOP, "callbacks.stop.patience=4", "callbacks.stop.check_on_train_epoch_end=false"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.battery
@@ -480,12 +512,21 @@ def test_another_learning_rate_is_refused_and_possible_on_purpose(go):
 
 
 OTHERS = {
-    "text": ["data.path=lines.tsv"], "tokenizer": ["tokenizer=characters"], "model.dim": ["model.dim=64"],
-    "model.num_layers": ["model.num_layers=3"], "model.num_heads": ["model.num_heads=2"], "norm": ["norm=layer"],
-    "position": ["position=alibi"], "feed_forward": ["feed_forward=gelu"], "task.context": ["task.context=16"],
-    "seed": ["seed=2"], "tokens_per_step": ["tokens_per_step=512"], "optimizer": ["optimizer=adamw"],
-    "residual": ["residual=sandwich_norm"], "model.dropout": ["model.dropout=0.2"],
-}  # fmt: skip
+    "text": ["data.path=lines.tsv"],
+    "tokenizer": ["tokenizer=characters"],
+    "model.dim": ["model.dim=64"],
+    "model.num_layers": ["model.num_layers=3"],
+    "model.num_heads": ["model.num_heads=2"],
+    "norm": ["norm=layer"],
+    "position": ["position=alibi"],
+    "feed_forward": ["feed_forward=gelu"],
+    "task.context": ["task.context=16"],
+    "seed": ["seed=2"],
+    "tokens_per_step": ["tokens_per_step=512"],
+    "optimizer": ["optimizer=adamw"],
+    "residual": ["residual=sandwich_norm"],
+    "model.dropout": ["model.dropout=0.2"],
+}
 
 
 def test_what_would_be_another_run_is_refused_in_one_line(go, place):

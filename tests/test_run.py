@@ -103,14 +103,17 @@ def test_predict_continues_prompts_from_the_line_a_file_and_a_pipe(run, tmp_path
     assert (tmp_path / "out.txt").read_text() == piped.stdout and len(piped.stdout.splitlines()) == 2
 
 
-@pytest.mark.parametrize("words, said", [
-    (["prompt=a", "temperature=-1"], "temperature"),
-    (["prompt=a", "input=-"], "prompt"),
-    (["promt=a"], "prompt"),
-    (["file=nowhere.txt"], "nowhere.txt"),
-    (["file=-"], "file=-:1: a NUL"),
-    (["prompt=a", "max_new_tokens=1000"], "max_new_tokens"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["prompt=a", "temperature=-1"], "temperature"),
+        (["prompt=a", "input=-"], "prompt"),
+        (["promt=a"], "prompt"),
+        (["file=nowhere.txt"], "nowhere.txt"),
+        (["file=-"], "file=-:1: a NUL"),
+        (["prompt=a", "max_new_tokens=1000"], "max_new_tokens"),
+    ],
+)
 def test_predict_answers_mistakes_in_one_line(run, words, said):
     done = call("scripts/predict.py", f"run={run[0]}", *words, input="a\0")
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
@@ -146,14 +149,24 @@ def test_show_tells_what_a_checkpoint_holds_and_whether_it_is_whole(run, tmp_pat
     assert "newest whole checkpoint: step 20" in " ".join(done.stdout.split())
 
 
-SMALL = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
-         "pictures.layers=[]"]  # fmt: skip
+SMALL = [
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "task.context=32",
+    "tokens_per_step=256",
+    "pictures.layers=[]",
+]
 
 
 def test_callbacks_of_lightning_and_early_stopping(texts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    stop = ["callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "callbacks.stop.monitor=val/loss",
-            "callbacks.stop.patience=1", "callbacks.stop.min_delta=100"]  # fmt: skip
+    stop = [
+        "callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
+        "callbacks.stop.monitor=val/loss",
+        "callbacks.stop.patience=1",
+        "callbacks.stop.min_delta=100",
+    ]
     words = ["data=text", f"data.path={texts}", *SMALL, "validate_every_steps=5", "run_dir=run", *stop]
     train(**settings(*words, "max_steps=60"))
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 10
@@ -249,15 +262,15 @@ def test_what_is_in_a_run_is_shown_also_where_its_best_checkpoint_is_damaged(tex
         best_checkpoint("run")
 
 
-def test_where_there_is_no_terminal_the_log_tells_of_progress_in_whole_lines(texts, tmp_path, monkeypatch,
-                                                                             capsys):  # fmt: skip
+def test_where_there_is_no_terminal_the_log_tells_of_progress_in_whole_lines(texts, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(callbacks, "SILENCE", 0.0)
     words = ["data=text", f"data.path={texts}", *SMALL, "validate_every_steps=10", "run_dir=run"]
     train(**settings(*words, "max_steps=10", "log_every_steps=5"))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[2] for line in lines if re.match(r"[\d:]+ step ", line)] == [f"{n}/10" for n in
-                                                                                      [*range(1, 11), 10]]  # fmt: skip
+    assert [line.split()[2] for line in lines if re.match(r"[\d:]+ step ", line)] == [
+        f"{n}/10" for n in [*range(1, 11), 10]
+    ]
     assert any("tokens/s" in line and "loss" in line for line in lines)
 
 
@@ -269,8 +282,11 @@ def test_runs_that_begin_in_one_second_have_folders_of_their_own_and_leave_none_
         assert one != other and one.is_dir() and other.is_dir()
         (other / "config.yaml").touch()  # something has come of this one
         raise KeyboardInterrupt
-    assert [path for path in tmp_path.rglob("*") if path.is_dir()] == [tmp_path / "outputs", tmp_path / "outputs/name",
-                                                                        tmp_path / other]  # fmt: skip
+    assert [path for path in tmp_path.rglob("*") if path.is_dir()] == [
+        tmp_path / "outputs",
+        tmp_path / "outputs/name",
+        tmp_path / other,
+    ]
     with pytest.raises(ValueError, match="run_dir: run is in use"), taken("run", "", None):
         locked = "from transformer_lab.runs import taken\nwith taken('run', '', None): pass"
         done = subprocess.run([sys.executable, "-c", locked], capture_output=True, text=True)
@@ -278,21 +294,24 @@ def test_runs_that_begin_in_one_second_have_folders_of_their_own_and_leave_none_
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("words, said", [
-    (["attention=varlen"], "attention"),
-    (["max_steps=null", "max_minutes=1"], "schedule"),
-    (["schedule._target_=transformer_lab.models.layers.norms.RMSNorm", "~schedule.decay_fraction"], "schedule"),
-    (["cache_dir=README.md/x"], "cache_dir"),
-    (["cache_dir=/proc/x"], "cache_dir"),
-    (["task.context=1"], "task.context"),
-    (["-m", "position=rotary,none", "run_dir=README.md"], "run_dir"),
-    (["callbacks.c._target_=lightning.pytorch.callbacks.ModelCheckpoint"], "callbacks.c"),
-    (["callbacks.c._target_=lightning.pytorch.callbacks.EMAWeightAveraging"], "callbacks.c"),
-    (["model.num_layers=10000000"], "model.num_layers"),
-    (["model.dim=10000000"], "model: its weights and tables alone take"),
-    (["tokenizer.vocab_size=1000000000000"], "tokenizer.vocab_size"),
-    (["average=ema", "average.decay=1.0"], "average.decay"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["attention=varlen"], "attention"),
+        (["max_steps=null", "max_minutes=1"], "schedule"),
+        (["schedule._target_=transformer_lab.models.layers.norms.RMSNorm", "~schedule.decay_fraction"], "schedule"),
+        (["cache_dir=README.md/x"], "cache_dir"),
+        (["cache_dir=/proc/x"], "cache_dir"),
+        (["task.context=1"], "task.context"),
+        (["-m", "position=rotary,none", "run_dir=README.md"], "run_dir"),
+        (["callbacks.c._target_=lightning.pytorch.callbacks.ModelCheckpoint"], "callbacks.c"),
+        (["callbacks.c._target_=lightning.pytorch.callbacks.EMAWeightAveraging"], "callbacks.c"),
+        (["model.num_layers=10000000"], "model.num_layers"),
+        (["model.dim=10000000"], "model: its weights and tables alone take"),
+        (["tokenizer.vocab_size=1000000000000"], "tokenizer.vocab_size"),
+        (["average=ema", "average.decay=1.0"], "average.decay"),
+    ],
+)
 def test_what_cannot_be_is_answered_in_one_line_before_any_data_is_read(words, said):
     done = call("train.py", *words, cwd=ROOT)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {said}"), done.stderr
@@ -307,7 +326,12 @@ ASKED = "import runpy, sys; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_nam
 def test_what_is_done_with_a_finished_run_imports_nothing_that_trains(run, words):
     folder, _ = run
     script, *more = words
-    done = subprocess.run([sys.executable, "-c", ASKED, str(ROOT / "scripts" / script), f"run={folder}", *more],
-                          cwd=folder.parent, capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED, str(ROOT / "scripts" / script), f"run={folder}", *more],
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     imported = done.stdout.splitlines()[-1].split()
     assert "torch" in imported and not set(SLOW) & set(imported)

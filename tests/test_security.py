@@ -26,12 +26,25 @@ from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.finished import evaluate_run, load_run
 
 ROOT = Path(__file__).parent.parent
-WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
-         "max_steps=4", "pictures.layers=[]", "validate_every_steps=2", "checkpoint.every_steps=2", "data=text",
-         "schedule=constant"]  # fmt: skip
+WORDS = [
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "task.context=32",
+    "tokens_per_step=256",
+    "max_steps=4",
+    "pictures.layers=[]",
+    "validate_every_steps=2",
+    "checkpoint.every_steps=2",
+    "data=text",
+    "schedule=constant",
+]
 # What Hydra and PyTorch take as leave to run what they read.
-LEAVE = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "HYDRA_INSTANTIATE_ALLOW_ALL": "1",
-         "HYDRA_INSTANTIATE_ALLOWLIST": "os.system,builtins.exec,subprocess.Popen"}  # fmt: skip
+LEAVE = {
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
+    "HYDRA_INSTANTIATE_ALLOW_ALL": "1",
+    "HYDRA_INSTANTIATE_ALLOWLIST": "os.system,builtins.exec,subprocess.Popen",
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +110,25 @@ WAYS = {
     "zip": zipped,
     "numpy": arrays,
     "safetensors, a pickle behind": lambda payload: len(b"{}").to_bytes(8, "little") + b"{}" + pickle.dumps(payload),
-}  # fmt: skip
-FILES = ["model.safetensors", "training.safetensors", "training.json", "config.yaml", "tokenizer.json", "facts.json",
-         "manifest.json"]  # fmt: skip
+}
+FILES = [
+    "model.safetensors",
+    "training.safetensors",
+    "training.json",
+    "config.yaml",
+    "tokenizer.json",
+    "facts.json",
+    "manifest.json",
+]
 
 
 def sign(checkpoint):
     """Make the manifest fit, as a forger would."""
     files = [path for path in sorted(checkpoint.iterdir()) if path.name != "manifest.json"]
-    listed = {path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-              for path in files}  # fmt: skip
+    listed = {
+        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in files
+    }
     (checkpoint / "manifest.json").write_text(json.dumps({"format": 1, "files": listed}))
 
 

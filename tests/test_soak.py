@@ -18,19 +18,40 @@ from tests.conftest import curves, fingerprint
 from transformer_lab.training import saved
 
 ROOT = Path(__file__).parent.parent
-WORDS = ["data=text", "tokenizer=bytes", "model.dim=32", "model.num_layers=2", "model.dropout=0.1", "task.context=32",
-         "tokens_per_step=512", "hardware.micro_batch_tokens=200", "hardware.workers=1", "max_steps=1500",
-         "validate_every_steps=60", "checkpoint.every_steps=25", "log_every_steps=4", "schedule=cosine",
-         "schedule.warmup_steps=5"]  # fmt: skip
+WORDS = [
+    "data=text",
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=2",
+    "model.dropout=0.1",
+    "task.context=32",
+    "tokens_per_step=512",
+    "hardware.micro_batch_tokens=200",
+    "hardware.workers=1",
+    "max_steps=1500",
+    "validate_every_steps=60",
+    "checkpoint.every_steps=25",
+    "log_every_steps=4",
+    "schedule=cosine",
+    "schedule.warmup_steps=5",
+]
 
 
 @pytest.mark.battery
 def test_faults_without_end_change_nothing(place, tmp_path):
     def start(folder):
-        command = [sys.executable, str(ROOT / "train.py"), *WORDS, f"data.path={place}/corpus", "resume=auto",
-                   f"cache_dir={place}/cache", f"run_dir={folder}"]  # fmt: skip
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                start_new_session=True)  # fmt: skip
+        command = [
+            sys.executable,
+            str(ROOT / "train.py"),
+            *WORDS,
+            f"data.path={place}/corpus",
+            "resume=auto",
+            f"cache_dir={place}/cache",
+            f"run_dir={folder}",
+        ]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
 
     whole = tmp_path / "whole"
     said, _ = (undisturbed := start(whole)).communicate()
@@ -50,8 +71,11 @@ def test_faults_without_end_change_nothing(place, tmp_path):
                 try:
                     said, _ = process.communicate(timeout=60)
                 except subprocess.TimeoutExpired:
-                    left = subprocess.run(["ps", "-s", str(process.pid), "-o", "pid,ppid,stat,wchan:20,args"],
-                                          capture_output=True, text=True).stdout  # fmt: skip
+                    left = subprocess.run(
+                        ["ps", "-s", str(process.pid), "-o", "pid,ppid,stat,wchan:20,args"],
+                        capture_output=True,
+                        text=True,
+                    ).stdout
                     os.killpg(process.pid, signal.SIGKILL)
                     pytest.fail(f"60 s after {fault} (returncode {process.returncode}) there is still\n{left}")
             assert "Traceback" not in said or process.returncode < 0, said

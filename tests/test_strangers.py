@@ -18,14 +18,56 @@ from transformer_lab.sweeps.leaderboard import Leaderboard
 from transformer_lab.terminal import cell, one_line, plain, without_markup
 
 ROOT = Path(__file__).parent.parent
-WORDS = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=256",
-         "max_steps=2", "pictures.layers=[]", "validate_every_steps=2", "checkpoint.every_steps=2", "data=text",
-         "schedule=constant"]  # fmt: skip
+WORDS = [
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "task.context=32",
+    "tokens_per_step=256",
+    "max_steps=2",
+    "pictures.layers=[]",
+    "validate_every_steps=2",
+    "checkpoint.every_steps=2",
+    "data=text",
+    "schedule=constant",
+]
 # Names that the libraries below try to import, of packages that are not there; and Python's own.
-TRIED = ["transformers", "torchvision", "torchaudio", "wandb", "mlflow", "tensorflow", "jax", "polars", "comet_ml",
-         "neptune", "litmodels", "lightning_cloud", "torch_xla", "deepspeed", "bitsandbytes", "pydot", "google_crc32c",
-         "matplotlib_inline", "IPython", "sklearn", "scipy", "librosa", "soundfile", "PIL_", "faiss", "pyspark",
-         "struct", "socket", "signal", "selectors", "tempfile", "pickle", "queue", "hydra_plugins/canary"]  # fmt: skip
+TRIED = [
+    "transformers",
+    "torchvision",
+    "torchaudio",
+    "wandb",
+    "mlflow",
+    "tensorflow",
+    "jax",
+    "polars",
+    "comet_ml",
+    "neptune",
+    "litmodels",
+    "lightning_cloud",
+    "torch_xla",
+    "deepspeed",
+    "bitsandbytes",
+    "pydot",
+    "google_crc32c",
+    "matplotlib_inline",
+    "IPython",
+    "sklearn",
+    "scipy",
+    "librosa",
+    "soundfile",
+    "PIL_",
+    "faiss",
+    "pyspark",
+    "struct",
+    "socket",
+    "signal",
+    "selectors",
+    "tempfile",
+    "pickle",
+    "queue",
+    "hydra_plugins/canary",
+]
 ESCAPE, LINK = "\x1b]0;pwned\x07", "[a](http://x) <b>"
 
 
@@ -57,13 +99,16 @@ def call(script, *words, **more):
     return subprocess.run([sys.executable, str(ROOT / script), *latest(words)], capture_output=True, text=True, **more)
 
 
-@pytest.mark.parametrize("script, more", [
-    ("train.py", ["hardware=ddp", "hardware.accelerator=cpu"]),  # ranks are processes of their own
-    ("scripts/evaluate.py", ["split=validation"]),
-    pytest.param("scripts/predict.py", ["prompt=a"], marks=pytest.mark.battery),
-    pytest.param("scripts/show.py", [], marks=pytest.mark.battery),
-    pytest.param("train.py", ["-m", "seed=1,2"], marks=pytest.mark.battery),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "script, more",
+    [
+        ("train.py", ["hardware=ddp", "hardware.accelerator=cpu"]),  # ranks are processes of their own
+        ("scripts/evaluate.py", ["split=validation"]),
+        pytest.param("scripts/predict.py", ["prompt=a"], marks=pytest.mark.battery),
+        pytest.param("scripts/show.py", [], marks=pytest.mark.battery),
+        pytest.param("train.py", ["-m", "seed=1,2"], marks=pytest.mark.battery),
+    ],
+)
 def test_nothing_of_the_folder_that_one_is_in_is_imported(sound, words, place, trap, script, more):
     folder, mark = trap
     given = [*words, "run_dir=run"] if script == "train.py" else [f"run={sound}"]
@@ -84,9 +129,20 @@ def test_extensions_are_found_where_one_is_once_they_are_typed_and_nothing_besid
     assert not mark.exists()
 
 
-INSIDE = [".lock", "config.yaml", "log.txt", "tokenizer.json", "facts.json", "metrics.json", "tensorboard",
-          "checkpoints", "checkpoints/last", "checkpoints/step-00000009", "checkpoints/.step-00000004.partial",
-          ".config.yaml.partial"]  # fmt: skip
+INSIDE = [
+    ".lock",
+    "config.yaml",
+    "log.txt",
+    "tokenizer.json",
+    "facts.json",
+    "metrics.json",
+    "tensorboard",
+    "checkpoints",
+    "checkpoints/last",
+    "checkpoints/step-00000009",
+    "checkpoints/.step-00000004.partial",
+    ".config.yaml.partial",
+]
 
 
 def snapshot(folder):
@@ -159,8 +215,12 @@ def test_data_that_only_the_run_names_are_not_read(sound, place, tmp_path):
         evaluate_run(loaded, "validation", "cpu")
     assert not (tmp_path / "cache").exists()
     assert evaluate_run(loaded, "validation", "cpu", {"path": f"{place}/corpus"}) == expected
-    loaded.config["data"] = {"_target_": "transformer_lab.data.sources.hub.Hub", "dataset": "some/set",
-                             "validation": 0.1, "test": 0.1}  # fmt: skip
+    loaded.config["data"] = {
+        "_target_": "transformer_lab.data.sources.hub.Hub",
+        "dataset": "some/set",
+        "validation": 0.1,
+        "test": 0.1,
+    }
     loaded.config["cache_dir"] = str(tmp_path / "another")
     with pytest.raises(ValueError, match=r"data\.dataset: .* add data\.dataset=some/set"):
         evaluate_run(loaded, "validation", "cpu")
@@ -187,8 +247,15 @@ def test_a_leaderboard_holds_neither_formulas_nor_links(tmp_path):
     outside = tmp_path / "outside"
     outside.write_text("mine")
     (tmp_path / "leaderboard.csv").symlink_to(outside)
-    line = {"place": 1, "trial": "000", "values": {"name": "=cmd()"}, "metrics": {"validation loss": -1.5},
-            "steps": 1, "state": "failed", "reason": f"@x {LINK}"}  # fmt: skip
+    line = {
+        "place": 1,
+        "trial": "000",
+        "values": {"name": "=cmd()"},
+        "metrics": {"validation loss": -1.5},
+        "steps": 1,
+        "state": "failed",
+        "reason": f"@x {LINK}",
+    }
     Leaderboard(["name"], ["validation loss"], [line], {}).write(tmp_path)
     assert outside.read_text() == "mine"
     (_, row) = csv.reader((tmp_path / "leaderboard.csv").open(newline=""))

@@ -44,10 +44,13 @@ def test_a_classifier_starts_from_the_encoder_of_a_masked_model(tmp_path, caplog
     assert all(f"{part} (" in said.split("Left there:")[1] for part in ("head", "judge", "transform", "model.types"))
 
 
-@pytest.mark.parametrize("task, part, side", [
-    ("mlm_nsp", "model.blocks.", "model.encoder.blocks."),
-    ("language_modeling", "model.blocks.", "model.encoder.blocks."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "task, part, side",
+    [
+        ("mlm_nsp", "model.blocks.", "model.encoder.blocks."),
+        ("language_modeling", "model.blocks.", "model.encoder.blocks."),
+    ],
+)
 def test_a_seq2seq_takes_the_blocks_of_a_stack_and_gives_them_back(tmp_path, task, part, side):
     stack, seq2seq = small_task(f"task={task}", seed=1), small_task("task=translation", seed=2)
     start_from(saved(stack, tmp_path), seq2seq)
@@ -83,8 +86,15 @@ def test_frozen_layers_stay_as_they_are(cell):
 
 def test_pre_train_then_fine_tune_from_the_command_line(corpus_folder, tmp_path):
     """With the tokenizer of the first run, and the frozen part unchanged at the end of the second."""
-    common = ["tokenizer.vocab_size=400", "model.dim=32", "model.num_layers=2", "tokens_per_step=512",
-              "task.context=64", "validate_every_steps=5", "cache_dir=cache"]  # fmt: skip
+    common = [
+        "tokenizer.vocab_size=400",
+        "model.dim=32",
+        "model.num_layers=2",
+        "tokens_per_step=512",
+        "task.context=64",
+        "validate_every_steps=5",
+        "cache_dir=cache",
+    ]
     rows = "".join(f"{word} {n} {word}\t{word}\n" for n in range(80) for word in ("alpha", "beta"))
     (tmp_path / "table.tsv").write_text("text\tlabel\n" + rows)
 
@@ -93,8 +103,17 @@ def test_pre_train_then_fine_tune_from_the_command_line(corpus_folder, tmp_path)
 
     first = train("task=mlm_nsp", "data=text", f"data.path={corpus_folder}", "max_steps=5", "run_dir=first")
     assert first.returncode == 0, first.stderr
-    labels = ["task=classification", "data=labeled", "data.path=table.tsv", "data.test=0.2", "data.validation=0.2",
-              "max_steps=40", "init_from=first", "optimizer.layer_decay=0.8", "freeze_layers=1"]  # fmt: skip
+    labels = [
+        "task=classification",
+        "data=labeled",
+        "data.path=table.tsv",
+        "data.test=0.2",
+        "data.validation=0.2",
+        "max_steps=40",
+        "init_from=first",
+        "optimizer.layer_decay=0.8",
+        "freeze_layers=1",
+    ]
     second = train(*labels, "run_dir=second")
     assert second.returncode == 0, second.stderr
     assert "New: head" in (tmp_path / "second" / "log.txt").read_text()
@@ -105,9 +124,11 @@ def test_pre_train_then_fine_tune_from_the_command_line(corpus_folder, tmp_path)
     one, other = (
         load_file(tmp_path / run / "checkpoints" / "last" / "model.safetensors") for run in ("first", "second")
     )
-    assert torch.equal(one["model.blocks.0.attention.layer.query.weight"],
-                       other["model.blocks.0.attention.layer.query.weight"])  # fmt: skip
-    assert not torch.equal(one["model.blocks.1.attention.layer.query.weight"],
-                           other["model.blocks.1.attention.layer.query.weight"])  # fmt: skip
+    assert torch.equal(
+        one["model.blocks.0.attention.layer.query.weight"], other["model.blocks.0.attention.layer.query.weight"]
+    )
+    assert not torch.equal(
+        one["model.blocks.1.attention.layer.query.weight"], other["model.blocks.1.attention.layer.query.weight"]
+    )
     foreign = train(*labels, "run_dir=third", "tokenizer=file", "tokenizer.path=other.json", "~tokenizer.vocab_size")
     assert foreign.returncode == 2 and "tokenizer" in foreign.stderr

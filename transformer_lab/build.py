@@ -55,9 +55,16 @@ def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
 
 
 # What the class that a section names must descend from; norms, feed-forwards and kernels need only be callable.
-KINDS: dict[str, type] = {"task": Task, "data": Source, "tokenizer": Recipe, "position": Position,
-                          "optimizer": torch.optim.Optimizer, "schedule": Schedule, "hardware": Hardware,
-                          "logger": Curves}  # fmt: skip
+KINDS: dict[str, type] = {
+    "task": Task,
+    "data": Source,
+    "tokenizer": Recipe,
+    "position": Position,
+    "optimizer": torch.optim.Optimizer,
+    "schedule": Schedule,
+    "hardware": Hardware,
+    "logger": Curves,
+}
 
 
 def rehearse(config: Section) -> Task:
@@ -71,8 +78,10 @@ def rehearse(config: Section) -> Task:
             raise ValueError(f"{section}._target_: {config[section]['_target_']} is not a {kind.__name__}")
     expected, given = task_class(config).example_type, recipe(config["data"]).func.example_type  # type: ignore[attr-defined]
     if given is not expected:
-        raise ValueError(f"data: {config['task']['name']} reads examples of the kind {expected.__name__}, these are "
-                         f"of the kind {given.__name__}")  # fmt: skip
+        raise ValueError(
+            f"data: {config['task']['name']} reads examples of the kind {expected.__name__}, these are "
+            f"of the kind {given.__name__}"
+        )
     build(config["data"])
     build(config["tokenizer"]).signature()
     with torch.device("meta"):
@@ -83,8 +92,10 @@ def rehearse(config: Section) -> Task:
     if config["average"]:
         build(config["average"])
     if config["tokens_per_step"] < task.capacity:
-        raise ValueError(f"tokens_per_step: {config['tokens_per_step']} is less than one sequence of task.context "
-                         f"{task.context} may need; nearest {task.capacity}")  # fmt: skip
+        raise ValueError(
+            f"tokens_per_step: {config['tokens_per_step']} is less than one sequence of task.context "
+            f"{task.context} may need; nearest {task.capacity}"
+        )
     # How long an epoch is, only the data tell; whether the schedule can do without, is known now.
     endless = config["max_steps"] is None and config["max_epochs"] is None and config["max_tokens"] is None
     if config["max_steps"] is not None or endless:
@@ -96,8 +107,10 @@ def refuse_giants(task: Task) -> None:
     """Raises ValueError where the weights of a task on the device "meta" are more than this machine's memory."""
     needed = sum(tensor.nbytes for tensor in (*task.parameters(), *task.buffers()))
     if needed > (there := room()):
-        raise ValueError(f"model: its weights and tables alone take {needed / 1e9:,.1f} GB of memory, and this machine "
-                         f"has {there / 1e9:,.1f}; plan=true says what would fit")  # fmt: skip
+        raise ValueError(
+            f"model: its weights and tables alone take {needed / 1e9:,.1f} GB of memory, and this machine "
+            f"has {there / 1e9:,.1f}; plan=true says what would fit"
+        )
 
 
 def kernel_name(config: Section, task: Task, machine: Hardware) -> str:

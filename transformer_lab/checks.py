@@ -267,8 +267,10 @@ class Check:
         """A package of the user's own: a stranger's file must not be able to open up an installed library."""
         spec = find_spec(name) if re.fullmatch(r"[a-zA-Z]\w*", name) else None
         if spec is None:
-            yield (f"{path}: no package {name!r} is installed; one in this folder has to be named on the command line, "
-                   f"extensions=[{name}]")  # fmt: skip
+            yield (
+                f"{path}: no package {name!r} is installed; one in this folder has to be named on the command line, "
+                f"extensions=[{name}]"
+            )
             return
         places = [spec.origin or "", *(spec.submodule_search_locations or ())]
         installed = any(part in Path(x).parts for x in places for part in ("site-packages", "dist-packages"))

@@ -256,8 +256,10 @@ class CommandLine:
 
     def help(self) -> str:
         options = {group: self.repo.get_group_options(group) for group in self.groups}
-        return page(self._text(self.primary), {group: {option: self._text(f"{group}/{option}") for option in names}
-                                               for group, names in options.items()})  # fmt: skip
+        return page(
+            self._text(self.primary),
+            {group: {option: self._text(f"{group}/{option}") for option in names} for group, names in options.items()},
+        )
 
     def _text(self, name: str) -> str:
         """The YAML of a group's option, or of the primary config, wherever it lies."""

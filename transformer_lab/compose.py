@@ -49,9 +49,29 @@ log = logging.getLogger(__name__)
 PREVIEWED = 10  # examples
 # What a resumed run may do otherwise than before; everything else would make it another run.
 # (Of data and tokenizer the hashes are compared: a file may move.)
-FREE = {"run_dir", "resume", "name", "max_steps", "max_epochs", "max_tokens", "max_minutes", "hardware", "attention",
-        "log_every_steps", "checkpoint", "pictures", "logger", "cache_dir", "extensions", "callbacks", "data",
-        "tokenizer", "preview", "plan", "allow_overlap"}  # fmt: skip
+FREE = {
+    "run_dir",
+    "resume",
+    "name",
+    "max_steps",
+    "max_epochs",
+    "max_tokens",
+    "max_minutes",
+    "hardware",
+    "attention",
+    "log_every_steps",
+    "checkpoint",
+    "pictures",
+    "logger",
+    "cache_dir",
+    "extensions",
+    "callbacks",
+    "data",
+    "tokenizer",
+    "preview",
+    "plan",
+    "allow_overlap",
+}
 
 
 def train(
@@ -202,8 +222,11 @@ def check_metrics(best_by: str, watchers: dict[str, Any], task: Task, loaders: D
         known = [f"val/{name}" for name in there]
         for name, monitor in watched.items():
             if monitor not in known:
-                raise ValueError(checks.unknown(monitor, "metric", known, known).replace(
-                    monitor, f"callbacks.{name}.monitor={monitor}", 1))  # fmt: skip
+                raise ValueError(
+                    checks.unknown(monitor, "metric", known, known).replace(
+                        monitor, f"callbacks.{name}.monitor={monitor}", 1
+                    )
+                )
 
 
 def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
@@ -216,14 +239,18 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
         raise
     except (RuntimeError, EOFError, OSError) as error:
         if out_of_memory(error):
-            raise Halted("hardware: out of memory outside of a step's forward and backward pass; a smaller model, or a "
-                         "smaller hardware.micro_batch_tokens for validation, may fit") from error  # fmt: skip
+            raise Halted(
+                "hardware: out of memory outside of a step's forward and backward pass; a smaller model, or a "
+                "smaller hardware.micro_batch_tokens for validation, may fit"
+            ) from error
         if not worker_died(error):
             raise
         if module.received:  # it was told to leave as the run was, or by the run
             raise SystemExit(EXIT + module.received) from error
-        raise Interrupted("hardware.workers: a loader process was killed, by the system if memory ran out; fewer of "
-                          "them, or 0, need less") from error  # fmt: skip
+        raise Interrupted(
+            "hardware.workers: a loader process was killed, by the system if memory ran out; fewer of "
+            "them, or 0, need less"
+        ) from error
 
 
 def why_stopped(watchers: dict[str, Any]) -> str:
@@ -247,8 +274,11 @@ def build_loaders(
     plan = Plan(num_units=num_units, units_per_step=units_per_step, seed=config["seed"], data=store.text_hash)
     sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
     steps = Steps(packing=train, plan=plan, rank=ranks.rank(), world_size=ranks.world_size(), **sizes)
-    evaluation_sets: dict[Split, EvaluationSet] = {split: EvaluationSet(packing=task.evaluation_packing(corpus), **sizes)
-              for split, corpus in corpora.items() if split != "train"}  # fmt: skip
+    evaluation_sets: dict[Split, EvaluationSet] = {
+        split: EvaluationSet(packing=task.evaluation_packing(corpus), **sizes)
+        for split, corpus in corpora.items()
+        if split != "train"
+    }
     if config["overfit"]:
         evaluation_sets["validation"] = EvaluationSet(packing=train, num_units=num_units, **sizes)
         corpora["validation"] = corpora["train"]
@@ -257,17 +287,32 @@ def build_loaders(
         tokens_per_epoch=train.num_tokens * num_units // train.num_units,
         **{limit: config[limit] for limit in checks.LIMITS},
     )
-    sampler = StepSampler(now=lambda: progress.step, due=lambda: progress.validation_due,
-                      every=config["validate_every_steps"], last=budget.total_steps)  # fmt: skip
-    loaders = DataModule(steps=steps, sampler=sampler, evaluation_sets=evaluation_sets, corpora=corpora, workers=machine.workers,
-                         pin_memory=machine.device.type == "cuda")  # fmt: skip
+    sampler = StepSampler(
+        now=lambda: progress.step,
+        due=lambda: progress.validation_due,
+        every=config["validate_every_steps"],
+        last=budget.total_steps,
+    )
+    loaders = DataModule(
+        steps=steps,
+        sampler=sampler,
+        evaluation_sets=evaluation_sets,
+        corpora=corpora,
+        workers=machine.workers,
+        pin_memory=machine.device.type == "cuda",
+    )
     return loaders, budget
 
 
 def build_training(
-    config: Section, task: Task, loaders: DataModule, budget: Budget, progress: Progress, machine: Hardware,
+    config: Section,
+    task: Task,
+    loaders: DataModule,
+    budget: Budget,
+    progress: Progress,
+    machine: Hardware,
     best_by: str,
-) -> Training:  # fmt: skip
+) -> Training:
     return Training(
         task=task,
         optimizer=build(config["optimizer"], model=task),
@@ -292,9 +337,14 @@ def warn_of_another_end(config: Section, module: Training, resumed: dict[str, An
     planned = build(config["schedule"], total_steps=before)
     other = sum(planned(step) != module.schedule(step) for step in range(module.progress.step))
     if other:
-        log.warning("The run was to end at step %s, and now at %s: %s of its %s steps so far had another learning rate "
-                    "than in a run of that length from the start", before, module.budget.total_steps, other,
-                    module.progress.step)  # fmt: skip
+        log.warning(
+            "The run was to end at step %s, and now at %s: %s of its %s steps so far had another learning rate "
+            "than in a run of that length from the start",
+            before,
+            module.budget.total_steps,
+            other,
+            module.progress.step,
+        )
 
 
 def fixed_of(config: Section) -> Section:

@@ -27,8 +27,10 @@ def contents(run: str, link: str) -> Contents:
         raise ValueError(f"run: {run} is not the folder of a run, or it holds no checkpoint yet")
     marks = {path: ", ".join(n for n in ("last", "best") if (folder / n).resolve() == path.resolve()) for path in found}
     wrong = {path: saved.damage(path) for path in found}
-    listed = [(saved.step_of(path), wrong[path] or "whole", sum(f.stat().st_size for f in path.iterdir()),
-               marks[path]) for path in reversed(found)]  # fmt: skip
+    listed = [
+        (saved.step_of(path), wrong[path] or "whole", sum(f.stat().st_size for f in path.iterdir()), marks[path])
+        for path in reversed(found)
+    ]
     chosen = next((path for path in found if link in marks[path].split(", ")), None)
     title = f"{link} checkpoint"
     if chosen is None or wrong[chosen]:
@@ -39,7 +41,13 @@ def contents(run: str, link: str) -> Contents:
     with saved.as_saved(chosen):
         progress = saved.read_progress(chosen)
         best = progress["best"] or {"step": None, "metrics": {}}
-        facts = {title: {"step": progress["step"], "tokens": f"{progress['tokens']:,}",
-                         "seconds": round(progress["seconds"], 1), "skipped_steps": progress["skipped"]},
-                 f"best validation, step {best['step']}": dict(best["metrics"])}  # fmt: skip
+        facts = {
+            title: {
+                "step": progress["step"],
+                "tokens": f"{progress['tokens']:,}",
+                "seconds": round(progress["seconds"], 1),
+                "skipped_steps": progress["skipped"],
+            },
+            f"best validation, step {best['step']}": dict(best["metrics"]),
+        }
         return Contents(listed, facts, saved.sizes(chosen), (chosen / "config.yaml").read_text(encoding="utf-8"))

@@ -30,8 +30,14 @@ PASSING = 0.4  # as much again as is kept is there while a backward pass goes on
 COPIES = 4  # of its matrices, that Muon makes in a step
 OWN = 30e6  # bytes that PyTorch and Lightning take for themselves in the first steps on a CPU
 FLOAT = 4  # bytes
-MEMORY = {"weights": "weights", "gradients": "gradients", "optimizer": "optimizer", "passing": "in passing",
-          "activations": "activations of a micro-batch", "memory": "memory together"}  # fmt: skip
+MEMORY = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "passing": "in passing",
+    "activations": "activations of a micro-batch",
+    "memory": "memory together",
+}
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,11 @@ class Estimate:
         if self.memory <= self.room:
             return []
         fixed = self.weights + self.gradients + self.optimizer
-        less = ("a smaller hardware.micro_batch_tokens, or hardware.activation_checkpointing=true, needs less"
-                if fixed < self.room else f"weights, gradients and optimizer alone take {_size(fixed)}")  # fmt: skip
+        less = (
+            "a smaller hardware.micro_batch_tokens, or hardware.activation_checkpointing=true, needs less"
+            if fixed < self.room
+            else f"weights, gradients and optimizer alone take {_size(fixed)}"
+        )
         return [f"hardware: {_size(self.memory)} of memory are needed, and {_size(self.room)} are there; {less}"]
 
     def rows(self) -> dict[str, str]:
@@ -77,14 +86,16 @@ class Estimate:
         rows["tokens a second"] = f"{pace:,.0f}" if pace >= 10 else f"{pace:.2g}"
         if self.total_steps is not None:
             tokens = self.tokens_per_step * self.total_steps
-            rows["the run"] = (f"{self.total_steps:,} steps, {tokens:,.0f} tokens, "
-                               f"{tokens * self.flops_per_token:.3g} FLOPs")  # fmt: skip
+            rows["the run"] = (
+                f"{self.total_steps:,} steps, {tokens:,.0f} tokens, {tokens * self.flops_per_token:.3g} FLOPs"
+            )
             rows["time in training steps"] = _duration(self.total_steps * self.step_seconds)
         return rows
 
 
-def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, budget: Budget,
-             machine: Hardware) -> Estimate:  # fmt: skip
+def estimate(
+    task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, budget: Budget, machine: Hardware
+) -> Estimate:
     """`task` is built on the device "meta"; the loaders are real."""
     step = loaders.steps[0]
     batch = max(step.micro_batches, key=lambda each: each.num_tokens)
@@ -98,8 +109,9 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
         flops *= 4 / 3
     weights = FLOAT * sum(p.numel() for p in task.parameters())
     gradients = FLOAT * sum(p.numel() for p in task.parameters() if p.requires_grad)
-    states = FLOAT * sum(p.numel() * (1 if "momentum" in group else 2) for group in optimizer.param_groups
-                         for p in group["params"])  # fmt: skip
+    states = FLOAT * sum(
+        p.numel() * (1 if "momentum" in group else 2) for group in optimizer.param_groups for p in group["params"]
+    )
     wide = task.model.embedding.num_embeddings * max(batch.targets.values(), default=0)
     logits = FLOAT * min(LOGITS_AT_ONCE[machine.device.type], wide)
     per_step = budget.tokens_per_step
@@ -109,11 +121,23 @@ def estimate(task: Task, optimizer: torch.optim.Optimizer, loaders: DataModule, 
     touched = TOUCHED["cuda, compiled" if machine.compile and machine.device.type == "cuda" else machine.device.type]
     seconds += touched * kept * share / batch.num_tokens / bandwidth
     seconds += _update_seconds(task, optimizer, machine, bandwidth)
-    matrices = FLOAT * sum(p.numel() for group in optimizer.param_groups if "momentum" in group
-                           for p in group["params"])  # fmt: skip
+    matrices = FLOAT * sum(
+        p.numel() for group in optimizer.param_groups if "momentum" in group for p in group["params"]
+    )
     passing = PASSING * (kept + logits) + COPIES * matrices + (OWN if machine.device.type == "cpu" else 0)
-    return Estimate(_by_module(task), flops, weights, gradients, states, kept + logits, passing,
-                    _room(machine), per_step, budget.total_steps, seconds)  # fmt: skip
+    return Estimate(
+        _by_module(task),
+        flops,
+        weights,
+        gradients,
+        states,
+        kept + logits,
+        passing,
+        _room(machine),
+        per_step,
+        budget.total_steps,
+        seconds,
+    )
 
 
 def _room(machine: Hardware) -> float:

@@ -101,8 +101,11 @@ def evaluate_run(run: LoadedRun, split: Split, accelerator: str, named: Section 
 
     Raises ValueError where they would have to be read from a place, or fetched from a hub, that only the run names.
     """
-    store = None if named else prepared(run.text, run.task.tokenizer, run.task.encoding,
-                                        cache_dir=Path(run.config["cache_dir"]))  # fmt: skip
+    store = (
+        None
+        if named
+        else prepared(run.text, run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
+    )
     if store is None:
         section = run.config["data"] | (named or {})
         if found := checks.problems(run.config | {"data": section}, allowed=[section["_target_"].split(".")[0]]):
@@ -120,8 +123,10 @@ def _refuse_places(section: Section, named: Section, cache_dir: str) -> None:
     there = [key for key in PLACES if section.get(key)]
     if asked := [key for key in there or ["dataset"] if section.get(key) and key not in named]:
         words = " ".join(f"data.{key}={section[key]}" for key in asked)
-        raise ValueError(f"data.{asked[0]}: the run's data are not prepared in {cache_dir}, and what it names is not "
-                         f"read unasked: add {words} to read it, or take file=FILE")  # fmt: skip
+        raise ValueError(
+            f"data.{asked[0]}: the run's data are not prepared in {cache_dir}, and what it names is not "
+            f"read unasked: add {words} to read it, or take file=FILE"
+        )
 
 
 def evaluate_file(run: LoadedRun, file: str, accelerator: str, named: Section | None = None) -> dict[str, float]:
@@ -144,8 +149,14 @@ def reader(run: LoadedRun, file: str, named: Section) -> Files:
     taken, own = signature(target), run.config["data"]
     assert taken is not None
     section = {"_target_": target, **{key: own[key] for key in taken.parameters if key in own}, **named}
-    section |= {"path": file, "validation_path": None, "test_path": None, "validation": 0.0, "test": 0.0,
-                "max_examples": None}  # fmt: skip
+    section |= {
+        "path": file,
+        "validation_path": None,
+        "test_path": None,
+        "validation": 0.0,
+        "test": 0.0,
+        "max_examples": None,
+    }
     found = checks.problems(run.config | {"data": section}, allowed=["transformer_lab"])
     if wrong := [line for line in found if line.startswith("data.")]:
         raise ValueError(wrong[0])
@@ -157,5 +168,8 @@ def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> dict[str, flo
     task, hardware = run.task, run.config["hardware"]
     machine: Hardware = build(hardware | {"accelerator": accelerator, "precision": "auto", "compile": False})
     packing = task.evaluation_packing(corpus)
-    return evaluate(task, EvaluationSet(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens),
-                    machine)  # fmt: skip
+    return evaluate(
+        task,
+        EvaluationSet(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens),
+        machine,
+    )

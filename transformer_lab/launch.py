@@ -92,8 +92,7 @@ def _launch_ranks(values: dict[str, Any], devices: int) -> None:
             if isinstance(error, multiprocessing.ProcessRaisedException):
                 raise
             if error.exit_code < 0:
-                fail([f"hardware.devices: rank {error.error_index} was ended by {error.signal_name}"], 1,
-                     again=True)  # fmt: skip
+                fail([f"hardware.devices: rank {error.error_index} was ended by {error.signal_name}"], 1, again=True)
             raise SystemExit(error.exit_code) from None
         finally:
             for number, handler in before.items():
@@ -114,8 +113,14 @@ def _rank(index: int, devices: int, meeting: str, values: dict[str, Any], errors
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     importable(values["extensions"])
     os.setpgrp()  # Ctrl-C reaches the parent alone, which hands it on once
-    os.environ |= {MEETING: meeting, "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(devices),
-                   "LOCAL_WORLD_SIZE": str(devices), "GROUP_RANK": "0"}  # fmt: skip
+    os.environ |= {
+        MEETING: meeting,
+        "RANK": str(index),
+        "LOCAL_RANK": str(index),
+        "WORLD_SIZE": str(devices),
+        "LOCAL_WORLD_SIZE": str(devices),
+        "GROUP_RANK": "0",
+    }
     try:
         _train(values)
     except (ValueError, Halted) as error:

@@ -94,17 +94,28 @@ def warned(found: Iterator[tuple[Given, Said]], file: Path, name: str) -> Iterat
         last = given
         yield given, said
     if count:
-        log.warning("%s longer than the model's context, which has read a part: %s%s", f"{count:,} texts were"
-                    if count > 1 else "a text was", ", ".join(places), ", …" if count > NAMED else "")  # fmt: skip
+        log.warning(
+            "%s longer than the model's context, which has read a part: %s%s",
+            f"{count:,} texts were" if count > 1 else "a text was",
+            ", ".join(places),
+            ", …" if count > NAMED else "",
+        )
 
 
-def predict_file(run: LoadedRun, file: Path, named: Section, options: dict[str, Any], *,
-                 others: bool, silent: bool) -> Iterator[tuple[Given, Said]]:  # fmt: skip
+def predict_file(
+    run: LoadedRun, file: Path, named: Section, options: dict[str, Any], *, others: bool, silent: bool
+) -> Iterator[tuple[Given, Said]]:
     """The same of a file, all of which is read before: a line that is no text is told before anything is written."""
     total = sum(1 for _ in given(run, file, named, others=False))
     screen = console(stderr=True)
-    shown = track(given(run, file, named, others=others), "predicting", total=total, console=screen, transient=True,
-                  disable=silent or not screen.is_terminal)  # fmt: skip
+    shown = track(
+        given(run, file, named, others=others),
+        "predicting",
+        total=total,
+        console=screen,
+        transient=True,
+        disable=silent or not screen.is_terminal,
+    )
     return predicted(run, iter(shown), options)
 
 

@@ -56,8 +56,10 @@ def _tokenizer(config: Section, source: Source) -> Tokenizer:
         folder = best_checkpoint(config["init_from"], "init_from")
         known = Tokenizer.load(folder / "tokenizer.json")
         if isinstance(recipe, File) and recipe.train([], specials=task_class(config).specials).hash != known.hash:
-            raise ValueError(f"tokenizer.path: not the tokenizer that the weights of init_from={config['init_from']} "
-                             "were trained with; leave it out, and theirs is taken")  # fmt: skip
+            raise ValueError(
+                f"tokenizer.path: not the tokenizer that the weights of init_from={config['init_from']} "
+                "were trained with; leave it out, and theirs is taken"
+            )
         log.info("Tokenizer: that of %s", config["init_from"])
         return known
     specials = task_class(config).specials
@@ -97,9 +99,15 @@ def prepare_store(config: Section, source: Source, task: Task) -> Store:
         log.warning("%s", overlap)
     for split, corpus in store.splits.items():
         if corpus.unknown_share > MOST_LOST:
-            log.warning("tokenizer: %.1f%% of the tokens of the %s split stand for what it does not know", 100 *
-                        corpus.unknown_share, split)  # fmt: skip
+            log.warning(
+                "tokenizer: %.1f%% of the tokens of the %s split stand for what it does not know",
+                100 * corpus.unknown_share,
+                split,
+            )
         if 1 - corpus.kept_share > MOST_LOST:
-            log.warning("tokenizer: its tokens do not give back %.1f%% of the texts of the %s split", 100 *
-                        (1 - corpus.kept_share), split)  # fmt: skip
+            log.warning(
+                "tokenizer: its tokens do not give back %.1f%% of the texts of the %s split",
+                100 * (1 - corpus.kept_share),
+                split,
+            )
     return store

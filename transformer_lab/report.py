@@ -125,8 +125,10 @@ def facts_before(
     task: Task, loaders: DataModule, budget: Budget, machine: Hardware, kernel: str, speed: Speed
 ) -> dict[str, str]:
     """What a run is about to do."""
-    facts = {"parameters": f"{sum(p.numel() for p in task.parameters()):,}",
-             "vocabulary": f"{task.model.embedding.num_embeddings:,} tokens"}  # fmt: skip
+    facts = {
+        "parameters": f"{sum(p.numel() for p in task.parameters()):,}",
+        "vocabulary": f"{task.model.embedding.num_embeddings:,} tokens",
+    }
     facts |= facts_of_data(task, loaders, {})
     steps = loaders.steps
     per_step = min(steps.plan.units_per_step, steps.plan.num_units) * task.capacity
@@ -159,8 +161,10 @@ def facts_of_data(task: Task, loaders: DataModule, learnt: dict[str, Any]) -> di
             facts[name] += f" and {len(counts) - MOST_CLASSES} more" if len(counts) > MOST_CLASSES else ""
     cut = {split: one.packing.num_shortened for split, one in loaders.evaluation_sets.items()}
     cut = {"train": loaders.steps.packing.num_shortened, **cut}
-    unknown, kept = ({split: getattr(corpus, share) for split, corpus in loaders.corpora.items()}
-                     for share in ("unknown_share", "kept_share"))  # fmt: skip
+    unknown, kept = (
+        {split: getattr(corpus, share) for split, corpus in loaders.corpora.items()}
+        for share in ("unknown_share", "kept_share")
+    )
     if any(cut.values()):
         facts[f"longer than task.context {task.context}"] = _by_split(cut, ",")
     if any(unknown.values()):
@@ -176,8 +180,11 @@ def _by_split(numbers: Mapping[Any, float], form: str) -> str:
 
 def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: str, extensions: Sequence[str]) -> str:
     """What a run has shown, where it lies, and what to try next."""
-    lines = [f"{split}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics[split].items())
-             for split in ("validation", "test") if metrics.get(split)]  # fmt: skip
+    lines = [
+        f"{split}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics[split].items())
+        for split in ("validation", "test")
+        if metrics.get(split)
+    ]
     lines += [metrics["scored_by"]] if "scored_by" in metrics else []
     lines.append(
         f"{metrics['steps']:,} steps, {metrics['tokens']:,} tokens, {metrics['tokens_per_second']:,.0f} tokens/s"

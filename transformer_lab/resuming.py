@@ -81,8 +81,10 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) 
     try:
         optimizer.load_state_dict(state)
     except ValueError as error:
-        raise ValueError("resume: the optimizer's state is of other groups of parameters; optimizer.layer_decay and "
-                         "optimizer._target_ have to stay as they were") from error  # fmt: skip
+        raise ValueError(
+            "resume: the optimizer's state is of other groups of parameters; optimizer.layer_decay and "
+            "optimizer._target_ have to stay as they were"
+        ) from error
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)
 
@@ -92,10 +94,16 @@ def refuse_another_run(before: dict[str, Any], now: dict[str, Any], allowed: Col
     changed = list(differences(before, now))
     refused = [line for line in changed if not line.startswith(tuple(allowed))]
     if refused:
-        hint = "" if allowed or not all(line.startswith(LEARNING) for line in refused) else (
-            "; resume=changed goes on all the same")  # fmt: skip
-        raise ValueError(f"resume: this would be another run: {'; '.join(refused[:3])}"
-                         + (f" and {len(refused) - 3} more" if len(refused) > 3 else "") + hint)  # fmt: skip
+        hint = (
+            ""
+            if allowed or not all(line.startswith(LEARNING) for line in refused)
+            else ("; resume=changed goes on all the same")
+        )
+        raise ValueError(
+            f"resume: this would be another run: {'; '.join(refused[:3])}"
+            + (f" and {len(refused) - 3} more" if len(refused) > 3 else "")
+            + hint
+        )
     return changed
 
 

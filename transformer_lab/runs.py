@@ -114,8 +114,12 @@ def lock(folder: Path) -> TextIO:
 def _open_lock(folder: Path) -> TextIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+", encoding="utf-8",
-                         errors="replace")  # fmt: skip
+        file = os.fdopen(
+            os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666),
+            "r+",
+            encoding="utf-8",
+            errors="replace",
+        )
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ValueError(f"run_dir: {folder / LOCK} is a link; delete it") from error

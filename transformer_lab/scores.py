@@ -29,5 +29,6 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 
 def scores_of(metrics: dict[str, Any]) -> dict[str, float]:
     """The scores in `metrics`, each by its split and name, such as "validation loss"."""
-    return {f"{split} {name}": value for split in ("validation", "test")
-            for name, value in metrics.get(split, {}).items()}  # fmt: skip
+    return {
+        f"{split} {name}": value for split in ("validation", "test") for name, value in metrics.get(split, {}).items()
+    }

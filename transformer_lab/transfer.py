@@ -29,8 +29,10 @@ def start_from(checkpoint: Path, task: Task) -> None:
             taken[name] = found
         elif found is not None and name.startswith("model."):
             shapes = " x ".join(map(str, theirs[found].shape)), " x ".join(map(str, ours[name].shape))
-            raise ValueError(f"init_from: {found} is {shapes[0]} there and {shapes[1]} here; set the options of model, "
-                             "position and feed_forward as they are in its config.yaml")  # fmt: skip
+            raise ValueError(
+                f"init_from: {found} is {shapes[0]} there and {shapes[1]} here; set the options of model, "
+                "position and feed_forward as they are in its config.yaml"
+            )
     if not taken:
         raise ValueError(f"init_from: no weight in {checkpoint} fits this model")
     with torch.no_grad():

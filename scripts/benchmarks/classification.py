@@ -32,11 +32,18 @@ def ours(setting: Setting, name: str, *words: str, differs: str = "") -> Ours:
     layers, dim, heads, longest, batch, vocab_size = SIZES[setting.size]
     sizes = lengths(longest)
     made = config(
-        "task=classification", f"model.num_layers={layers}", f"model.dim={dim}", f"model.num_heads={heads}",
-        f"model.dropout={setting.dropout}", f"task.dropout={setting.dropout}", f"task.context={longest}",
-        f"tokens_per_step={round(batch * sizes.mean() / longest) * longest}", *setting.words,
-        *COMMON, *words,
-    )  # fmt: skip
+        "task=classification",
+        f"model.num_layers={layers}",
+        f"model.dim={dim}",
+        f"model.num_heads={heads}",
+        f"model.dropout={setting.dropout}",
+        f"task.dropout={setting.dropout}",
+        f"task.context={longest}",
+        f"tokens_per_step={round(batch * sizes.mean() / longest) * longest}",
+        *setting.words,
+        *COMMON,
+        *words,
+    )
     classes = Ragged(np.arange(len(sizes), dtype=np.int32) % CLASSES, np.arange(len(sizes) + 1, dtype=np.int64))
     corpus = Corpus({"tokens": rows(sizes - 2, vocab_size), "classes": classes}, ("tokens",), 1)
     facts = {"labels": {str(number): len(sizes) // CLASSES for number in range(CLASSES)}}
@@ -48,9 +55,10 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     layers, dim, heads, longest, batch, vocab_size = SIZES[setting.size]
     dropout = setting.dropout
     yield from three_ways(
-        partial(ours, setting), (*BERT, "task.pooling=pooler", *ADAMW),
+        partial(ours, setting),
+        (*BERT, "task.pooling=pooler", *ADAMW),
         "rotary positions, pre-norm, RMSNorm, squared ReLU, query/key norm, mean pooling, no biases, Muon",
-    )  # fmt: skip
+    )
 
     sizes = lengths(longest)
     values = rows(sizes, vocab_size)
@@ -66,14 +74,31 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     def trainer(name: str, differs: str = "", **more: Any) -> Contender:
         from transformers import BertConfig, BertForSequenceClassification
 
-        model = BertForSequenceClassification(BertConfig(
-            num_hidden_layers=layers, hidden_size=dim, num_attention_heads=heads, intermediate_size=4 * dim,
-            vocab_size=vocab_size, max_position_embeddings=longest, num_labels=CLASSES, hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=0.0,
-        ))  # fmt: skip
-        return HFTrainer(name, model, examples, collate, batch, setting.machine,
-                         lambda made: int(made["attention_mask"].sum()), differs, remove_unused_columns=False,
-                         **more)  # fmt: skip
+        model = BertForSequenceClassification(
+            BertConfig(
+                num_hidden_layers=layers,
+                hidden_size=dim,
+                num_attention_heads=heads,
+                intermediate_size=4 * dim,
+                vocab_size=vocab_size,
+                max_position_embeddings=longest,
+                num_labels=CLASSES,
+                hidden_dropout_prob=dropout,
+                attention_probs_dropout_prob=0.0,
+            )
+        )
+        return HFTrainer(
+            name,
+            model,
+            examples,
+            collate,
+            batch,
+            setting.machine,
+            lambda made: int(made["attention_mask"].sum()),
+            differs,
+            remove_unused_columns=False,
+            **more,
+        )
 
     name = "transformers BERT, Trainer"
     yield name, lambda: trainer(name)

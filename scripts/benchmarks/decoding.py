@@ -97,10 +97,14 @@ class Marian:
         with self.machine.autocast():
             for _ in range(steps):
                 self.model.generate(
-                    input_ids=self.ids, attention_mask=(self.ids != self.model.config.pad_token_id).long(),
-                    num_beams=self.beams, do_sample=False, max_new_tokens=max(self.limits) + 1, use_cache=True,
+                    input_ids=self.ids,
+                    attention_mask=(self.ids != self.model.config.pad_token_id).long(),
+                    num_beams=self.beams,
+                    do_sample=False,
+                    max_new_tokens=max(self.limits) + 1,
+                    use_cache=True,
                     logits_processor=self.processors,
-                )  # fmt: skip
+                )
         wait(self.device)
         return Pace(steps * sum(self.limits), time.perf_counter() - started, steps)
 
@@ -145,8 +149,9 @@ class CTranslate2:
         return Pace(steps * self.items, self.steps.recv(), steps)
 
 
-def _translate(steps: Connection, folder: str, how: dict[str, Any], texts: list[list[str]],
-               search: dict[str, Any]) -> None:  # fmt: skip
+def _translate(
+    steps: Connection, folder: str, how: dict[str, Any], texts: list[list[str]], search: dict[str, Any]
+) -> None:
     """Translate all as many times as is asked for, and answer with the seconds that it took, until nobody asks."""
     import ctranslate2
 

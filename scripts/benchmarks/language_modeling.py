@@ -28,10 +28,17 @@ CASES = ("",)
 def ours(setting: Setting, name: str, *words: str, differs: str = "") -> Ours:
     layers, dim, heads, context, batch, vocab_size = SIZES[setting.size]
     made = config(
-        "task=language_modeling", f"model.num_layers={layers}", f"model.dim={dim}", f"model.num_heads={heads}",
-        f"model.dropout={setting.dropout}", f"task.context={context}", f"tokens_per_step={batch * context}",
-        *setting.words, *COMMON, *words,
-    )  # fmt: skip
+        "task=language_modeling",
+        f"model.num_layers={layers}",
+        f"model.dim={dim}",
+        f"model.num_heads={heads}",
+        f"model.dropout={setting.dropout}",
+        f"task.context={context}",
+        f"tokens_per_step={batch * context}",
+        *setting.words,
+        *COMMON,
+        *words,
+    )
     corpus = Corpus({"tokens": rows(np.full(2000, context), vocab_size)}, ("tokens",), 1)
     return Ours(name, made, vocabulary(vocab_size), corpus, {}, differs)
 
@@ -45,9 +52,10 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     layers, dim, heads, context, batch, vocab_size = SIZES[setting.size]
     dropout = setting.dropout
     yield from three_ways(
-        partial(ours, setting), (*NEOX, *ADAMW),
+        partial(ours, setting),
+        (*NEOX, *ADAMW),
         "RMSNorm, squared ReLU, query/key norm, no biases, Muon",
-    )  # fmt: skip
+    )
 
     tokens = torch.from_numpy(rows(np.full(400, context), vocab_size).values[:].astype(np.int64)).view(400, context)
 
@@ -66,11 +74,22 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         from litgpt.config import Config
         from litgpt.model import GPT
 
-        model = GPT(Config(
-            n_layer=layers, n_embd=dim, n_head=heads, block_size=context, vocab_size=vocab_size,
-            padded_vocab_size=vocab_size, rotary_percentage=1.0, parallel_residual=False, bias=True,
-            norm_class_name="LayerNorm", mlp_class_name="GptNeoxMLP", lm_head_bias=False,
-        ))  # fmt: skip
+        model = GPT(
+            Config(
+                n_layer=layers,
+                n_embd=dim,
+                n_head=heads,
+                block_size=context,
+                vocab_size=vocab_size,
+                padded_vocab_size=vocab_size,
+                rotary_percentage=1.0,
+                parallel_residual=False,
+                bias=True,
+                norm_class_name="LayerNorm",
+                mlp_class_name="GptNeoxMLP",
+                lm_head_bias=False,
+            )
+        )
         model.lm_head.weight = model.transformer.wte.weight
         return loop("litgpt", model)
 
@@ -78,10 +97,21 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         from x_transformers import Decoder, TransformerWrapper
 
         model = TransformerWrapper(
-            num_tokens=vocab_size, max_seq_len=context, tie_embedding=True, use_abs_pos_emb=False, emb_dropout=dropout,
-            attn_layers=Decoder(dim=dim, depth=layers, heads=heads, attn_dim_head=dim // heads, rotary_pos_emb=True,
-                                attn_flash=True, ff_dropout=dropout),
-        )  # fmt: skip
+            num_tokens=vocab_size,
+            max_seq_len=context,
+            tie_embedding=True,
+            use_abs_pos_emb=False,
+            emb_dropout=dropout,
+            attn_layers=Decoder(
+                dim=dim,
+                depth=layers,
+                heads=heads,
+                attn_dim_head=dim // heads,
+                rotary_pos_emb=True,
+                attn_flash=True,
+                ff_dropout=dropout,
+            ),
+        )
         return loop("x-transformers", model)
 
     def torch_encoder() -> Contender:
@@ -91,11 +121,22 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     def gpt2(activation: str) -> nn.Module:
         from transformers import GPT2Config, GPT2LMHeadModel
 
-        return GPT2LMHeadModel(GPT2Config(
-            n_layer=layers, n_embd=dim, n_head=heads, n_positions=context, vocab_size=vocab_size,
-            activation_function=activation, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=0.0, use_cache=False,
-            bos_token_id=0, eos_token_id=0,
-        ))  # fmt: skip
+        return GPT2LMHeadModel(
+            GPT2Config(
+                n_layer=layers,
+                n_embd=dim,
+                n_head=heads,
+                n_positions=context,
+                vocab_size=vocab_size,
+                activation_function=activation,
+                resid_pdrop=dropout,
+                embd_pdrop=dropout,
+                attn_pdrop=0.0,
+                use_cache=False,
+                bos_token_id=0,
+                eos_token_id=0,
+            )
+        )
 
     def hf_loss(model: nn.Module, given: dict[str, Tensor]) -> Tensor:
         loss: Tensor = model(input_ids=given["tokens"], labels=given["tokens"]).loss
@@ -110,8 +151,17 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         def collate(chosen: list[dict[str, Tensor]]) -> dict[str, Tensor]:
             return {name: torch.stack([row[name] for row in chosen]) for name in ("input_ids", "labels")}
 
-        return HFTrainer(name, gpt2(activation), examples, collate, batch, setting.machine,
-                         lambda given: given["input_ids"].numel(), differs, compiled)  # fmt: skip
+        return HFTrainer(
+            name,
+            gpt2(activation),
+            examples,
+            collate,
+            batch,
+            setting.machine,
+            lambda given: given["input_ids"].numel(),
+            differs,
+            compiled,
+        )
 
     yield "litgpt", litgpt
     yield "x-transformers", x_transformers

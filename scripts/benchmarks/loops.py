@@ -28,8 +28,9 @@ LR = 1e-3
 class Ours:
     """A run of this project as `train.py` makes it, without checkpoints; `name` says with which choices."""
 
-    def __init__(self, name: str, config: Section, tokenizer: Tokenizer, corpus: Corpus, facts: Section,
-                 differs: str = "") -> None:  # fmt: skip
+    def __init__(
+        self, name: str, config: Section, tokenizer: Tokenizer, corpus: Corpus, facts: Section, differs: str = ""
+    ) -> None:
         self.name, self.differs = name, differs
         torch.manual_seed(0)
         self.hardware: Hardware = build(config["hardware"])
@@ -129,8 +130,15 @@ Batches = Callable[[], Iterable[tuple[dict[str, Tensor], int]]]  # the model's a
 class Loop:
     """A peer's model, compiled if ours is, in the loop that its users write: with clipping and fused AdamW."""
 
-    def __init__(self, name: str, model: nn.Module, loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
-                 batches: Batches, machine: Hardware, differs: str = "") -> None:  # fmt: skip
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
+        batches: Batches,
+        machine: Hardware,
+        differs: str = "",
+    ) -> None:
         self.name, self.differs, self.loss, self.batches = name, differs, loss, batches
         self.machine, self.device = machine, machine.device
         self.model = model.to(self.device).train()
@@ -166,10 +174,19 @@ class Loop:
 class HFTrainer:
     """A model of Hugging Face's library in its Trainer, with the Trainer's defaults but for what is said here."""
 
-    def __init__(self, name: str, model: nn.Module, rows: list[dict[str, Any]],
-                 collate: Callable[..., dict[str, Tensor]], batch_size: int, machine: Hardware,
-                 useful: Callable[[dict[str, Tensor]], int], differs: str = "", compiled: bool = True,
-                 **arguments: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        rows: list[dict[str, Any]],
+        collate: Callable[..., dict[str, Tensor]],
+        batch_size: int,
+        machine: Hardware,
+        useful: Callable[[dict[str, Tensor]], int],
+        differs: str = "",
+        compiled: bool = True,
+        **arguments: Any,
+    ) -> None:
         from transformers import TrainingArguments, logging
 
         logging.set_verbosity_error()
@@ -181,12 +198,22 @@ class HFTrainer:
 
         def arguments_for(steps: int) -> TrainingArguments:
             return TrainingArguments(
-                self.folder.name, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=LR,
-                adam_beta2=0.95, use_cpu=self.device.type == "cpu", bf16=machine.bf16, report_to="none",
-                disable_tqdm=True, save_strategy="no", logging_steps=10, lr_scheduler_type="constant",
-                dataloader_pin_memory=self.device.type == "cuda", torch_compile=machine.compile and compiled,
+                self.folder.name,
+                max_steps=steps,
+                per_device_train_batch_size=batch_size,
+                learning_rate=LR,
+                adam_beta2=0.95,
+                use_cpu=self.device.type == "cpu",
+                bf16=machine.bf16,
+                report_to="none",
+                disable_tqdm=True,
+                save_strategy="no",
+                logging_steps=10,
+                lr_scheduler_type="constant",
+                dataloader_pin_memory=self.device.type == "cuda",
+                torch_compile=machine.compile and compiled,
                 **arguments,
-            )  # fmt: skip
+            )
 
         self.arguments_for = arguments_for
 
@@ -216,8 +243,13 @@ class HFTrainer:
 
         clock = Clock()
         # Two more steps than are timed: the loader looks a batch ahead, and shall not come to its end.
-        trainer = Trainer(self.model, self.arguments_for(steps + 3), train_dataset=self.rows,
-                          data_collator=self._collated, callbacks=[clock])  # fmt: skip
+        trainer = Trainer(
+            self.model,
+            self.arguments_for(steps + 3),
+            train_dataset=self.rows,
+            data_collator=self._collated,
+            callbacks=[clock],
+        )
         from transformers.trainer_callback import PrinterCallback
 
         trainer.remove_callback(PrinterCallback)

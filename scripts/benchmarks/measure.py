@@ -45,8 +45,9 @@ class Result:
     ratio: tuple[float, float, float]
 
 
-def alternate(contenders: Sequence[Contender], *, rounds: int, steps: int, say: Callable[[str], None],
-              between: Callable[[], None]) -> list[Result]:  # fmt: skip
+def alternate(
+    contenders: Sequence[Contender], *, rounds: int, steps: int, say: Callable[[str], None], between: Callable[[], None]
+) -> list[Result]:
     """One contender after the other, round by round, each round in another order; `between` comes once in each.
 
     With 0 steps, each contender takes as many as last three seconds.

@@ -49,19 +49,34 @@ class Drawn(MLMNSP):
 def ours(setting: Setting, name: str, *words: str, differs: str = "") -> Ours:
     layers, dim, heads, longest, batch, vocab_size = SIZES[setting.size]
     made = config(
-        "task=mlm_nsp", f"model.num_layers={layers}", f"model.dim={dim}", f"model.num_heads={heads}",
-        f"model.dropout={setting.dropout}", "model.token_types=2", f"task.context={longest}",
+        "task=mlm_nsp",
+        f"model.num_layers={layers}",
+        f"model.dim={dim}",
+        f"model.num_heads={heads}",
+        f"model.dropout={setting.dropout}",
+        "model.token_types=2",
+        f"task.context={longest}",
         f"tokens_per_step={round(batch * lengths(longest).mean() / longest) * longest}",
-        *setting.words, *COMMON, *words,
-    )  # fmt: skip
+        *setting.words,
+        *COMMON,
+        *words,
+    )
     made["task"]["_target_"] = f"{Drawn.__module__}.{Drawn.__name__}"
     # One row; the pairs say where in it they begin.
     corpus = Corpus({"tokens": rows(np.full(EXAMPLES, longest), vocab_size)}, ("tokens",), 1)
     return Ours(name, made, vocabulary(vocab_size), corpus, {}, differs)
 
 
-BERT = ("norm=layer", "feed_forward=gelu", "residual=post_norm", "position=learned", "model.bias=true",
-        "model.embedding_norm=true", "model.qk_norm=false", "model.residual_init=plain")  # fmt: skip
+BERT = (
+    "norm=layer",
+    "feed_forward=gelu",
+    "residual=post_norm",
+    "position=learned",
+    "model.bias=true",
+    "model.embedding_norm=true",
+    "model.qk_norm=false",
+    "model.residual_init=plain",
+)
 
 
 def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]]:
@@ -69,9 +84,10 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     layers, dim, heads, longest, batch, vocab_size = SIZES[setting.size]
     dropout = setting.dropout
     yield from three_ways(
-        partial(ours, setting), (*BERT, *ADAMW),
+        partial(ours, setting),
+        (*BERT, *ADAMW),
         "rotary positions, pre-norm, RMSNorm, squared ReLU, query/key norm, no biases, Muon",
-    )  # fmt: skip
+    )
 
     words = vocabulary(vocab_size)
     sizes = lengths(longest)
@@ -82,11 +98,18 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     def bert() -> nn.Module:
         from transformers import BertConfig, BertForPreTraining
 
-        return BertForPreTraining(BertConfig(
-            num_hidden_layers=layers, hidden_size=dim, num_attention_heads=heads, intermediate_size=4 * dim,
-            vocab_size=vocab_size, max_position_embeddings=longest, hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=0.0,
-        ))  # fmt: skip
+        return BertForPreTraining(
+            BertConfig(
+                num_hidden_layers=layers,
+                hidden_size=dim,
+                num_attention_heads=heads,
+                intermediate_size=4 * dim,
+                vocab_size=vocab_size,
+                max_position_embeddings=longest,
+                hidden_dropout_prob=dropout,
+                attention_probs_dropout_prob=0.0,
+            )
+        )
 
     def batches() -> Iterator[tuple[dict[str, Tensor], int]]:
         for begin in range(0, len(examples) - batch + 1, batch):
@@ -100,9 +123,17 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     yield "transformers BERT", lambda: Loop("transformers BERT", bert(), loss, batches, setting.machine)
 
     def trainer(name: str, compiled: bool) -> Contender:
-        return HFTrainer(name, bert(), examples, collate, batch, setting.machine,
-                         lambda made: int(made["attention_mask"].sum()), compiled=compiled,
-                         remove_unused_columns=False)  # fmt: skip
+        return HFTrainer(
+            name,
+            bert(),
+            examples,
+            collate,
+            batch,
+            setting.machine,
+            lambda made: int(made["attention_mask"].sum()),
+            compiled=compiled,
+            remove_unused_columns=False,
+        )
 
     name = "transformers BERT, Trainer"
     yield name, lambda: trainer(name, compiled=True)

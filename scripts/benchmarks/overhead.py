@@ -23,10 +23,16 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
 
     def first() -> Contender:
         made = config(
-            "task=language_modeling", f"model.num_layers={layers}", f"model.dim={dim}", f"model.num_heads={heads}",
-            f"task.context={context}", f"tokens_per_step={batch * context}", *setting.words, *COMMON,
+            "task=language_modeling",
+            f"model.num_layers={layers}",
+            f"model.dim={dim}",
+            f"model.num_heads={heads}",
+            f"task.context={context}",
+            f"tokens_per_step={batch * context}",
+            *setting.words,
+            *COMMON,
             *ADAMW,
-        )  # fmt: skip
+        )
         corpus = Corpus({"tokens": rows(np.full(20_000, context), vocab_size)}, ("tokens",), 1)
         same.append(Ours("transformer_lab", made, vocabulary(vocab_size), corpus, {}))
         return same[0]
@@ -39,10 +45,22 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     def gpt2() -> nn.Module:
         from transformers import GPT2Config, GPT2LMHeadModel
 
-        return GPT2LMHeadModel(GPT2Config(
-            n_layer=layers, n_embd=dim, n_head=heads, n_positions=context, vocab_size=vocab_size, resid_pdrop=0.0,
-            embd_pdrop=0.0, attn_pdrop=0.0, activation_function="gelu", use_cache=False, bos_token_id=0, eos_token_id=0,
-        ))  # fmt: skip
+        return GPT2LMHeadModel(
+            GPT2Config(
+                n_layer=layers,
+                n_embd=dim,
+                n_head=heads,
+                n_positions=context,
+                vocab_size=vocab_size,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                activation_function="gelu",
+                use_cache=False,
+                bos_token_id=0,
+                eos_token_id=0,
+            )
+        )
 
     def batches() -> Iterator[tuple[dict[str, Tensor], int]]:
         for begin in range(0, len(tokens) - batch + 1, batch):
@@ -55,10 +73,20 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         def collate(chosen: list[dict[str, Tensor]]) -> dict[str, Tensor]:
             return {name: torch.stack([row[name] for row in chosen]) for name in ("input_ids", "labels")}
 
-        return HFTrainer("transformers GPT-2, Trainer", gpt2(), examples, collate, batch, setting.machine,
-                         lambda given: given["input_ids"].numel(), "another model")  # fmt: skip
+        return HFTrainer(
+            "transformers GPT-2, Trainer",
+            gpt2(),
+            examples,
+            collate,
+            batch,
+            setting.machine,
+            lambda given: given["input_ids"].numel(),
+            "another model",
+        )
 
     name = "transformers GPT-2"
-    yield name, lambda: Loop(name, gpt2(), lambda model, given: model(**given).loss, batches, setting.machine,
-                             "another model")  # fmt: skip
+    yield (
+        name,
+        lambda: Loop(name, gpt2(), lambda model, given: model(**given).loss, batches, setting.machine, "another model"),
+    )
     yield f"{name}, Trainer", trainer

@@ -39,9 +39,17 @@ def measure(text_bytes: int, examples: int, packing: str) -> tuple[float, float,
 
 def main(text_bytes: int, examples: int, packing: str) -> None:
     made = config(
-        "task=language_modeling", "model.dim=64", "model.num_layers=2", "model.num_heads=2", "hardware=cpu",
-        f"task.context={CONTEXT}", f"task.packing={packing}", f"tokens_per_step={16 * CONTEXT}", *COMMON, *ADAMW,
-    )  # fmt: skip
+        "task=language_modeling",
+        "model.dim=64",
+        "model.num_layers=2",
+        "model.num_heads=2",
+        "hardware=cpu",
+        f"task.context={CONTEXT}",
+        f"task.packing={packing}",
+        f"tokens_per_step={16 * CONTEXT}",
+        *COMMON,
+        *ADAMW,
+    )
     with tempfile.TemporaryDirectory() as folder:
         data = corpus(Path(folder), text_bytes // BYTES_PER_TOKEN, examples)
         run = Ours("transformer_lab", made, vocabulary(VOCAB), data, {})

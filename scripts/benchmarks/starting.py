@@ -49,8 +49,15 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     leave = ["callbacks.leave._target_=benchmarks.starting.Leave", "extensions=[benchmarks]"]
 
     def ours() -> Contender:
-        words = ["task=language_modeling", "data=text", f"data.path={folder.name}/text.txt", *leave,
-                 f"cache_dir={folder.name}/cache", f"run_dir={folder.name}/run", "resume=auto"]  # fmt: skip
+        words = [
+            "task=language_modeling",
+            "data=text",
+            f"data.path={folder.name}/text.txt",
+            *leave,
+            f"cache_dir={folder.name}/cache",
+            f"run_dir={folder.name}/run",
+            "resume=auto",
+        ]
         process: Any = Process("transformer_lab", [str(ROOT / "train.py"), *words])
         process.folder = folder  # stays for as long as it is read
         return process  # type: ignore[no-any-return]

@@ -88,9 +88,12 @@ def memory(size: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         write_text(Path(folder) / "text.txt", size)
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.storing", folder], capture_output=True, text=True, check=True,
+            [sys.executable, "-m", "benchmarks.storing", folder],
+            capture_output=True,
+            text=True,
+            check=True,
             cwd=Path(__file__).parents[1],
-        )  # fmt: skip
+        )
         megabytes, seconds = map(float, done.stdout.split()[-2:])
         return megabytes, seconds
 

@@ -31,8 +31,20 @@ STORED = (10_000_000, 100_000_000, 1_000_000_000)  # bytes
 console = Console(width=None if sys.stdout.isatty() else 160)
 
 
-def measure(*, works: list[str], peers: str, size: str, hardware: str, precision: str, rounds: int, steps: int,
-            memory: bool, scale: bool, planned: bool, output: str) -> None:  # fmt: skip
+def measure(
+    *,
+    works: list[str],
+    peers: str,
+    size: str,
+    hardware: str,
+    precision: str,
+    rounds: int,
+    steps: int,
+    memory: bool,
+    scale: bool,
+    planned: bool,
+    output: str,
+) -> None:
     warnings.filterwarnings("ignore")
     found: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
@@ -160,7 +172,7 @@ def stored() -> list[dict[str, Any]]:
 FACTS = {
     "loading": lambda: {"milliseconds to step k of epoch e of 10 million examples": round(loading.seek(), 3)},
     "starting": lambda: {"seconds by the clock to the first step": round(starting.wall(), 2)},
-}  # fmt: skip
+}
 
 
 def as_table(found: dict[str, Any]) -> Table:
@@ -205,8 +217,12 @@ def unused(folder: Path, setting: Setting) -> Path:
 
 def write(place: Path, setting: Setting, found: list[dict[str, Any]], more: dict[str, Any]) -> None:
     """The table as JSON and as Markdown."""
-    about: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine(setting.device),
-                             "precision": str(setting.dtype), "versions": versions()}  # fmt: skip
+    about: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "machine": machine(setting.device),
+        "precision": str(setting.dtype),
+        "versions": versions(),
+    }
     written = json.dumps({**about, "rows": found, **more}, indent=1) + "\n"
     place.with_name(f"{place.name}.json").write_text(written, encoding="utf-8")
     said = ", ".join(f"{library} {number}" for library, number in about["versions"].items())
@@ -225,10 +241,14 @@ def rows_of(facts: Any) -> list[str]:
     if isinstance(facts, dict):
         return [f"- {name}: {value}" for name, value in facts.items()]
     keys = list(facts[0])
-    return [f"| {' | '.join(keys)} |", f"|{' --- |' * len(keys)}", *(
-        f"| {' | '.join(f'{value:,.2f}' if isinstance(value, float) else f'{value}' for value in line.values())} |"
-        for line in facts
-    )]  # fmt: skip
+    return [
+        f"| {' | '.join(keys)} |",
+        f"|{' --- |' * len(keys)}",
+        *(
+            f"| {' | '.join(f'{value:,.2f}' if isinstance(value, float) else f'{value}' for value in line.values())} |"
+            for line in facts
+        ),
+    ]
 
 
 if __name__ == "__main__":

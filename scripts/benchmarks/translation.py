@@ -34,10 +34,18 @@ def ours(setting: Setting, name: str, *words: str, differs: str = "") -> Ours:
     layers, dim, heads, longest, batch, vocab_size = SIZES[setting.size]
     source, target = lengths(longest)
     made = config(
-        "task=translation", f"model.num_layers={layers}", f"model.dim={dim}", f"model.num_heads={heads}",
-        f"model.dropout={setting.dropout}", "task.label_smoothing=0.1", f"task.context={longest}",
-        *setting.words, f"tokens_per_step={round(batch * (source + target).mean())}", *COMMON, *words,
-    )  # fmt: skip
+        "task=translation",
+        f"model.num_layers={layers}",
+        f"model.dim={dim}",
+        f"model.num_heads={heads}",
+        f"model.dropout={setting.dropout}",
+        "task.label_smoothing=0.1",
+        f"task.context={longest}",
+        *setting.words,
+        f"tokens_per_step={round(batch * (source + target).mean())}",
+        *COMMON,
+        *words,
+    )
     text = Ragged(np.zeros(EXAMPLES, dtype=np.uint8), np.arange(EXAMPLES + 1, dtype=np.int64))
     columns = {"source": rows(source - 1, vocab_size), "target": rows(target - 1, vocab_size, 1), "reference": text}
     corpus = Corpus(columns, ("source", "target"), 1)
@@ -45,8 +53,16 @@ def ours(setting: Setting, name: str, *words: str, differs: str = "") -> Ours:
 
 
 # Vaswani's model as Marian has it: sinusoids, post-norm, biases, one embedding for all.
-MARIAN = ("norm=layer", "feed_forward=relu", "residual=post_norm", "position=sinusoidal", "model.bias=true",
-          "model.qk_norm=false", "model.residual_init=plain", "model.scale_embedding=true")  # fmt: skip
+MARIAN = (
+    "norm=layer",
+    "feed_forward=relu",
+    "residual=post_norm",
+    "position=sinusoidal",
+    "model.bias=true",
+    "model.qk_norm=false",
+    "model.residual_init=plain",
+    "model.scale_embedding=true",
+)
 
 
 def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]]:
@@ -54,20 +70,32 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     layers, dim, heads, longest, batch, vocab_size = SIZES[setting.size]
     dropout = setting.dropout
     yield from three_ways(
-        partial(ours, setting), (*MARIAN, *ADAMW),
+        partial(ours, setting),
+        (*MARIAN, *ADAMW),
         "rotary positions, pre-norm, RMSNorm, squared ReLU, query/key norm, no biases, Muon",
-    )  # fmt: skip
+    )
 
     sides = [rows(side, vocab_size, seed) for seed, side in enumerate(lengths(longest))]
-    examples = [{"source": torch.from_numpy(sides[0][i].astype(np.int64)),
-                 "target": torch.from_numpy(sides[1][i].astype(np.int64))} for i in range(EXAMPLES)]  # fmt: skip
+    examples = [
+        {
+            "source": torch.from_numpy(sides[0][i].astype(np.int64)),
+            "target": torch.from_numpy(sides[1][i].astype(np.int64)),
+        }
+        for i in range(EXAMPLES)
+    ]
 
     def collate(chosen: list[dict[str, Any]]) -> dict[str, Tensor]:
-        source, target = (nn.utils.rnn.pad_sequence([row[side] for row in chosen], batch_first=True, padding_value=0)
-                          for side in ("source", "target"))  # fmt: skip
+        source, target = (
+            nn.utils.rnn.pad_sequence([row[side] for row in chosen], batch_first=True, padding_value=0)
+            for side in ("source", "target")
+        )
         read = torch.cat((torch.ones_like(target[:, :1]), target[:, :-1]), dim=1)  # token 0 never occurs but as padding
-        return {"input_ids": source, "attention_mask": (source != 0).long(), "decoder_input_ids": read,
-                "labels": target.masked_fill(target == 0, -100)}  # fmt: skip
+        return {
+            "input_ids": source,
+            "attention_mask": (source != 0).long(),
+            "decoder_input_ids": read,
+            "labels": target.masked_fill(target == 0, -100),
+        }
 
     def useful(made: dict[str, Tensor]) -> int:
         return int(made["attention_mask"].sum()) + int((made["labels"] != -100).sum())
@@ -88,9 +116,18 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         return smoothed(logits, given["labels"])
 
     def trainer() -> Contender:
-        return HFTrainer("transformers Marian, Trainer", marian(setting), examples, collate, batch, setting.machine,
-                         useful, "label smoothing by the Trainer", label_smoothing_factor=0.1,
-                         remove_unused_columns=False)  # fmt: skip
+        return HFTrainer(
+            "transformers Marian, Trainer",
+            marian(setting),
+            examples,
+            collate,
+            batch,
+            setting.machine,
+            useful,
+            "label smoothing by the Trainer",
+            label_smoothing_factor=0.1,
+            remove_unused_columns=False,
+        )
 
     yield (
         "transformers Marian",
@@ -110,13 +147,29 @@ def marian(setting: Setting) -> Any:
     from transformers import MarianConfig, MarianMTModel
 
     layers, dim, heads, longest, _, vocab_size = SIZES[setting.size]
-    return MarianMTModel(MarianConfig(
-        encoder_layers=layers, decoder_layers=layers, d_model=dim, encoder_attention_heads=heads,
-        decoder_attention_heads=heads, encoder_ffn_dim=4 * dim, decoder_ffn_dim=4 * dim, vocab_size=vocab_size,
-        max_position_embeddings=longest, dropout=setting.dropout, attention_dropout=0.0, activation_dropout=0.0,
-        activation_function="relu", scale_embedding=True, pad_token_id=vocab_size - 1, eos_token_id=0, bos_token_id=0,
-        decoder_start_token_id=0, forced_eos_token_id=0,
-    ))  # fmt: skip
+    return MarianMTModel(
+        MarianConfig(
+            encoder_layers=layers,
+            decoder_layers=layers,
+            d_model=dim,
+            encoder_attention_heads=heads,
+            decoder_attention_heads=heads,
+            encoder_ffn_dim=4 * dim,
+            decoder_ffn_dim=4 * dim,
+            vocab_size=vocab_size,
+            max_position_embeddings=longest,
+            dropout=setting.dropout,
+            attention_dropout=0.0,
+            activation_dropout=0.0,
+            activation_function="relu",
+            scale_embedding=True,
+            pad_token_id=vocab_size - 1,
+            eos_token_id=0,
+            bos_token_id=0,
+            decoder_start_token_id=0,
+            forced_eos_token_id=0,
+        )
+    )
 
 
 class PlainTorch(nn.Module):
@@ -131,6 +184,12 @@ class PlainTorch(nn.Module):
     def forward(self, source: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
         source, target = (self.tokens(side) + self.places.weight[: side.shape[1]] for side in (source, target))
         mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1], device=target.device)
-        x = self.model(source, target, tgt_mask=mask, src_key_padding_mask=hidden, memory_key_padding_mask=hidden,
-                       tgt_is_causal=True)  # fmt: skip
+        x = self.model(
+            source,
+            target,
+            tgt_mask=mask,
+            src_key_padding_mask=hidden,
+            memory_key_padding_mask=hidden,
+            tgt_is_causal=True,
+        )
         return F.linear(x, self.tokens.weight)

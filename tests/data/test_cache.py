@@ -87,21 +87,36 @@ def pipe_instead(file, draw):
 KINDS = [cut, empty, grow, garbage, miss, flip, swap, folder_instead, pipe_instead]
 # Two splits of two columns and their packs, a tokenizer, the names of classes: all files, with a seal each.
 FILES = [
-    *(f"store/{split}.{column}.{part}" for split, column, part in
-      itertools.product(("train", "validation"), ("tokens", "classes"), ("values", "offsets"))),
-    *(f"packs/{split}/{name}" for split in ("train", "validation")
-      for name in ("pieces", "offsets", "counts", "seal.json", "checksums")),
+    *(
+        f"store/{split}.{column}.{part}"
+        for split, column, part in itertools.product(
+            ("train", "validation"), ("tokens", "classes"), ("values", "offsets")
+        )
+    ),
+    *(
+        f"packs/{split}/{name}"
+        for split in ("train", "validation")
+        for name in ("pieces", "offsets", "counts", "seal.json", "checksums")
+    ),
     *(f"store/{name}" for name in ("store.json", "seal.json", "checksums")),
     *(f"{kind}/{name}" for kind in ("tokenizer", "facts") for name in (f"{kind}.json", "seal.json", "checksums")),
-]  # fmt: skip
+]
 
 
 def config(place, cache):
     return settings(
-        "task=classification", "data=labeled", f"data.path={place}/lines.tsv", "tokenizer.vocab_size=350",
-        "data.max_examples=200", "model.dim=8", "model.num_layers=1", "data.test=0", f"cache_dir={cache}",
-        "task.context=32", "allow_overlap=true",
-    )  # fmt: skip
+        "task=classification",
+        "data=labeled",
+        f"data.path={place}/lines.tsv",
+        "tokenizer.vocab_size=350",
+        "data.max_examples=200",
+        "model.dim=8",
+        "model.num_layers=1",
+        "data.test=0",
+        f"cache_dir={cache}",
+        "task.context=32",
+        "allow_overlap=true",
+    )
 
 
 def all_that_is_read(config):
@@ -166,9 +181,19 @@ def test_damage_of_any_kind_to_any_file(name, change, whole, place, tmp_path, ca
     check_damage(name, change, whole, place, tmp_path / "cache", caplog)
 
 
-RUN = ["data=text", "tokenizer=bytes", "model.dim=32", "model.num_layers=1", "task.context=32", "tokens_per_step=2048",
-       "task.packing=documents", "pictures.layers=[]", "schedule=constant", "validate_every_steps=10",
-       "max_steps=20"]  # fmt: skip
+RUN = [
+    "data=text",
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "task.context=32",
+    "tokens_per_step=2048",
+    "task.packing=documents",
+    "pictures.layers=[]",
+    "schedule=constant",
+    "validate_every_steps=10",
+    "max_steps=20",
+]
 
 
 @pytest.mark.battery
@@ -202,8 +227,14 @@ def test_forty_damages_to_the_data_of_a_run_that_goes_on(corpus_folder, tmp_path
 
 
 def test_a_run_whose_data_are_damaged_under_it_goes_on_with_the_next_start(place, tmp_path, monkeypatch):
-    words = [*RUN, f"data.path={place}/corpus", "task.packing=stream", "max_steps=12", "checkpoint.every_steps=4",
-             "tokens_per_step=256"]  # fmt: skip
+    words = [
+        *RUN,
+        f"data.path={place}/corpus",
+        "task.packing=stream",
+        "max_steps=12",
+        "checkpoint.every_steps=4",
+        "tokens_per_step=256",
+    ]
     train(**settings(*words, f"cache_dir={tmp_path}/one", f"run_dir={tmp_path}/undisturbed"))
     words += [f"cache_dir={tmp_path}/other", f"run_dir={tmp_path}/run"]
     take = Steps.__getitem__
@@ -242,8 +273,21 @@ def test_damage_is_one_line_also_where_a_loader_process_finds_it(workers, tmp_pa
 
 
 NUMBERS = np.arange(5 * BLOCK // 2 + 7, dtype=np.uint16)  # five blocks and a bit
-PLACES = [0, -1, 3, BLOCK, slice(None), slice(5, 5), slice(7, None, 500), slice(-9, -1), slice(None, None, -3),
-          np.array([3, 5000, 3]), np.array([-1, -BLOCK]), np.array([[1, 2], [3, 4]]), np.zeros(0, int)]  # fmt: skip
+PLACES = [
+    0,
+    -1,
+    3,
+    BLOCK,
+    slice(None),
+    slice(5, 5),
+    slice(7, None, 500),
+    slice(-9, -1),
+    slice(None, None, -3),
+    np.array([3, 5000, 3]),
+    np.array([-1, -BLOCK]),
+    np.array([[1, 2], [3, 4]]),
+    np.zeros(0, int),
+]
 
 
 @pytest.fixture
@@ -475,9 +519,12 @@ def read_only(folder):
     libc = ctypes.CDLL(None, use_errno=True)
     namespace, bind, remount, read, private, below = 0x20000, 0x1000, 0x20, 0x1, 0x40000, 0x4000
     place = os.fsencode(folder)
-    calls = ((libc.unshare, namespace), (libc.mount, None, b"/", None, private | below, None),
-             (libc.mount, place, place, None, bind, None),
-             (libc.mount, None, place, None, bind | remount | read, None))  # fmt: skip
+    calls = (
+        (libc.unshare, namespace),
+        (libc.mount, None, b"/", None, private | below, None),
+        (libc.mount, place, place, None, bind, None),
+        (libc.mount, None, place, None, bind | remount | read, None),
+    )
     return all(call(*arguments) == 0 for call, *arguments in calls)
 
 

@@ -80,8 +80,13 @@ def test_the_order_is_the_same_twice(small: DocstringLibraries) -> None:
 def test_what_two_libraries_say_belongs_to_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     both = "Says what {} does, at such a length that it is read."
-    first = package(tmp_path, "first_one", both.format("first_one"), "Only the first library says this, but TWICE.",
-                    "Only the  first library\nsays this, but twice.")  # fmt: skip
+    first = package(
+        tmp_path,
+        "first_one",
+        both.format("first_one"),
+        "Only the first library says this, but TWICE.",
+        "Only the  first library\nsays this, but twice.",
+    )
     second = package(tmp_path, "second_one", both.format("Second One"), "Only the second library says this, once only.")
     found = texts(DocstringLibraries(packages=[first, second], validation=0, test=0))
     assert found == {
@@ -98,8 +103,9 @@ def test_a_class_is_held_to_its_limits(tmp_path: Path, monkeypatch: pytest.Monke
     text = "says the numpy of a docstring\nthat is long enough.\n \nMore.\n\nEnd."
     large = package(tmp_path, "large_one", *(f"{number:02} {text}" for number in range(99)))
     small = package(tmp_path, "small_one", "The only docstring of a small library, long enough.")
-    source = DocstringLibraries(packages=[large, small], validation=0, test=0, max_per_package=9, max_paragraphs=2,
-                                max_characters=45)  # fmt: skip
+    source = DocstringLibraries(
+        packages=[large, small], validation=0, test=0, max_per_package=9, max_paragraphs=2, max_characters=45
+    )
     found = texts(source)
     assert [len(some) for some in found.values()] == [9, 1]
     assert [int(text[:2]) for text in found[large]] == list(range(0, 99, 11))

@@ -113,8 +113,13 @@ def test_numbers_of_classes_become_names_also_several_at_once(serve: Any) -> Non
     import datasets
 
     names = datasets.ClassLabel(names=["joy", "fear"])
-    serve({"train": table({"text": datasets.Value("string"), "label": datasets.List(names)},
-                          text=["a", "b"], label=[[0, 1], []])})  # fmt: skip
+    serve(
+        {
+            "train": table(
+                {"text": datasets.Value("string"), "label": datasets.List(names)}, text=["a", "b"], label=[[0, 1], []]
+            )
+        }
+    )
     read = examples(HubLabeled(dataset="a", validation=0, test=0))["train"]
     assert [example.labels for example in read] == [("joy", "fear"), ()]
 
@@ -186,8 +191,15 @@ def test_the_librarys_errors_are_told_in_one_line(serve: Any, monkeypatch: pytes
 
 
 def test_the_signature_tells_what_is_read_and_not_how() -> None:
-    changed: list[dict[str, Any]] = [{}, {"column": "a"}, {"document_start": "a"}, {"config": "a"}, {"test_split": "a"},
-                                     {"max_examples": 3}, {"validation": 0.2}]  # fmt: skip
+    changed: list[dict[str, Any]] = [
+        {},
+        {"column": "a"},
+        {"document_start": "a"},
+        {"config": "a"},
+        {"test_split": "a"},
+        {"max_examples": 3},
+        {"validation": 0.2},
+    ]
     signatures = {json.dumps(Hub(dataset="a", **options).signature()) for options in [*changed, *changed]}
     assert len(signatures) == len(changed)
     assert Hub(dataset="a", streaming=True).signature() == Hub(dataset="a").signature()
@@ -213,11 +225,19 @@ def rows_of(name: str) -> dict[str, Any]:
         return table(translation=[{source: "a dog", target: "b"}, {source: "a cat", target: "c"}])
 
     rows = {
-        "ag_news": reviewed, "imdb": reviewed, "sst2": phrased, "trec": asked, "multi30k": captions,
-        "wmt14": nested("en", "de"), "opus_books": nested("en", "de"), "tatoeba": nested("en", "mr"),
-        "tinyshakespeare": table(text=["First Citizen:\nBefore we proceed"]), "wikitext2": table(text=lines),
-        "wikitext103": table(text=lines), "wikipedia": table(id=["1", "2"], title=["A", "B"], text=["One", "Two"]),
-    }[name]  # fmt: skip
+        "ag_news": reviewed,
+        "imdb": reviewed,
+        "sst2": phrased,
+        "trec": asked,
+        "multi30k": captions,
+        "wmt14": nested("en", "de"),
+        "opus_books": nested("en", "de"),
+        "tatoeba": nested("en", "mr"),
+        "tinyshakespeare": table(text=["First Citizen:\nBefore we proceed"]),
+        "wikitext2": table(text=lines),
+        "wikitext103": table(text=lines),
+        "wikipedia": table(id=["1", "2"], title=["A", "B"], text=["One", "Two"]),
+    }[name]
     return {split: rows for split in ("train", "validation", "test")}
 
 

@@ -83,8 +83,14 @@ def test_a_prediction_says_that_its_line_was_cut(cell):
     assert long["cut"] is True and "cut" not in short
 
 
-@pytest.mark.parametrize("text", ["{} at the beginning " + "of a long text " * 9, "a long text " * 9 + "with {} here",
-                                  "a long text " * 5 + "with {} here" + " and so on" * 5])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{} at the beginning " + "of a long text " * 9,
+        "a long text " * 9 + "with {} here",
+        "a long text " * 5 + "with {} here" + " and so on" * 5,
+    ],
+)
 def test_of_a_long_text_the_part_around_a_mask_is_read(text):
     task = small_task("task=mlm_nsp", "task.context=16")
     (found,) = task.predict([text.format("<mask>")])
@@ -97,8 +103,17 @@ def test_of_a_long_text_the_part_around_a_mask_is_read(text):
 
 
 def test_what_is_lost_stands_in_the_table_of_a_run(place, tmp_path, capsys):
-    words = ["data=text", "tokenizer=characters", "tokenizer.max_characters=300", "model.dim=32", "model.num_layers=1",
-             "task.context=32", "tokens_per_step=256", "max_steps=1", "pictures.layers=[]"]  # fmt: skip
+    words = [
+        "data=text",
+        "tokenizer=characters",
+        "tokenizer.max_characters=300",
+        "model.dim=32",
+        "model.num_layers=1",
+        "task.context=32",
+        "tokens_per_step=256",
+        "max_steps=1",
+        "pictures.layers=[]",
+    ]
     train(**settings(*words, f"data.path={place}/beginnings", f"cache_dir={tmp_path}", f"run_dir={tmp_path}/run"))
     told = capsys.readouterr().out
     assert "unknown tokens" in told and "texts that tokens give back" in told and "bits per byte" not in told

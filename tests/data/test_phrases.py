@@ -175,11 +175,13 @@ def test_what_is_meant_stands_in_the_phrase_once_in_every_locale_of_the_cldr() -
     """L5, for what holds other phrases: lists, days with a clock, prices; or the locale has no such phrase."""
     letters = ["◆", "◇", "○", "●"]
     items = [partial(_same, letter) for letter in letters]
-    forms = [(letters[:n], partial(cldr.listed, items[:n], style)) for n in (2, 3, 4)
-             for style in ("standard", "or", "unit")]  # fmt: skip
+    forms = [
+        (letters[:n], partial(cldr.listed, items[:n], style)) for n in (2, 3, 4) for style in ("standard", "or", "unit")
+    ]
     forms += [(letters[:2], partial(cldr.day_and_clock, *items[:2]))]
-    forms += [(letters[:1], partial(cldr.price, items[0], unit, length)) for unit in PRICED.split()
-              for length in LENGTHS]  # fmt: skip
+    forms += [
+        (letters[:1], partial(cldr.price, items[0], unit, length)) for unit in PRICED.split() for length in LENGTHS
+    ]
     lacking, said = 0, 0
     for name in locale_identifiers():
         language = Locale.parse(name)

@@ -42,8 +42,12 @@ def test_a_step_is_a_function_of_its_number_alone(num_units, units_per_step, see
 
 
 def test_epochs_seeds_and_data_have_orders_of_their_own():
-    orders = [epoch_of(Plan(num_units=500, units_per_step=7, seed=seed, data=data), epoch).tolist()
-              for seed in (0, 1) for data in "ab" for epoch in (0, 1)]  # fmt: skip
+    orders = [
+        epoch_of(Plan(num_units=500, units_per_step=7, seed=seed, data=data), epoch).tolist()
+        for seed in (0, 1)
+        for data in "ab"
+        for epoch in (0, 1)
+    ]
     assert len({tuple(order) for order in orders}) == 8
     # No order is close to another, nor to the data's own: about 1 unit of 500 stands where it stood.
     for one in [*orders, list(range(500))]:

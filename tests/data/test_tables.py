@@ -242,10 +242,13 @@ def test_what_parts_the_cells_is_found_by_the_columns_or_told(
         assert "data.delimiter=" in mistake(lambda wrong=wrong: KINDS[kind](path=str(tmp_path), delimiter=wrong))
 
 
-@pytest.mark.parametrize("name, content, what", [
-    ("a.csv", "text,label\n" + "a,1\nb\n" * 12, "1 cells in this row and 2 in the header"),
-    ("a.jsonl", '{"text": "a"}\n' + '{"text": "a"}\n{"text": a}\n' * 12, "not readable as JSON: Expecting value"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, content, what",
+    [
+        ("a.csv", "text,label\n" + "a,1\nb\n" * 12, "1 cells in this row and 2 in the header"),
+        ("a.jsonl", '{"text": "a"}\n' + '{"text": "a"}\n{"text": a}\n' * 12, "not readable as JSON: Expecting value"),
+    ],
+)
 def test_lines_in_which_the_same_is_wrong_are_counted_and_named(
     name: str, content: str, what: str, tmp_path: Path
 ) -> None:

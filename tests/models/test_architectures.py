@@ -202,8 +202,15 @@ def test_cached_decoding_equals_the_full_forward_also_after_beams_are_reordered(
 
 def search(task, source, lengths, beam, most=10):
     cache = task.model.new_cache(len(lengths))
-    return beam_search(reader(task, source, lengths), task.head, [[0]] * len(lengths), cache,
-                       limits=[most] * len(lengths), stop=0, beam=beam)  # fmt: skip
+    return beam_search(
+        reader(task, source, lengths),
+        task.head,
+        [[0]] * len(lengths),
+        cache,
+        limits=[most] * len(lengths),
+        stop=0,
+        beam=beam,
+    )
 
 
 def log_p(task, source, text, ends):

@@ -12,8 +12,12 @@ from transformer_lab.models.layers.attention import Memory
 from transformer_lab.models.layers.kernels import auto, flex, reference, sdpa
 
 KERNELS = {"auto": auto, "reference": reference, "sdpa": sdpa}
-VARIANTS = {"plain": [], "window": ["model.window=5"], "grouped": ["model.num_kv_heads=2"],
-            "documents": ["task.packing=documents", "model.qk_norm=false"]}  # fmt: skip
+VARIANTS = {
+    "plain": [],
+    "window": ["model.window=5"],
+    "grouped": ["model.num_kv_heads=2"],
+    "documents": ["task.packing=documents", "model.qk_norm=false"],
+}
 LENGTHS = [7, 1, 20, 7, 13]
 
 

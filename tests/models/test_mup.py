@@ -54,8 +54,11 @@ def test_matrices_learn_slower_the_wider_they_are_and_decay_as_before():
     task = small_task(*words)
     optimizer = build(settings(*words)["optimizer"], model=task)
     names = {id(parameter): name for name, parameter in task.named_parameters()}
-    rates = {names[id(p)]: (group["peak_lr"], group["weight_decay"]) for group in optimizer.param_groups
-             for p in group["params"]}  # fmt: skip
+    rates = {
+        names[id(p)]: (group["peak_lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
     slow = {name for name, (rate, _) in rates.items() if rate == 1e-3 / 4}
     assert slow == {
         name for name, p in task.named_parameters() if p.ndim == 2 and ("blocks" in name or "pooler" in name)

@@ -117,10 +117,16 @@ def test_gpt2(seed):
     task = task_of(["experiment=gpt2", "position.max_length=64"], sizes)
     theirs = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            vocab_size=VOCABULARY, n_positions=64, n_embd=sizes["dim"], n_layer=sizes["layers"], n_head=sizes["heads"],
-            resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+            vocab_size=VOCABULARY,
+            n_positions=64,
+            n_embd=sizes["dim"],
+            n_layer=sizes["layers"],
+            n_head=sizes["heads"],
+            resid_pdrop=0,
+            embd_pdrop=0,
+            attn_pdrop=0,
         )
-    )  # fmt: skip
+    )
 
     def pairs():
         """Ours, and theirs: a matrix there is the transpose, and query, key and value are one."""
@@ -136,8 +142,11 @@ def test_gpt2(seed):
                 rows = slice(index * dim, (index + 1) * dim)
                 yield part.weight, other.attn.c_attn.weight, lambda x, rows=rows: x.T[rows]
                 yield part.bias, other.attn.c_attn.bias, lambda x, rows=rows: x[rows]
-            for part, conv in ((attention.out, other.attn.c_proj), (feed_forward.up, other.mlp.c_fc),
-                               (feed_forward.down, other.mlp.c_proj)):  # fmt: skip
+            for part, conv in (
+                (attention.out, other.attn.c_proj),
+                (feed_forward.up, other.mlp.c_fc),
+                (feed_forward.down, other.mlp.c_proj),
+            ):
                 yield part.weight, conv.weight, lambda x: x.T
                 yield part.bias, conv.bias
 
@@ -153,11 +162,15 @@ def test_llama(seed):
     task = task_of(words, sizes)
     theirs = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
-            vocab_size=VOCABULARY, hidden_size=sizes["dim"], intermediate_size=hidden,
-            num_hidden_layers=sizes["layers"], num_attention_heads=sizes["heads"],
-            num_key_value_heads=sizes["kv_heads"], max_position_embeddings=64,
+            vocab_size=VOCABULARY,
+            hidden_size=sizes["dim"],
+            intermediate_size=hidden,
+            num_hidden_layers=sizes["layers"],
+            num_attention_heads=sizes["heads"],
+            num_key_value_heads=sizes["kv_heads"],
+            max_position_embeddings=64,
         )
-    )  # fmt: skip
+    )
 
     def pairs():
         yield task.model.embedding.weight, theirs.model.embed_tokens.weight
@@ -184,11 +197,15 @@ def test_bert(seed):
     task = task_of(["experiment=bert", "position.max_length=64"], sizes)
     theirs = transformers.BertForPreTraining(
         transformers.BertConfig(
-            vocab_size=VOCABULARY, max_position_embeddings=64, hidden_size=sizes["dim"],
-            num_hidden_layers=sizes["layers"], num_attention_heads=sizes["heads"], intermediate_size=4 * sizes["dim"],
+            vocab_size=VOCABULARY,
+            max_position_embeddings=64,
+            hidden_size=sizes["dim"],
+            num_hidden_layers=sizes["layers"],
+            num_attention_heads=sizes["heads"],
+            intermediate_size=4 * sizes["dim"],
             pad_token_id=None,
         )
-    )  # fmt: skip
+    )
 
     def pairs():
         inner, model, head = theirs.bert, task.model, theirs.cls.predictions
@@ -214,8 +231,10 @@ def test_bert(seed):
     tokens, types = torch.randint(VOCABULARY, (sum(lengths),)), torch.randint(2, (sum(lengths),))
     layout, targets = Layout.of(lengths), torch.randint(2, (len(lengths),))
     hidden = task.model(tokens, layout, types)
-    each = [theirs(part[None], token_type_ids=kinds[None])
-            for part, kinds in zip(tokens.split(lengths), types.split(lengths), strict=True)]  # fmt: skip
+    each = [
+        theirs(part[None], token_type_ids=kinds[None])
+        for part, kinds in zip(tokens.split(lengths), types.split(lengths), strict=True)
+    ]
     judged = hidden[task.judge.places(layout)]
     verdicts = task.judge(judged, layout), torch.cat([out.seq_relationship_logits for out in each])
     torch.testing.assert_close(*verdicts, atol=1e-5, rtol=0)
@@ -232,11 +251,20 @@ def test_modernbert(seed):
     task = task_of(["experiment=modernbert", f"feed_forward.hidden_dim={hidden}", "model.window=5"], sizes)
     theirs = transformers.ModernBertForMaskedLM(
         transformers.ModernBertConfig(
-            vocab_size=VOCABULARY, hidden_size=dim, intermediate_size=hidden, num_hidden_layers=sizes["layers"],
-            num_attention_heads=sizes["heads"], local_attention=8, attn_implementation="eager", pad_token_id=None,
-            bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+            vocab_size=VOCABULARY,
+            hidden_size=dim,
+            intermediate_size=hidden,
+            num_hidden_layers=sizes["layers"],
+            num_attention_heads=sizes["heads"],
+            local_attention=8,
+            attn_implementation="eager",
+            pad_token_id=None,
+            bos_token_id=1,
+            eos_token_id=2,
+            cls_token_id=1,
+            sep_token_id=2,
         )
-    )  # fmt: skip
+    )
 
     def pairs():
         model, inner = task.model, theirs.model
@@ -273,10 +301,16 @@ def test_t5(seed):
     task = task_of(["experiment=t5"], sizes)
     theirs = transformers.T5ForConditionalGeneration(
         transformers.T5Config(
-            vocab_size=VOCABULARY, d_model=sizes["dim"], d_kv=head_dim, d_ff=4 * sizes["dim"],
-            num_layers=sizes["layers"], num_heads=sizes["heads"], dropout_rate=0.0, decoder_start_token_id=0,
+            vocab_size=VOCABULARY,
+            d_model=sizes["dim"],
+            d_kv=head_dim,
+            d_ff=4 * sizes["dim"],
+            num_layers=sizes["layers"],
+            num_heads=sizes["heads"],
+            dropout_rate=0.0,
+            decoder_start_token_id=0,
         )
-    )  # fmt: skip
+    )
 
     def scaled(factor):  # theirs times a constant is ours, so the gradients are related by its inverse
         return lambda x: x * factor, lambda grad: grad / factor
@@ -304,6 +338,8 @@ def test_t5(seed):
     source, target = torch.randint(VOCABULARY, (2, sum(lengths)))
     others = lengths[::-1]
     ours = task.head(task.model(source, Layout.of(lengths), target, Layout.of(others)))
-    each = [theirs(input_ids=one[None], decoder_input_ids=other[None]).logits[0]
-            for one, other in zip(source.split(lengths), target.split(others), strict=True)]  # fmt: skip
+    each = [
+        theirs(input_ids=one[None], decoder_input_ids=other[None]).logits[0]
+        for one, other in zip(source.split(lengths), target.split(others), strict=True)
+    ]
     agree(task, ours, torch.cat(each), found)

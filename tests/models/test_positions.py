@@ -203,8 +203,9 @@ def theirs(kind, width, base, longest=None, **parameters):
 
     parameters = {"rope_type": kind, "rope_theta": base, **parameters}
     trained = parameters.get("original_max_position_embeddings", 1000)
-    config = transformers.LlamaConfig(hidden_size=width, num_attention_heads=1, max_position_embeddings=trained,
-                                      rope_parameters=parameters)  # fmt: skip
+    config = transformers.LlamaConfig(
+        hidden_size=width, num_attention_heads=1, max_position_embeddings=trained, rope_parameters=parameters
+    )
     return ROPE_INIT_FUNCTIONS[kind](config, device=torch.device("cpu"), seq_len=longest)
 
 

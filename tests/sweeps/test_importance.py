@@ -18,8 +18,10 @@ GRID = {"model.dim": WIDTHS, "optimizer.lr": RATES}
 def board(folder, reached, *, space=GRID, sampler="grid"):
     """Of a sweep whose trials with these values, in the order of `space`, have reached this."""
     study = optuna.create_study(study_name=trials.NAME, storage=trials.storage(folder), direction="maximize")
-    kinds = {name: CategoricalDistribution(values) if isinstance(values, list) else FloatDistribution(*values)
-             for name, values in space.items()}  # fmt: skip
+    kinds = {
+        name: CategoricalDistribution(values) if isinstance(values, list) else FloatDistribution(*values)
+        for name, values in space.items()
+    }
     for values, value in reached.items():
         params = dict(zip(space, values, strict=True))
         study.add_trial(create_trial(params=params, distributions=kinds, value=value))
@@ -44,11 +46,14 @@ def test_what_only_both_together_do_is_neithers(tmp_path):
     assert found == pytest.approx({"model.dim": 0, "optimizer.lr": 0, INTERPLAY: 1})
 
 
-@pytest.mark.parametrize("reached", [
-    {("64", "0.01"): 0.1, ("128", "0.01"): 0.2, ("64", "0.02"): 0.3},  # a combination is missing
-    dict.fromkeys(itertools.product(*GRID.values()), 0.7),  # nothing makes a difference
-    {},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "reached",
+    [
+        {("64", "0.01"): 0.1, ("128", "0.01"): 0.2, ("64", "0.02"): 0.3},  # a combination is missing
+        dict.fromkeys(itertools.product(*GRID.values()), 0.7),  # nothing makes a difference
+        {},
+    ],
+)
 def test_nothing_is_said_where_nothing_can_be(tmp_path, reached):
     assert board(tmp_path, reached).importance == {}
 

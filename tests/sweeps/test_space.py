@@ -26,7 +26,9 @@ def test_a_grid_holds_every_combination_once():
 def test_keys_of_a_file_are_set_together():
     searched = space(params={"optimizer, optimizer.lr": "choice([muon, 0.01], [adamw, 1e-3])"})
     assert [searched.words(searched.combination(number)) for number in range(2)] == [
-        ["optimizer=muon", "++optimizer.lr=0.01"], ["optimizer=adamw", "++optimizer.lr=0.001"]]  # fmt: skip
+        ["optimizer=muon", "++optimizer.lr=0.01"],
+        ["optimizer=adamw", "++optimizer.lr=0.001"],
+    ]
 
 
 def test_the_command_line_comes_after_a_file():
@@ -44,11 +46,14 @@ def test_samples_hold_every_value_and_both_ends(most):
     assert len(found) == (7 if most == 4 else 28) and searched.size is None
 
 
-@pytest.mark.parametrize("word, said", [
-    ("++a=interval(2,1)", "the interval ends at 1.0, before it begins at 2.0"),
-    ("++a=tag(log,interval(0,1))", "a logarithmic interval begins above 0"),
-    ("++a=range(1,100000)", "more than 10,000 values"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("++a=interval(2,1)", "the interval ends at 1.0, before it begins at 2.0"),
+        ("++a=tag(log,interval(0,1))", "a logarithmic interval begins above 0"),
+        ("++a=range(1,100000)", "more than 10,000 values"),
+    ],
+)
 def test_what_cannot_be_searched_is_said(word, said):
     with pytest.raises(ValueError, match=said.replace(".", r"\.")):
         space(word)

@@ -14,9 +14,21 @@ from transformer_lab.command_line import preflight
 from transformer_lab.sweeps.sweeper import Trial, TrialFailed, TrialInterrupted
 
 ROOT = Path(__file__).parent.parent.parent
-SMALL = ("data=text", f"data.path={ROOT}/README.md", "tokenizer=characters", "allow_overlap=true", "hardware=cpu",
-         "model.num_layers=1", "task.context=32", "tokens_per_step=256", "max_steps=40", "pictures.layers=[]",
-         "validate_every_steps=10", "checkpoint.every_steps=10", "data.validation=0.1")  # fmt: skip
+SMALL = (
+    "data=text",
+    f"data.path={ROOT}/README.md",
+    "tokenizer=characters",
+    "allow_overlap=true",
+    "hardware=cpu",
+    "model.num_layers=1",
+    "task.context=32",
+    "tokens_per_step=256",
+    "max_steps=40",
+    "pictures.layers=[]",
+    "validate_every_steps=10",
+    "checkpoint.every_steps=10",
+    "data.validation=0.1",
+)
 SEARCH = ("sweep=optuna", "hydra.sweeper.pruner=none", "model.dim=16,32", "optimizer.lr=tag(log,interval(1e-3,1e-1))")
 
 
@@ -33,8 +45,10 @@ def lines(folder):
 
 def results(folder):
     """Without what depends on how long it took."""
-    return [{key: line[key] for key in ("trial", "model.dim", "optimizer.lr", "validation loss", "test loss", "steps")}
-            for line in lines(folder)]  # fmt: skip
+    return [
+        {key: line[key] for key in ("trial", "model.dim", "optimizer.lr", "validation loss", "test loss", "steps")}
+        for line in lines(folder)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +78,8 @@ def test_the_leaderboard_can_be_asked_for_at_any_time(grid):
     assert (folder / "leaderboard.csv").read_text() == before
     wrong = call("scripts/leaderboard.py", f"sweep={folder / '000'}")
     assert wrong.returncode == 2 and wrong.stderr == (
-        f"error: sweep: {folder / '000'} is not the folder of a sweep: it has no sweep.json\n")  # fmt: skip
+        f"error: sweep: {folder / '000'} is not the folder of a sweep: it has no sweep.json\n"
+    )
 
 
 def test_a_sweep_of_other_values_is_not_mixed_into_the_folder_of_one(grid, tmp_path):
@@ -75,15 +90,18 @@ def test_a_sweep_of_other_values_is_not_mixed_into_the_folder_of_one(grid, tmp_p
     assert done.stderr.startswith(f"error: run_dir: {folder} holds another sweep: space was ")
 
 
-@pytest.mark.parametrize("words, said", [
-    (["model.dim=32,33"], "model.dim: 33 is not divisible by model.num_heads 4"),
-    (["model.dim=32,64", "hydra.sweeper.sampler=tpe"], "hydra.sweeper.total: how many trials?"),
-    (["model.dropout=interval(0,0.1)"], "hydra.sweeper.sampler: a grid has no intervals; sweep=optuna"),
-    (["model.dim=32,64", "hydra/sweeper=basic"], "hydra/sweeper: only trials is served here"),
-    (["model.dim=32"], "-m: nothing is searched"),
-    (["model.dim=32,64", "plan=true"], "plan: of one run at a time"),
-    (["model.dim=32,64", "hydra.sweeper.totl=4"], "Could not override 'hydra.sweeper.totl'; did you mean"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["model.dim=32,33"], "model.dim: 33 is not divisible by model.num_heads 4"),
+        (["model.dim=32,64", "hydra.sweeper.sampler=tpe"], "hydra.sweeper.total: how many trials?"),
+        (["model.dropout=interval(0,0.1)"], "hydra.sweeper.sampler: a grid has no intervals; sweep=optuna"),
+        (["model.dim=32,64", "hydra/sweeper=basic"], "hydra/sweeper: only trials is served here"),
+        (["model.dim=32"], "-m: nothing is searched"),
+        (["model.dim=32,64", "plan=true"], "plan: of one run at a time"),
+        (["model.dim=32,64", "hydra.sweeper.totl=4"], "Could not override 'hydra.sweeper.totl'; did you mean"),
+    ],
+)
 def test_a_wrong_value_is_found_before_the_first_trial(tmp_path, words, said):
     done = sweep(tmp_path / "sweep", *words)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {said}"), done.stderr

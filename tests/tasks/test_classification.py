@@ -72,25 +72,36 @@ def test_class_weights_weigh_the_mean_as_pytorch_does(weights):
     torch.manual_seed(0)
     task = small_task(*CELL, "task.dropout=0")
     labels = {"a": 30, "b": 10}
-    task = Classification(model=task.model, tokenizer=WORDS, labels=labels, name="x", context=64, class_weights=weights,
-                          label_smoothing=0.1)  # fmt: skip
+    task = Classification(
+        model=task.model,
+        tokenizer=WORDS,
+        labels=labels,
+        name="x",
+        context=64,
+        class_weights=weights,
+        label_smoothing=0.1,
+    )
     torch.nn.init.normal_(task.head.out.weight)
     batch = batch_for(task, [5, 9, 20, 3, 3, 8])
     expected = {None: None, "balanced": [40 / 60, 2.0]}.get(
         weights if isinstance(weights, str | None) else "", [1, 3.0]
     )
     logits = task.logits(batch)
-    wanted = F.cross_entropy(logits, batch.classes, None if expected is None else torch.tensor(expected),
-                             label_smoothing=0.1)  # fmt: skip
+    wanted = F.cross_entropy(
+        logits, batch.classes, None if expected is None else torch.tensor(expected), label_smoothing=0.1
+    )
     assert (task(batch).losses["classes"] / batch.targets["classes"]).item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("words, said", [
-    (["task.class_weights={c: 2.0}"], "task.class_weights=c"),
-    (["task.label_smoothing=1.5"], "task.label_smoothing"),
-    (["task.context=2"], "task.context"),
-    (["model=decoder", "task.pooling=first"], "task.pooling"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["task.class_weights={c: 2.0}"], "task.class_weights=c"),
+        (["task.label_smoothing=1.5"], "task.label_smoothing"),
+        (["task.context=2"], "task.context"),
+        (["model=decoder", "task.pooling=first"], "task.pooling"),
+    ],
+)
 def test_impossible_options_are_refused_in_one_line(words, said):
     with pytest.raises(ValueError, match=said) as error:
         small_task(*CELL, *words)
@@ -159,10 +170,14 @@ def test_class_names_that_differ_by_composition_only_are_one_class():
     assert encoding.row(LabeledText("", (apart, composed)), [[]])["classes"] == [0]
 
 
-@pytest.mark.parametrize("words", [
-    ["task.class_weights={yes: 2.0, no: 1.0}"], ["task.class_weights={0: 1.0, 1: 5.0}"],
-    ["task.class_weights={true: 3.0}"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task.class_weights={yes: 2.0, no: 1.0}"],
+        ["task.class_weights={0: 1.0, 1: 5.0}"],
+        ["task.class_weights={true: 3.0}"],
+    ],
+)
 def test_weights_of_any_class_are_taken_before_the_data_are_read(words):
     rehearse(settings(*CELL, *words))  # on docstrings, of libraries that are installed
 

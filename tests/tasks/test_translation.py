@@ -153,8 +153,12 @@ def test_a_translation_carries_the_score_by_which_a_search_compares():
             [*task.tokenizer.encode(one["translation"]), task.end],
         )
         with torch.no_grad():
-            hidden = task.model(torch.tensor(prompt), Layout.of([len(prompt)]),
-                                torch.tensor([task.end, *wanted[:-1]]), Layout.of([len(wanted)]))  # fmt: skip
+            hidden = task.model(
+                torch.tensor(prompt),
+                Layout.of([len(prompt)]),
+                torch.tensor([task.end, *wanted[:-1]]),
+                Layout.of([len(wanted)]),
+            )
             log_p = task.head(hidden).log_softmax(1)[range(len(wanted)), wanted].sum()
         expected.append(float(log_p) / ((5 + len(wanted)) / 6) ** 0.6)
     assert [one["score"] for one in found] == pytest.approx(expected, abs=1e-4)

@@ -116,9 +116,14 @@ def save_steps(folder, last, best=None):
     """Save one step after the other, as fast as possible; the best is of step `best`."""
     weights = {"a": torch.randn(300, 200)}
     progress = SimpleNamespace(step=0, state_dict=lambda: {"best": best and {"step": best}})
-    module = SimpleNamespace(collect=lambda: None, progress=progress, logger=None, weights=lambda: (weights, {}),
-                             budget=SimpleNamespace(total_steps=None),
-                             optimizer=SimpleNamespace(state_dict=lambda: {"momentum": weights["a"]}))  # fmt: skip
+    module = SimpleNamespace(
+        collect=lambda: None,
+        progress=progress,
+        logger=None,
+        weights=lambda: (weights, {}),
+        budget=SimpleNamespace(total_steps=None),
+        optimizer=SimpleNamespace(state_dict=lambda: {"momentum": weights["a"]}),
+    )
     saver = Checkpoints(folder=folder, again="", files=FILES, identity={}, every_steps=1, keep=2)
     for progress.step in range(1, last + 1):
         saver.save(SimpleNamespace(is_global_zero=True, callbacks=[]), module)

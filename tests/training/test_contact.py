@@ -19,12 +19,26 @@ from transformer_lab.training.contact import first_host, interface, meet, take_s
 from transformer_lab.training.faults import NoContact
 
 # What srun sets for the third of four tasks, two on each of two machines (srun(1), output environment variables).
-STEP = {"SLURM_JOB_ID": "123456", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2",
-        "SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_PROCID": "2",
-        "SLURM_LOCALID": "0", "SLURM_NODEID": "1"}  # fmt: skip
+STEP = {
+    "SLURM_JOB_ID": "123456",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_NODELIST": "gpu[07-08]",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "1",
+}
 # What the script of a batch job of four tasks sees.
-BATCH = {"SLURM_JOB_ID": "123456", "SLURM_NTASKS": "4", "SLURM_TASKS_PER_NODE": "2(x2)",
-         "SLURM_JOB_NODELIST": "gpu[07-08]", "SLURM_PROCID": "0", "SLURM_NODEID": "0"}  # fmt: skip
+BATCH = {
+    "SLURM_JOB_ID": "123456",
+    "SLURM_NTASKS": "4",
+    "SLURM_TASKS_PER_NODE": "2(x2)",
+    "SLURM_JOB_NODELIST": "gpu[07-08]",
+    "SLURM_PROCID": "0",
+    "SLURM_NODEID": "0",
+}
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -103,15 +117,32 @@ def free_port():
 
 def place(rank, world_size, here, address="127.0.0.1", port=None):
     local = {"LOCAL_RANK": str(rank % here), "LOCAL_WORLD_SIZE": str(here)}
-    return {"RANK": str(rank), "WORLD_SIZE": str(world_size), "MASTER_ADDR": address,
-            "MASTER_PORT": port or free_port(), **local}  # fmt: skip
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": port or free_port(),
+        **local,
+    }
 
 
-@pytest.mark.parametrize("given, line", [
-    (place(1, 2, 1, "localhost"), "MASTER_ADDR: localhost leads from this machine to itself.*--master-addr=ADDRESS"),
-    (place(1, 2, 1, "no.such.host.invalid"), "MASTER_ADDR: no.such.host.invalid cannot be reached from this machine"),
-    ({"RANK": "1", "WORLD_SIZE": "2"}, "RANK is set, but not LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, line",
+    [
+        (
+            place(1, 2, 1, "localhost"),
+            "MASTER_ADDR: localhost leads from this machine to itself.*--master-addr=ADDRESS",
+        ),
+        (
+            place(1, 2, 1, "no.such.host.invalid"),
+            "MASTER_ADDR: no.such.host.invalid cannot be reached from this machine",
+        ),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2"},
+            "RANK is set, but not LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT",
+        ),
+    ],
+)
 def test_what_cannot_lead_to_the_others_is_told_at_once(variables, given, line):
     variables(given)
     with pytest.raises(ValueError, match=f"^{line}"):
@@ -120,8 +151,11 @@ def test_what_cannot_lead_to_the_others_is_told_at_once(variables, given, line):
 
 def test_who_has_not_come_is_told_and_where_to(variables):
     variables(place(0, 5, 5))
-    with pytest.raises(NoContact, match=r"^MASTER_ADDR=127.0.0.1 MASTER_PORT=\d+: rank 1, rank 2, rank 3 and others "
-                       r"did not come within 0.01 minutes \(hardware.timeout_minutes\)$"):  # fmt: skip
+    with pytest.raises(
+        NoContact,
+        match=r"^MASTER_ADDR=127.0.0.1 MASTER_PORT=\d+: rank 1, rank 2, rank 3 and others "
+        r"did not come within 0.01 minutes \(hardware.timeout_minutes\)$",
+    ):
         meet(timedelta(seconds=0.6))
     variables(place(1, 2, 2))
     with pytest.raises(NoContact, match=r"rank 0 was not reached within 0.01 minutes"):

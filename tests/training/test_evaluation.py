@@ -18,8 +18,10 @@ LENGTHS = np.random.default_rng(0).geometric(1 / 20, size=60).tolist()
 
 
 def evaluation_sets(task, corpus, sizes):
-    return [EvaluationSet(packing=task.evaluation_packing(corpus), collate=task.collate, micro_batch_tokens=size)
-            for size in sizes]  # fmt: skip
+    return [
+        EvaluationSet(packing=task.evaluation_packing(corpus), collate=task.collate, micro_batch_tokens=size)
+        for size in sizes
+    ]
 
 
 @pytest.mark.parametrize("extra", [[], ["task.packing=documents"], ["task.stride=20"]], ids=str)
@@ -86,11 +88,14 @@ def test_strided_evaluation_scores_each_token_once_with_its_context():
     )  # its last window is whole
 
 
-@pytest.mark.parametrize("cell, lengths, words", [
-    ("mlm", [3], ["task.mask_share=0.001"]),
-    ("mlm_nsp", [9, 9], ["task.mask_share=0.001"]),
-    ("classification", [3], ["task.class_weights={a: 0, b: 0}"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cell, lengths, words",
+    [
+        ("mlm", [3], ["task.mask_share=0.001"]),
+        ("mlm_nsp", [9, 9], ["task.mask_share=0.001"]),
+        ("classification", [3], ["task.class_weights={a: 0, b: 0}"]),
+    ],
+)
 def test_a_split_in_which_nothing_counts_is_told(cell, lengths, words):
     task = small_task(*CELLS[cell], *words)
     (batches,) = evaluation_sets(task, corpus_for(task, lengths), (64,))

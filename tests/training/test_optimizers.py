@@ -277,8 +277,10 @@ def test_muon_without_blocks_says_so():
 @pytest.mark.parametrize("make", [muon, adamw])
 def test_lower_layers_learn_slower_by_the_same_factor_each(model, make):
     plain, decayed = make(model), make(model, layer_decay=0.5)
-    rates = [{p: group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
-             for optimizer in (plain, decayed)]  # fmt: skip
+    rates = [
+        {p: group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
+        for optimizer in (plain, decayed)
+    ]
     below = {"head": 0, "norm": 0, "blocks.1": 1, "blocks.0": 2, "embedding": 3}
     for name, parameter in model.named_parameters():
         depth = next(depth for part, depth in below.items() if name.startswith(part))

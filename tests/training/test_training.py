@@ -20,7 +20,7 @@ from tests.conftest import (
     batch_for,
     corpus_for,
     settings,
-    small_task,  # fmt: skip
+    small_task,
 )
 from transformer_lab.build import build, build_task, task_class
 from transformer_lab.compose import train
@@ -78,22 +78,52 @@ def test_each_target_counts_the_same_wherever_a_step_is_cut(lengths, cuts, weigh
 
 @pytest.mark.parametrize(
     "words",
-    [["task=translation", "data=parallel", "data.source=text", "data.target=back", "task.context=12",
-      "tokens_per_step=96"],
-     ["task=classification", "data=labeled", "task.class_weights=balanced", "task.context=60", "tokens_per_step=480"],
-     ["task=mlm_nsp", "data=text", "task.context=32", "tokens_per_step=256"]],
+    [
+        [
+            "task=translation",
+            "data=parallel",
+            "data.source=text",
+            "data.target=back",
+            "task.context=12",
+            "tokens_per_step=96",
+        ],
+        [
+            "task=classification",
+            "data=labeled",
+            "task.class_weights=balanced",
+            "task.context=60",
+            "tokens_per_step=480",
+        ],
+        ["task=mlm_nsp", "data=text", "task.context=32", "tokens_per_step=256"],
+    ],
     ids=["translation", "classification", "mlm_nsp"],
-)  # fmt: skip
+)
 def test_a_run_makes_the_same_first_gradient_of_any_micro_batches_and_clips_it(place, tmp_path, words):
     """As AdamW's first moment shows it, which is a tenth of the gradient then."""
-    small = ["tokenizer=bytes", "model.dim=32", "model.num_layers=1", "optimizer=adamw", "max_steps=1",
-             "allow_overlap=true", "data.validation=0.01", "data.test=0.01",
-             f"data.path={place}/lines.tsv"]  # fmt: skip
+    small = [
+        "tokenizer=bytes",
+        "model.dim=32",
+        "model.num_layers=1",
+        "optimizer=adamw",
+        "max_steps=1",
+        "allow_overlap=true",
+        "data.validation=0.01",
+        "data.test=0.01",
+        f"data.path={place}/lines.tsv",
+    ]
 
     def moments(tokens, clip="null"):
         folder = tmp_path / f"{tokens}-{clip}"
-        train(**settings(*words, *small, f"hardware.micro_batch_tokens={tokens}", f"run_dir={folder}",
-                         f"gradient_clip={clip}", f"cache_dir={place}/cache"))  # fmt: skip
+        train(
+            **settings(
+                *words,
+                *small,
+                f"hardware.micro_batch_tokens={tokens}",
+                f"run_dir={folder}",
+                f"gradient_clip={clip}",
+                f"cache_dir={place}/cache",
+            )
+        )
         state = read_training(folder / "checkpoints" / "last")["optimizer"]["state"]
         return [state[number]["exp_avg"] for number in sorted(state)]
 
@@ -117,10 +147,15 @@ def test_the_first_loss_is_that_of_a_model_that_knows_nothing(cell, position):
 
 @pytest.mark.parametrize(
     "extra",
-    [["task.tie_embeddings=true"], ["task.tie_embeddings=true", "model.dim=512"], ["model.residual_init=scaled"],
-     ["residual=post_norm", "model.residual_init=plain"], ["residual=sandwich_norm"]],
+    [
+        ["task.tie_embeddings=true"],
+        ["task.tie_embeddings=true", "model.dim=512"],
+        ["model.residual_init=scaled"],
+        ["residual=post_norm", "model.residual_init=plain"],
+        ["residual=sandwich_norm"],
+    ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("task_name", ["language_modeling", "mlm_nsp", "translation"])
 def test_the_first_loss_does_not_depend_on_tying_width_or_norms(task_name, extra):
     torch.manual_seed(0)
@@ -164,9 +199,12 @@ def test_one_batch_is_learned_by_heart(cell):
 
 @pytest.mark.parametrize(
     "option",
-    [*(f"optimizer={path.stem}" for path in sorted((CONFIGS / "optimizer").glob("*.yaml"))),
-     *(f"position={name}" for name in POSITIONS), "attention=reference"],
-)  # fmt: skip
+    [
+        *(f"optimizer={path.stem}" for path in sorted((CONFIGS / "optimizer").glob("*.yaml"))),
+        *(f"position={name}" for name in POSITIONS),
+        "attention=reference",
+    ],
+)
 def test_one_batch_is_learned_by_heart_with_every_optimizer_and_position_scheme(option):
     learns_by_heart("language_modeling", option)
 

@@ -67,8 +67,16 @@ class DataModule(LightningDataModule):
     What Lightning calls an epoch are the steps up to a validation. Epochs of the data are counted by the plan.
     """
 
-    def __init__(self, *, steps: Steps, sampler: StepSampler, evaluation_sets: dict[Split, EvaluationSet], corpora: dict[Split, Corpus],
-                 workers: int, pin_memory: bool) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        steps: Steps,
+        sampler: StepSampler,
+        evaluation_sets: dict[Split, EvaluationSet],
+        corpora: dict[Split, Corpus],
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
         super().__init__()
         self.steps, self.sampler, self.evaluation_sets, self.corpora = steps, sampler, evaluation_sets, corpora
         self.workers, self.pin_memory = workers, pin_memory
@@ -81,6 +89,12 @@ class DataModule(LightningDataModule):
 
     def _loader(self, dataset: Steps | Shard, **more: Any) -> DataLoader[Any]:
         # Items are whole steps already, so nothing is left to collate (batch_size=None).
-        return Loader(dataset, batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory,
-                      persistent_workers=self.workers > 0, worker_init_fn=partial(workers.begin, os.getpid()),
-                      **more)  # fmt: skip
+        return Loader(
+            dataset,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=self.pin_memory,
+            persistent_workers=self.workers > 0,
+            worker_init_fn=partial(workers.begin, os.getpid()),
+            **more,
+        )

@@ -29,8 +29,10 @@ class Overlap:
 
     def __str__(self) -> str:
         alike = f", {self.folded - self.exact:,} more up to case and space" if self.folded > self.exact else ""
-        return (f"{self.exact:,} of the {self.examples:,} examples of the {self.split} split also stand in the "
-                f"{self.other} split{alike} ({self.share:.1%})")  # fmt: skip
+        return (
+            f"{self.exact:,} of the {self.examples:,} examples of the {self.split} split also stand in the "
+            f"{self.other} split{alike} ({self.share:.1%})"
+        )
 
 
 class Hashes:

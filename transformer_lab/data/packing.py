@@ -113,8 +113,9 @@ class Packs:
     The packs do not depend on the epoch; only their order does. They are kept beside the corpus and memory-mapped.
     """
 
-    def __init__(self, *, corpus: Corpus, capacity: int, pieces: Pieces, recipe: str,
-                 shortened: str = "longer than task.context") -> None:  # fmt: skip
+    def __init__(
+        self, *, corpus: Corpus, capacity: int, pieces: Pieces, recipe: str, shortened: str = "longer than task.context"
+    ) -> None:
         self.corpus, self.capacity = corpus, capacity
         if corpus.place is None:
             self._temporary = TemporaryDirectory()  # goes with this object

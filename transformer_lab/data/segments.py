@@ -180,8 +180,9 @@ class Pairs:
     def _length(self, draw: random.Random) -> int:
         return draw.randint(2, self.budget) if draw.random() < SHORT else self.budget
 
-    def _other(self, corpus: Corpus, row: int, starts_of: Starts, apart: tuple[int, int], wanted: int,
-               draw: random.Random) -> tuple[int, int] | None:  # fmt: skip
+    def _other(
+        self, corpus: Corpus, row: int, starts_of: Starts, apart: tuple[int, int], wanted: int, draw: random.Random
+    ) -> tuple[int, int] | None:
         """A stretch of another document: where it begins, at a random sentence, and how long it is.
 
         Where only this one has text, it is of this one, apart from those two sentences and what is between them.

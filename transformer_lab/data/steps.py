@@ -71,8 +71,16 @@ class Step:
 class Steps(Dataset[Step]):
     """Step by number, for one of `world_size` devices; micro-batches hold at most `micro_batch_tokens` tokens."""
 
-    def __init__(self, *, packing: Packing, plan: Plan, collate: Collate, micro_batch_tokens: int,
-                 rank: int = 0, world_size: int = 1) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        packing: Packing,
+        plan: Plan,
+        collate: Collate,
+        micro_batch_tokens: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.packing, self.plan, self.collate = packing, plan, collate
         self.units_per_batch = max(1, micro_batch_tokens // packing.capacity)
         self.rank, self.world_size = rank, world_size
@@ -97,8 +105,9 @@ class EvaluationSet(Dataset[Batch]):
     The key is a fixed one: what a collate draws, such as the masked tokens, is the same in every pass.
     """
 
-    def __init__(self, *, packing: Packing, collate: Collate, micro_batch_tokens: int,
-                 num_units: int | None = None) -> None:  # fmt: skip
+    def __init__(
+        self, *, packing: Packing, collate: Collate, micro_batch_tokens: int, num_units: int | None = None
+    ) -> None:
         self.packing, self.collate = packing, collate
         self.num_units = packing.num_units if num_units is None else num_units
         self.units_per_batch = max(1, micro_batch_tokens // packing.capacity)

@@ -144,8 +144,12 @@ class Store:
 
 def prepare(source: Source, tokenizer: Tokenizer, encoding: Encoding, *, cache_dir: Path) -> Store:
     """The store of this source and tokenizer: opened where it lies, or built first."""
-    facts = {"format": FORMAT, "source": source.signature(), "tokenizer": tokenizer.hash,
-             "encoding": encoding.signature()}  # fmt: skip
+    facts = {
+        "format": FORMAT,
+        "source": source.signature(),
+        "tokenizer": tokenizer.hash,
+        "encoding": encoding.signature(),
+    }
 
     def write(folder: Path) -> None:
         log.info("Tokenizing: no store for %s", _difference(facts, cache_dir))

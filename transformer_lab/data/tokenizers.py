@@ -197,8 +197,14 @@ class WordPiece(Recipe):
 
     words = WORDS
 
-    def __init__(self, *, vocab_size: int, lowercase: bool = True, strip_accents: bool = False,
-                 max_characters: int = MAX_CHARACTERS) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        lowercase: bool = True,
+        strip_accents: bool = False,
+        max_characters: int = MAX_CHARACTERS,
+    ) -> None:
         self.vocab_size, self.lowercase, self.strip_accents = vocab_size, lowercase, strip_accents
         self.max_characters = max_characters
 

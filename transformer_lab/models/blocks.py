@@ -94,9 +94,17 @@ class Block(nn.Module):
     def residuals(self) -> list[Residual]:
         return [x for x in (self.attention, self.cross_attention, self.feed_forward) if x is not None]
 
-    def forward(self, x: Tensor, layout: Layout, position: Position, cross_position: Position | None = None,
-                memory: Memory | None = None, cache: LayerCache | None = None, cross_cache: CrossCache | None = None,
-                places: Tensor | None = None) -> Tensor:  # fmt: skip
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        position: Position,
+        cross_position: Position | None = None,
+        memory: Memory | None = None,
+        cache: LayerCache | None = None,
+        cross_cache: CrossCache | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
         """`places` (R,) are the tokens whose states anybody reads, to which alone the feed-forward half is applied:
         (N, D) -> (R, D); None: all."""
         x = self.attention(x, layout, position, cache)

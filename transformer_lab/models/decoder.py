@@ -22,12 +22,14 @@ class Decoder(Stack):
     def __init__(self, *, vocab_size: int, scale_embedding: bool = False, **stack: Any) -> None:
         super().__init__(causal=True, cross=False, cross_position=False, **stack)
         init = stack.get("residual_init", "zero")
-        self.embedding = embedding(vocab_size, self.dim, scaled=scale_embedding, residual_init=init,
-                                   width_ratio=self.width_ratio)  # fmt: skip
+        self.embedding = embedding(
+            vocab_size, self.dim, scaled=scale_embedding, residual_init=init, width_ratio=self.width_ratio
+        )
         self.scale = (self.dim / self.width_ratio) ** 0.5 if scale_embedding else 1.0
 
-    def forward(self, tokens: Tensor, layout: Layout, cache: Cache | None = None,
-                places: Tensor | None = None) -> Tensor:  # fmt: skip
+    def forward(
+        self, tokens: Tensor, layout: Layout, cache: Cache | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """`places` (R,) are the tokens whose states are asked for; None: all."""
         x = self.embedding(tokens)
         return self.run(x * self.scale if self.scale != 1 else x, layout, cache=cache, places=places)

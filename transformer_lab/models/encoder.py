@@ -23,14 +23,14 @@ class Encoder(Stack):
         if token_types < 0:
             raise ValueError(f"model.token_types: {token_types} is negative; 2 for segment pairs, 0 for none")
         init = stack.get("residual_init", "zero")
-        self.embedding = embedding(vocab_size, self.dim, scaled=False, residual_init=init,
-                                   width_ratio=self.width_ratio)  # fmt: skip
+        self.embedding = embedding(vocab_size, self.dim, scaled=False, residual_init=init, width_ratio=self.width_ratio)
         self.types = nn.Embedding(token_types, self.dim) if token_types else None
         if self.types is not None:
             nn.init.normal_(self.types.weight, std=0.02)
 
-    def forward(self, tokens: Tensor, layout: Layout, types: Tensor | None = None,
-                places: Tensor | None = None) -> Tensor:  # fmt: skip
+    def forward(
+        self, tokens: Tensor, layout: Layout, types: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """`types` (N,) says of which kind each token is; None: all of the first. `places` (R,) are the tokens whose
         states are asked for; None: all."""
         x = self.embedding(tokens)

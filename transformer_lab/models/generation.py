@@ -73,8 +73,16 @@ class Beam:
 
 
 @torch.inference_mode()
-def generate(read: Read, logits: Callable[[Tensor], Tensor], prompts: Sequence[Sequence[int]], cache: Cache, *,
-             limits: Sequence[int], stop: int, sampling: Sampling) -> list[list[int]]:  # fmt: skip
+def generate(
+    read: Read,
+    logits: Callable[[Tensor], Tensor],
+    prompts: Sequence[Sequence[int]],
+    cache: Cache,
+    *,
+    limits: Sequence[int],
+    stop: int,
+    sampling: Sampling,
+) -> list[list[int]]:
     """Continue every prompt until `stop` or for as many tokens as its limit; the new tokens of each, without `stop`.
 
     `cache` is empty, with a row for each prompt; `logits` turns hidden states (B, D) into (B, V). A sequence that has
@@ -120,8 +128,16 @@ def _choose(logits: Tensor, sampling: Sampling, randomness: list[torch.Generator
 
 
 @torch.inference_mode()
-def beam_search(read: Read, logits: Callable[[Tensor], Tensor], prompts: Sequence[Sequence[int]], cache: Cache, *,
-                limits: Sequence[int], stop: int, beam: Beam) -> list[list[int]]:  # fmt: skip
+def beam_search(
+    read: Read,
+    logits: Callable[[Tensor], Tensor],
+    prompts: Sequence[Sequence[int]],
+    cache: Cache,
+    *,
+    limits: Sequence[int],
+    stop: int,
+    beam: Beam,
+) -> list[list[int]]:
     """The best continuation of every prompt, without `stop`; the arguments are those of `generate`.
 
     A sequence whose search has ended leaves the batch with all its beams.

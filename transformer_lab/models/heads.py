@@ -67,8 +67,14 @@ def chunk_size(hidden: Tensor, vocab_size: int) -> int:
     return max(1, -(-len(hidden) // max(1, chunks)))
 
 
-def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None,
-               label_smoothing: float = 0.0, compiled: CrossEntropy | None = None) -> Tensor:  # fmt: skip
+def token_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    compiled: CrossEntropy | None = None,
+) -> Tensor:
     """Cross-entropy of `hidden @ weight.T + bias` with the targets, summed: (N, D), (V, D), (N,), (V,) -> ().
 
     With label smoothing, that share of the wanted probability is spread over the whole vocabulary (Szegedy et al.,
@@ -86,8 +92,16 @@ def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | N
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None,
-                smoothing: float, learns: bool, compiled: CrossEntropy | None) -> Tensor:  # fmt: skip
+    def forward(
+        ctx: FunctionCtx,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        bias: Tensor | None,
+        smoothing: float,
+        learns: bool,
+        compiled: CrossEntropy | None,
+    ) -> Tensor:
         hidden_grad = torch.empty_like(hidden) if learns else None
         mixed = weight.dtype != torch.float32
         fresh = torch.zeros_like if mixed or len(hidden) == 0 else torch.empty_like  # else the first chunk fills it

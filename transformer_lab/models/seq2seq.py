@@ -21,19 +21,31 @@ class Seq2Seq(nn.Module):
     the root of D (Vaswani et al., 2017, section 3.4).
     """
 
-    def __init__(self, *, vocab_size: int, num_layers: int, num_decoder_layers: int | None = None,
-                 share_embeddings: bool = True, scale_embedding: bool = False, cross_position: bool = False,
-                 **stack: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        num_layers: int,
+        num_decoder_layers: int | None = None,
+        share_embeddings: bool = True,
+        scale_embedding: bool = False,
+        cross_position: bool = False,
+        **stack: Any,
+    ) -> None:
         super().__init__()
         if num_decoder_layers is not None and num_decoder_layers < 1:
             raise ValueError(f"model.num_decoder_layers: {num_decoder_layers} is too small; at least 1")
         self.encoder = Stack(causal=False, cross=False, num_layers=num_layers, **stack)
-        self.decoder = Stack(causal=True, cross=True, cross_position=cross_position,
-                             num_layers=num_decoder_layers or num_layers, **stack)  # fmt: skip
+        self.decoder = Stack(
+            causal=True, cross=True, cross_position=cross_position, num_layers=num_decoder_layers or num_layers, **stack
+        )
         self.dim, self.num_heads = self.encoder.dim, self.encoder.num_heads
         self.width_ratio = self.encoder.width_ratio
-        init = {"scaled": scale_embedding, "residual_init": stack.get("residual_init", "zero"),
-                "width_ratio": self.width_ratio}  # fmt: skip
+        init = {
+            "scaled": scale_embedding,
+            "residual_init": stack.get("residual_init", "zero"),
+            "width_ratio": self.width_ratio,
+        }
         self.embedding = embedding(vocab_size, self.dim, **init)  # of what is written, and read unless:
         self.source_embedding = None if share_embeddings else embedding(vocab_size, self.dim, **init)
         self.scale = (self.dim / self.width_ratio) ** 0.5 if scale_embedding else 1.0
@@ -46,8 +58,9 @@ class Seq2Seq(nn.Module):
         x = (self.embedding if self.source_embedding is None else self.source_embedding)(source)
         return Memory(self.encoder.run(x * self.scale, layout), layout)
 
-    def decode(self, target: Tensor, layout: Layout, memory: Memory | None = None,
-               cache: Cache | None = None) -> Tensor:  # fmt: skip
+    def decode(
+        self, target: Tensor, layout: Layout, memory: Memory | None = None, cache: Cache | None = None
+    ) -> Tensor:
         """Hidden states of target tokens: (N,) -> (N, D). With a cache, the memory is needed the first time only."""
         return self.decoder.run(self.embedding(target) * self.scale, layout, memory, cache)
 

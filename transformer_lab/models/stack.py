@@ -81,8 +81,15 @@ class Stack(nn.Module):
         self.local_position = near if near is not self.position else None
         self.embedding_norm = norm(dim=dim) if embedding_norm else nn.Identity()
         self.dropout = Dropout(dropout)
-        sizes: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "bias": bias,
-                                 "kernel": attention, "norm": norm if qk_norm else None, "scale": scale}  # fmt: skip
+        sizes: dict[str, Any] = {
+            "dim": dim,
+            "num_heads": num_heads,
+            "num_kv_heads": num_kv_heads,
+            "bias": bias,
+            "kernel": attention,
+            "norm": norm if qk_norm else None,
+            "scale": scale,
+        }
 
         def around(layer: nn.Module) -> Residual:
             return residual(dim=dim, layer=layer, norm=norm, dropout=dropout)  # type: ignore[arg-type]
@@ -105,8 +112,14 @@ class Stack(nn.Module):
         for part in every:
             part.initialise({"zero": 0.0, "scaled": len(every) ** -0.5, "plain": 1.0}[residual_init])
 
-    def run(self, x: Tensor, layout: Layout, memory: Memory | None = None, cache: Cache | None = None,
-            places: Tensor | None = None) -> Tensor:  # fmt: skip
+    def run(
+        self,
+        x: Tensor,
+        layout: Layout,
+        memory: Memory | None = None,
+        cache: Cache | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
         """From embeddings to hidden states: (N, D) -> (N, D). A cache that holds a memory's keys needs no memory.
 
         With `places` (R,) only the states of these tokens are given, (R, D), and the last block's feed-forward layer
@@ -175,8 +188,15 @@ def embedding(vocab_size: int, dim: int, *, scaled: bool, residual_init: str, wi
     return table
 
 
-def _check_sizes(dim: int, num_layers: int, num_heads: int, num_kv_heads: int, window: int | None,
-                 global_every: int | None, dropout: float) -> None:  # fmt: skip
+def _check_sizes(
+    dim: int,
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    window: int | None,
+    global_every: int | None,
+    dropout: float,
+) -> None:
     for name, size in (("dim", dim), ("num_layers", num_layers), ("num_heads", num_heads)):
         if size < 1:
             raise ValueError(f"model.{name}: {size} is too small; at least 1")
@@ -187,8 +207,9 @@ def _check_sizes(dim: int, num_layers: int, num_heads: int, num_kv_heads: int, w
         raise ValueError(f"model.dim: {dim} is not divisible by model.num_heads {num_heads}; nearest {nearest}")
     if num_kv_heads < 1 or num_heads % num_kv_heads:
         divisors = [n for n in range(1, num_heads + 1) if num_heads % n == 0]
-        raise ValueError(f"model.num_kv_heads: {num_kv_heads} does not divide model.num_heads {num_heads}; "
-                         f"one of {divisors} does")  # fmt: skip
+        raise ValueError(
+            f"model.num_kv_heads: {num_kv_heads} does not divide model.num_heads {num_heads}; one of {divisors} does"
+        )
     if window is not None and window < 1:
         raise ValueError(f"model.window: {window} is too small; a token sees at least itself (1)")
     if global_every is not None and (global_every < 1 or window is None):

@@ -19,8 +19,12 @@ from transformer_lab.scores import metrics_of, scores_of
 from transformer_lab.sweeps import trials
 from transformer_lab.terminal import cell, one_line, without_markup
 
-WORDS = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
-         TrialState.RUNNING: "not ended"}  # fmt: skip
+WORDS = {
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "not ended",
+}
 ENOUGH = 20  # finished trials of a search, and at least TRIALS_EACH for each key, say which values matter
 TRIALS_EACH = 10
 SAME = 1e-9  # values that differ by no more, of their size, do not differ
@@ -92,10 +96,19 @@ class Leaderboard:
         writer = csv.writer(table)
         writer.writerow(map(cell, ["place", *self.headings[1:]]))
         for line in self.lines:
-            writer.writerow(map(cell, [line["place"], line["trial"],
-                                       *(line["values"].get(name) for name in self.values),
-                                       *(line["metrics"].get(name) for name in self.metrics),
-                                       line["steps"], line["reason"] or line["state"]]))  # fmt: skip
+            writer.writerow(
+                map(
+                    cell,
+                    [
+                        line["place"],
+                        line["trial"],
+                        *(line["values"].get(name) for name in self.values),
+                        *(line["metrics"].get(name) for name in self.metrics),
+                        line["steps"],
+                        line["reason"] or line["state"],
+                    ],
+                )
+            )
         replace(folder / "leaderboard.csv", table.getvalue())
         rows = [self.headings, ["---"] * len(self.headings), *self.rows()]
         text = "\n".join(f"| {' | '.join(map(without_markup, row))} |" for row in rows)
@@ -116,10 +129,14 @@ def _line(folder: Path, trial: FrozenTrial, place: int) -> dict[str, Any]:
     own = trials.folder_of(folder, trial.number)
     metrics = metrics_of(own)
     return {
-        "place": place, "trial": own.name, "values": trial.params, "metrics": scores_of(metrics),
+        "place": place,
+        "trial": own.name,
+        "values": trial.params,
+        "metrics": scores_of(metrics),
         "steps": metrics.get("steps", trial.user_attrs.get("pruned")),
-        "state": WORDS.get(trial.state, "not begun"), "reason": trial.user_attrs.get("reason", ""),
-    }  # fmt: skip
+        "state": WORDS.get(trial.state, "not begun"),
+        "reason": trial.user_attrs.get("reason", ""),
+    }
 
 
 def _shares_of_grid(space: dict[str, list[str]], done: list[FrozenTrial]) -> dict[str, float]:

@@ -66,8 +66,9 @@ class Space:
     ValueError for what cannot be searched.
     """
 
-    def __init__(self, parser: OverridesParser, params: Mapping[str, Any], words: Iterable[str],
-                 groups: Collection[str]) -> None:  # fmt: skip
+    def __init__(
+        self, parser: OverridesParser, params: Mapping[str, Any], words: Iterable[str], groups: Collection[str]
+    ) -> None:
         fixed: dict[str, str] = {}
         searched: dict[str, Values | Interval] = {}
         for key, value in params.items():

@@ -67,8 +67,9 @@ class Sweep(Sweeper):
     time. `params` are what is searched, in files; see `Space`.
     """
 
-    def __init__(self, *, sampler: Sampler, pruner: Pruner, total: int | None, jobs: int, seed: int,
-                 params: Mapping[str, Any]) -> None:  # fmt: skip
+    def __init__(
+        self, *, sampler: Sampler, pruner: Pruner, total: int | None, jobs: int, seed: int, params: Mapping[str, Any]
+    ) -> None:
         self.sampler, self.pruner, self.total, self.jobs, self.seed = sampler, pruner, total, jobs, seed
         self.params = dict(params)
         self.console = console()
@@ -166,8 +167,13 @@ class Sweep(Sweeper):
 
         words = {"run_dir": trials.folder_of(folder, number), "resume": "auto"}
         if self.pruner != "none":
-            section = {"_target_": "transformer_lab.training.pruning.Pruning", "storage": trials.storage(folder),
-                       "study": trials.NAME, "trial": number, "pruner": self.pruner}  # fmt: skip
+            section = {
+                "_target_": "transformer_lab.training.pruning.Pruning",
+                "storage": trials.storage(folder),
+                "study": trials.NAME,
+                "trial": number,
+                "pruner": self.pruner,
+            }
             words |= {f"callbacks.pruning.{key}": value for key, value in section.items()}
         return [f"++{key}={_quoted(value)}" for key, value in words.items()]
 
@@ -239,8 +245,9 @@ class Sweep(Sweeper):
         before = json.loads(file.read_text(encoding="utf-8"))
         for key in now:
             if now[key] != before.get(key):
-                raise ValueError(f"run_dir: {file.parent} holds another sweep: {key} was {before.get(key)}, "
-                                 f"is {now[key]}")  # fmt: skip
+                raise ValueError(
+                    f"run_dir: {file.parent} holds another sweep: {key} was {before.get(key)}, is {now[key]}"
+                )
 
     def _say(self, text: str) -> None:
         self.console.print(plain(text), highlight=False, soft_wrap=True)

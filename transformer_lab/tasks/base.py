@@ -136,5 +136,7 @@ def check_context(context: int, least: int, why: str, limit: int | None, needed:
     if context < least:
         raise ValueError(f"task.context: {context} is too short; at least {least}, {why}")
     if limit is not None and (needed or context) > limit:
-        raise ValueError(f"task.context: {needed or context} tokens are more than `position` serves; at most {limit}, "
-                         f"or position.max_length={needed or context}")  # fmt: skip
+        raise ValueError(
+            f"task.context: {needed or context} tokens are more than `position` serves; at most {limit}, "
+            f"or position.max_length={needed or context}"
+        )

@@ -93,8 +93,9 @@ class Collate:
         if lengths.any():
             tokens[ranges(last - lengths, lengths)] = column.values[ranges(begins, lengths)]
         classes, targets = self._classes(corpus, rows)
-        return TextBatch(len(tokens), targets, torch.from_numpy(tokens), Layout.of(torch.from_numpy(lengths + 2)),
-                         classes)  # fmt: skip
+        return TextBatch(
+            len(tokens), targets, torch.from_numpy(tokens), Layout.of(torch.from_numpy(lengths + 2)), classes
+        )
 
     def _classes(self, corpus: Corpus, rows: np.ndarray) -> tuple[Tensor, dict[str, float]]:
         column = corpus["classes"]
@@ -123,10 +124,21 @@ class Classification(Task):
     specials = (BEGIN, END)
     stand_in = {"labels": {"a": 1, "b": 1}}  # noqa: RUF012
 
-    def __init__(self, *, model: Encoder | Decoder, tokenizer: Tokenizer, labels: dict[str, int], name: str,
-                 context: int, pooling: Pooling | None = None, multi_label: bool = False, dropout: float = 0.0,
-                 label_smoothing: float = 0.0, class_weights: dict[str, float] | Literal["balanced"] | None = None,
-                 truncate: Literal["end", "beginning"] = "end") -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        model: Encoder | Decoder,
+        tokenizer: Tokenizer,
+        labels: dict[str, int],
+        name: str,
+        context: int,
+        pooling: Pooling | None = None,
+        multi_label: bool = False,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        class_weights: dict[str, float] | Literal["balanced"] | None = None,
+        truncate: Literal["end", "beginning"] = "end",
+    ) -> None:
         super().__init__()
         check_context(context, 3, "a token between the two that mark beginning and end", model.position.max_length)
         if not 0 <= label_smoothing < 1:
@@ -135,8 +147,10 @@ class Classification(Task):
             raise ValueError(f"task.dropout: {dropout} is not a share; 0 <= dropout < 1")
         causal = isinstance(model, Decoder)
         if causal and pooling in ("first", "pooler"):
-            raise ValueError(f"task.pooling: the first token of a decoder has seen nothing of the text, so {pooling} "
-                             "cannot judge it; last or mean")  # fmt: skip
+            raise ValueError(
+                f"task.pooling: the first token of a decoder has seen nothing of the text, so {pooling} "
+                "cannot judge it; last or mean"
+            )
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
         self.capacity, self.labels, self.multi_label = context, tuple(labels), multi_label
         self.label_smoothing = label_smoothing
@@ -149,8 +163,13 @@ class Classification(Task):
         self.encoding = LabeledEncoding(self.labels)
         begin, end = tokenizer.special(BEGIN), tokenizer.special(END)
         self.collate = Collate(begin, end, context, truncate, len(labels) if multi_label else None, tuple(weights))
-        self.head = SequenceHead(dim=model.dim, num_classes=len(labels), dropout=dropout, width_ratio=model.width_ratio,
-                                 pooling=pooling or ("last" if causal else "mean"))  # fmt: skip
+        self.head = SequenceHead(
+            dim=model.dim,
+            num_classes=len(labels),
+            dropout=dropout,
+            width_ratio=model.width_ratio,
+            pooling=pooling or ("last" if causal else "mean"),
+        )
 
     @classmethod
     def rehearsal(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -248,8 +267,10 @@ class Classification(Task):
 
     def show(self, batch: TextBatch) -> str:
         texts = batch.tokens.split(batch.layout.lengths.tolist())
-        return "\n".join(f"{self._name(classes)} | {self.tokenizer.reveal(text.tolist())}"
-                         for text, classes in zip(texts, batch.classes.tolist(), strict=True))  # fmt: skip
+        return "\n".join(
+            f"{self._name(classes)} | {self.tokenizer.reveal(text.tolist())}"
+            for text, classes in zip(texts, batch.classes.tolist(), strict=True)
+        )
 
     def predict(self, lines: list[str]) -> list[dict[str, Any]]:
         """The class of each line, and the probability of each."""

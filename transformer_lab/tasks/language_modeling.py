@@ -75,9 +75,14 @@ class Collate:
             places = ranges(np.cumsum(lengths) - scored, scored)
             at = at[places]
         after = torch.from_numpy(tokens[at].astype(np.int64))
-        return TextBatch(len(before), {"tokens": len(after)}, torch.from_numpy(before),
-                         Layout.of(torch.from_numpy(lengths.copy())), after,
-                         None if places is None else torch.from_numpy(places))  # fmt: skip
+        return TextBatch(
+            len(before),
+            {"tokens": len(after)},
+            torch.from_numpy(before),
+            Layout.of(torch.from_numpy(lengths.copy())),
+            after,
+            None if places is None else torch.from_numpy(places),
+        )
 
 
 class LanguageModeling(Task):
@@ -94,9 +99,17 @@ class LanguageModeling(Task):
     example_type = Document
     specials = (END,)
 
-    def __init__(self, *, model: Decoder, tokenizer: Tokenizer, name: str, context: int,
-                 packing: Literal["stream", "documents"], tie_embeddings: bool = False,
-                 stride: int | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        name: str,
+        context: int,
+        packing: Literal["stream", "documents"],
+        tie_embeddings: bool = False,
+        stride: int | None = None,
+    ) -> None:
         super().__init__()
         check_context(context, 2, "a token and the one after it", model.position.max_length)
         if stride is not None and not 1 <= stride <= context:
@@ -150,22 +163,41 @@ class LanguageModeling(Task):
         lines = ["Each token's target is the one after it; sequences are told apart by |.", ""]
         return "\n".join([*lines, *(f"| {self.tokenizer.reveal(part.tolist())}" for part in parts)])
 
-    def predict(self, lines: list[str], *, max_new_tokens: int | None = None, temperature: float = 0.8,
-                top_k: int | None = None, top_p: float | None = None, seed: int = 0,
-                num_samples: int = 1) -> list[dict[str, Any]]:  # fmt: skip
+    def predict(
+        self,
+        lines: list[str],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        num_samples: int = 1,
+    ) -> list[dict[str, Any]]:
         """`num_samples` continuations of each line; the options are those of `complete`."""
         if num_samples < 1:
             raise ValueError(f"num_samples: {num_samples} is too few; at least 1")
         asked = [line for line in lines for _ in range(num_samples)]
-        written = self.complete(asked, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-                                seed=seed)  # fmt: skip
+        written = self.complete(
+            asked, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+        )
         room = self._room(max_new_tokens)
         cuts = [len(ids) + 1 > room for ids in self.tokenizer.encode_batch(asked)]
-        return [{"input": line, "continuation": more, "text": line + more, **told_cut(cut)}
-                for line, more, cut in zip(asked, written, cuts, strict=True)]  # fmt: skip
+        return [
+            {"input": line, "continuation": more, "text": line + more, **told_cut(cut)}
+            for line, more, cut in zip(asked, written, cuts, strict=True)
+        ]
 
-    def complete(self, lines: list[str], *, max_new_tokens: int | None = None, temperature: float = 1.0,
-                 top_k: int | None = None, top_p: float | None = None, seed: int = 0) -> list[str]:  # fmt: skip
+    def complete(
+        self,
+        lines: list[str],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> list[str]:
         """What follows each line, by default up to 100 tokens, or half a context where that is less.
 
         A prompt that leaves no room for the new tokens loses its beginning.
@@ -194,8 +226,15 @@ class LanguageModeling(Task):
         encoded = [[self.end, *tokens][-room:] for tokens in self.tokenizer.encode_batch(lines)]
         cache = self.model.new_cache(len(encoded))
         # `forward` itself: a compiled model would be compiled anew for nearly every length.
-        written = generate(self.model.forward, self.head, encoded, cache, limits=[max_new_tokens] * len(encoded),
-                           stop=self.end, sampling=sampling)  # fmt: skip
+        written = generate(
+            self.model.forward,
+            self.head,
+            encoded,
+            cache,
+            limits=[max_new_tokens] * len(encoded),
+            stop=self.end,
+            sampling=sampling,
+        )
         return [self._text_after(prompt, tokens) for prompt, tokens in zip(encoded, written, strict=True)]
 
     def _text_after(self, prompt: list[int], tokens: list[int]) -> str:

@@ -99,9 +99,19 @@ class MLMNSP(Task):
     example_type = Document
     specials = (BEGIN, END, MASK)
 
-    def __init__(self, *, model: Encoder, tokenizer: Tokenizer, name: str, context: int, mask_share: float = 0.15,
-                 whole_words: bool = False, sentence_task: SentenceTask = "next", variants: int = 1,
-                 tie_embeddings: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        model: Encoder,
+        tokenizer: Tokenizer,
+        name: str,
+        context: int,
+        mask_share: float = 0.15,
+        whole_words: bool = False,
+        sentence_task: SentenceTask = "next",
+        variants: int = 1,
+        tie_embeddings: bool = True,
+    ) -> None:
         super().__init__()
         check_context(context, 5, "two tokens and the three around them", model.position.max_length)
         if not 0 < mask_share < 1:
@@ -115,8 +125,7 @@ class MLMNSP(Task):
         masking = Masking(mask_share, self.mask, tokenizer.ordinary, tokenizer.continues if whole_words else None)
         self.collate = Collate(self.begin, self.end, masking, sentence_task != "none")
         self.transform = Transform(dim=model.dim, bias=model.bias, norm=model.make_norm(dim=model.dim))
-        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, bias=True,
-                              width_ratio=model.width_ratio)  # fmt: skip
+        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, bias=True, width_ratio=model.width_ratio)
         self.judge = None
         if sentence_task != "none":
             self.judge = SequenceHead(dim=model.dim, num_classes=2, pooling="pooler", width_ratio=model.width_ratio)
@@ -125,8 +134,13 @@ class MLMNSP(Task):
         budget = self.context - (2 if self.sentence_task == "none" else 3)
         pairs = Pairs(budget, self.sentence_task, self.variants)
         pairs.check(corpus)
-        return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, recipe=pairs.recipe,
-                     shortened="a document of one sentence, which nothing can be in order with")  # fmt: skip
+        return Packs(
+            corpus=corpus,
+            capacity=self.capacity,
+            pieces=pairs,
+            recipe=pairs.recipe,
+            shortened="a document of one sentence, which nothing can be in order with",
+        )
 
     def forward(self, batch: MaskedBatch) -> Outcome:
         first, hidden = self._states(batch)
@@ -228,13 +242,25 @@ class MLMNSP(Task):
             hidden = self.model.forward(read.to(device), Layout.of([len(read)]).to(device), places=places)
             shares, guesses = self.head(self.transform(hidden)).float().softmax(1).topk(top)
         tokens[masked] = guesses[:, 0].cpu()
-        masks = [[{"token": self.tokenizer.decode([token]), "probability": round(p, 6)} for token, p in
-                  zip(*row, strict=True)] for row in zip(guesses.tolist(), shares.tolist(), strict=True)]  # fmt: skip
+        masks = [
+            [
+                {"token": self.tokenizer.decode([token]), "probability": round(p, 6)}
+                for token, p in zip(*row, strict=True)
+            ]
+            for row in zip(guesses.tolist(), shares.tolist(), strict=True)
+        ]
         filled = self.tokenizer.decode(tokens.tolist())
-        about = "; ".join(", ".join(f"{guess['token'].strip()} {guess['probability']:.3f}" for guess in mask)
-                          for mask in masks)  # fmt: skip
-        return {"input": line, "filled": filled, "masks": masks, "error": None, "text": f"{filled}\t({about})",
-                **told_cut(len(ids) > room)}  # fmt: skip
+        about = "; ".join(
+            ", ".join(f"{guess['token'].strip()} {guess['probability']:.3f}" for guess in mask) for mask in masks
+        )
+        return {
+            "input": line,
+            "filled": filled,
+            "masks": masks,
+            "error": None,
+            "text": f"{filled}\t({about})",
+            **told_cut(len(ids) > room),
+        }
 
 
 def _unfilled(line: str, error: str) -> dict[str, Any]:

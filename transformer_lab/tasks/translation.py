@@ -82,8 +82,17 @@ class Collate:
         joined = Layout.of(source_layout.lengths + target_layout.lengths) if self.joined else None
         references = tuple(_reference(corpus, row) for row in rows)
         tensors = [torch.from_numpy(tokens) for tokens in (source, target, wanted)]
-        return PairBatch(len(source) + len(target), {"tokens": len(wanted)}, tensors[0], source_layout, tensors[1],
-                         target_layout, tensors[2], references, joined)  # fmt: skip
+        return PairBatch(
+            len(source) + len(target),
+            {"tokens": len(wanted)},
+            tensors[0],
+            source_layout,
+            tensors[1],
+            target_layout,
+            tensors[2],
+            references,
+            joined,
+        )
 
 
 def _reference(corpus: Corpus, row: int) -> str:
@@ -119,9 +128,19 @@ class Translation(Task):
     specials = (END, BETWEEN)
     best_by = "bleu"
 
-    def __init__(self, *, model: Seq2Seq | Decoder, tokenizer: Tokenizer, name: str, context: int,
-                 label_smoothing: float = 0.0, tie_embeddings: bool = True, beam_size: int = 1,
-                 length_penalty: float = 1.0, bleu_tokenizer: scores.Tokenizer | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        model: Seq2Seq | Decoder,
+        tokenizer: Tokenizer,
+        name: str,
+        context: int,
+        label_smoothing: float = 0.0,
+        tie_embeddings: bool = True,
+        beam_size: int = 1,
+        length_penalty: float = 1.0,
+        bleu_tokenizer: scores.Tokenizer | None = None,
+    ) -> None:
         super().__init__()
         self.bleu_tokenizer: scores.Tokenizer = bleu_tokenizer or "13a"
         scores.refuse_missing(self.bleu_tokenizer)
@@ -197,8 +216,10 @@ class Translation(Task):
         """The share of references that the model could write: their tokens fit, and make the text again."""
         if id(corpus) not in self._shares:
             cut = (row[: self.context] for row in map(corpus["target"].__getitem__, range(corpus.num_examples)))
-            equal = sum(self.tokenizer.decode(tokens.tolist()).strip() == _reference(corpus, row).strip()
-                        for row, tokens in enumerate(cut))  # fmt: skip
+            equal = sum(
+                self.tokenizer.decode(tokens.tolist()).strip() == _reference(corpus, row).strip()
+                for row, tokens in enumerate(cut)
+            )
             self._shares[id(corpus)] = equal / corpus.num_examples
         return self._shares[id(corpus)]
 
@@ -251,8 +272,10 @@ class Translation(Task):
         cuts = [len(ids) + 1 > self.context for ids in self.tokenizer.encode_batch(lines)]
         written = self.translate(lines)
         found = zip(lines, written, self.log_p(lines, written), cuts, strict=True)
-        return [{"input": line, "translation": text, "score": round(score, 6), "text": text, **told_cut(cut)}
-                for line, text, score, cut in found]  # fmt: skip
+        return [
+            {"input": line, "translation": text, "score": round(score, 6), "text": text, **told_cut(cut)}
+            for line, text, score, cut in found
+        ]
 
     @torch.inference_mode()
     def log_p(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
@@ -261,8 +284,10 @@ class Translation(Task):
         self.eval()
         found: list[float] = []
         for begin in range(0, len(sources), AT_ONCE):
-            columns = {side: Ragged.of(self.tokenizer.encode_batch(list(texts[begin : begin + AT_ONCE])))
-                       for side, texts in (("source", sources), ("target", targets))}  # fmt: skip
+            columns = {
+                side: Ragged.of(self.tokenizer.encode_batch(list(texts[begin : begin + AT_ONCE])))
+                for side, texts in (("source", sources), ("target", targets))
+            }
             nothing = Ragged.of([[]] * len(columns["source"]))
             corpus = Corpus({**columns, "reference": nothing}, ("source", "target"), 0)
             batch = self.collate(corpus, np.arange(corpus.num_examples)[:, None], 0)
@@ -287,5 +312,7 @@ class Translation(Task):
     def show(self, batch: PairBatch) -> str:
         sources = batch.source.split(batch.source_layout.lengths.tolist())
         targets = batch.target.split(batch.target_layout.lengths.tolist())
-        return "\n".join(f"{self.tokenizer.reveal(source.tolist())} | {self.tokenizer.reveal(target.tolist())}"
-                         for source, target in zip(sources, targets, strict=True))  # fmt: skip
+        return "\n".join(
+            f"{self.tokenizer.reveal(source.tolist())} | {self.tokenizer.reveal(target.tolist())}"
+            for source, target in zip(sources, targets, strict=True)
+        )

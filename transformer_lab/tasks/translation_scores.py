@@ -11,11 +11,15 @@ from torch import Tensor
 Tokenizer = Literal["13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab", "flores101", "flores200", "spm"]
 # By the language that is written: words where signs of all scripts part them, or letters where no spaces do.
 LANGUAGES: dict[str, Tokenizer] = {
-    **dict.fromkeys(("zh", "yue"), "zh"), **dict.fromkeys(("ja", "th", "lo", "km", "my"), "char"),
+    **dict.fromkeys(("zh", "yue"), "zh"),
+    **dict.fromkeys(("ja", "th", "lo", "km", "my"), "char"),
     **dict.fromkeys(("hi", "bn", "ar", "fa", "ur"), "intl"),
-}  # fmt: skip
-NEEDS = {"ja-mecab": ("MeCab", "sacrebleu[ja]"), "ko-mecab": ("mecab_ko", "sacrebleu[ko]"),
-         **dict.fromkeys(("flores101", "flores200", "spm"), ("sentencepiece", "sentencepiece"))}  # fmt: skip
+}
+NEEDS = {
+    "ja-mecab": ("MeCab", "sacrebleu[ja]"),
+    "ko-mecab": ("mecab_ko", "sacrebleu[ko]"),
+    **dict.fromkeys(("flores101", "flores200", "spm"), ("sentencepiece", "sentencepiece")),
+}
 FEW_SPACES = 1 / 20  # of the characters; in English it is one in six, in Vietnamese one in four
 LOOKED_AT = 10_000  # texts
 

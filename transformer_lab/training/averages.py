@@ -21,8 +21,9 @@ class Ema:
     def begin(self, module: nn.Module) -> None:
         """Average from here on, or go on where the module lies now."""
         trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-        self.other = {name: self.other.get(name, weight.detach()).to(weight.device, copy=True)
-                      for name, weight in trained.items()}  # fmt: skip
+        self.other = {
+            name: self.other.get(name, weight.detach()).to(weight.device, copy=True) for name, weight in trained.items()
+        }
 
     @torch.no_grad()
     def update(self, module: nn.Module, updates: int) -> None:

@@ -24,8 +24,13 @@ class ProgressBar(Callback):
     """Steps done, loss, tokens per second and time left, in a terminal; elsewhere in a line of the log each minute."""
 
     def __init__(self, *, console: Console) -> None:
-        columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-                   TextColumn("{task.fields[facts]}"), TimeRemainingColumn())  # fmt: skip
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task: TaskID | None = None
         self.said = time.monotonic()

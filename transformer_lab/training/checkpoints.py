@@ -24,8 +24,9 @@ class Checkpoints(Checkpoint):
     latest step is saved before; within a validation, as it was before it. `again` is the command that goes on then.
     """
 
-    def __init__(self, *, folder: Path, again: str, files: dict[str, str], identity: dict[str, Any], every_steps: int,
-                 keep: int) -> None:  # fmt: skip
+    def __init__(
+        self, *, folder: Path, again: str, files: dict[str, str], identity: dict[str, Any], every_steps: int, keep: int
+    ) -> None:
         if every_steps < 1:
             raise ValueError(f"checkpoint.every_steps: {every_steps} is too small; at least 1")
         if keep < 2:

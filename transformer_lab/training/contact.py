@@ -38,8 +38,13 @@ def take_srun() -> None:
         raise ValueError(f"srun: {spread} tasks on the machines, which need as many each: srun --ntasks-per-node=N")
     here = int(spread.partition("(")[0])
     job, step = int(given["SLURM_JOB_ID"]), int(given.get("SLURM_STEP_ID", 0))
-    given |= {"RANK": given["SLURM_PROCID"], "WORLD_SIZE": str(tasks), "LOCAL_RANK": given["SLURM_LOCALID"],
-              "LOCAL_WORLD_SIZE": str(here), "GROUP_RANK": given["SLURM_NODEID"]}  # fmt: skip
+    given |= {
+        "RANK": given["SLURM_PROCID"],
+        "WORLD_SIZE": str(tasks),
+        "LOCAL_RANK": given["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(here),
+        "GROUP_RANK": given["SLURM_NODEID"],
+    }
     given.setdefault("MASTER_ADDR", first_host(given["SLURM_STEP_NODELIST"]) if tasks > here else LOCALHOST)
     # Another one for each step of each job, below the ports that the system hands out by itself.
     given.setdefault("MASTER_PORT", str(10_000 + (job + 1_009 * step) % 20_000))
@@ -100,8 +105,10 @@ def _way() -> tuple[str, str]:
     except OSError as error:
         raise ValueError(f"MASTER_ADDR: {name} cannot be reached from this machine: {error.strerror}") from error
     if ip_address(own).is_loopback and not _first_machine():
-        raise ValueError(f"MASTER_ADDR: {name} leads from this machine to itself: torchrun --master-addr=ADDRESS (for "
-                         "srun, MASTER_ADDR=ADDRESS) takes one by which the first machine is reached")  # fmt: skip
+        raise ValueError(
+            f"MASTER_ADDR: {name} leads from this machine to itself: torchrun --master-addr=ADDRESS (for "
+            "srun, MASTER_ADDR=ADDRESS) takes one by which the first machine is reached"
+        )
     return str(own), str(to[0])
 
 
@@ -160,8 +167,10 @@ def _wait_for_all(store: distributed.Store, limit: timedelta) -> None:
         store.wait(names, limit)
     except distributed.DistStoreError as error:
         missing = [name for name in names if not store.check([name])]
-        raise NoContact(f"{place()}: {', '.join(missing[:3])}{' and others' * (len(missing) > 3)} did not come within "
-                        f"{minutes(limit)} (hardware.timeout_minutes)") from error  # fmt: skip
+        raise NoContact(
+            f"{place()}: {', '.join(missing[:3])}{' and others' * (len(missing) > 3)} did not come within "
+            f"{minutes(limit)} (hardware.timeout_minutes)"
+        ) from error
 
 
 def _reason(error: Exception, limit: timedelta) -> str:

@@ -50,8 +50,10 @@ class Totals:
         total = self._all_reduced()
         if nothing := next((name for name in total.losses if not total.targets[name]), None):
             why = "a text too short to hide a token, or classes of weight 0 only"
-            raise ValueError(f"data: nothing in this split counts for the loss of {nothing} ({why}): take a larger "
-                             "split, by data.validation or data.test")  # fmt: skip
+            raise ValueError(
+                f"data: nothing in this split counts for the loss of {nothing} ({why}): take a larger "
+                "split, by data.validation or data.test"
+            )
         return {name: float(loss) / total.targets[name] for name, loss in total.losses.items()}, total.sums
 
 

@@ -46,8 +46,10 @@ class Hardware:
         if self.devices < 1:
             raise ValueError(f"hardware.devices: {self.devices} is too few; at least 1")
         if not 0 < self.timeout_minutes <= 1440:
-            raise ValueError(f"hardware.timeout_minutes: {self.timeout_minutes:g} is no time to wait for other ranks; "
-                             "above 0, up to 1440 (a day)")  # fmt: skip
+            raise ValueError(
+                f"hardware.timeout_minutes: {self.timeout_minutes:g} is no time to wait for other ranks; "
+                "above 0, up to 1440 (a day)"
+            )
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError(
                 "hardware.accelerator: gpu asked for, but PyTorch finds no CUDA device; hardware=cpu runs here"

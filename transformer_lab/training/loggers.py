@@ -7,8 +7,21 @@ from typing import Any
 # Lightning's classes are imported where they are used: a config is checked without the seconds that takes.
 
 # Where a run lies and what it says: of no use to tell what it was made of.
-ASIDE = {"run_dir", "resume", "cache_dir", "name", "preview", "plan", "logger", "pictures", "checkpoint", "callbacks",
-         "extensions", "allow_overlap", "log_every_steps"}  # fmt: skip
+ASIDE = {
+    "run_dir",
+    "resume",
+    "cache_dir",
+    "name",
+    "preview",
+    "plan",
+    "logger",
+    "pictures",
+    "checkpoint",
+    "callbacks",
+    "extensions",
+    "allow_overlap",
+    "log_every_steps",
+}
 
 
 class Curves:
@@ -59,8 +72,9 @@ class WeightsAndBiases(Curves):
 
         unique = str(folder.absolute()).replace("/", "-").strip("-")[-100:]  # the same run, when it goes on
         more: dict[str, Any] = {"resume": None if self.offline else "allow"}
-        return WandbLogger(name=folder.name, id=unique, project=self.project, save_dir=folder, offline=self.offline,
-                           **more)  # fmt: skip
+        return WandbLogger(
+            name=folder.name, id=unique, project=self.project, save_dir=folder, offline=self.offline, **more
+        )
 
 
 class MLflow(Curves):

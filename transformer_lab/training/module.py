@@ -59,9 +59,22 @@ class Training(LightningModule):
     so there is no random state to save.
     """
 
-    def __init__(self, *, task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule, budget: Budget,
-                 progress: Progress, validation: Packing, gradient_clip: float | None, log_every_steps: int,
-                 seed: int, speed: Speed, best_by: str, average: Ema | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        budget: Budget,
+        progress: Progress,
+        validation: Packing,
+        gradient_clip: float | None,
+        log_every_steps: int,
+        seed: int,
+        speed: Speed,
+        best_by: str,
+        average: Ema | None = None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False  # micro-batches, clipping and the schedule are ours to time
         self.task, self.optimizer, self.schedule = task, optimizer, schedule
@@ -155,8 +168,10 @@ class Training(LightningModule):
                 torch.cuda.empty_cache()
             most = min(step.units_per_batch, len(step.units))
             if most <= 1:
-                raise Halted("hardware.micro_batch_tokens: out of memory with no more than one unit of "
-                             f"{steps.packing.capacity} tokens; a smaller model or task.context may fit")  # fmt: skip
+                raise Halted(
+                    "hardware.micro_batch_tokens: out of memory with no more than one unit of "
+                    f"{steps.packing.capacity} tokens; a smaller model or task.context may fit"
+                )
             steps.units_per_batch = most // 2
             size = steps.units_per_batch * steps.packing.capacity
             log.warning("Out of memory in step %s: on with hardware.micro_batch_tokens=%s", step.number + 1, size)
@@ -236,8 +251,10 @@ class Training(LightningModule):
                 break
         of = f"; of step {step.number + 1}, examples with such a loss are: {' / '.join(named)}" if named else ""
         in_a_row = self.progress.skipped_in_a_row
-        return (f"loss or gradient was not finite in {in_a_row} steps in a row, the weights are those of step "
-                f"{step.number + 1 - in_a_row}: a smaller optimizer.lr may help{of}")  # fmt: skip
+        return (
+            f"loss or gradient was not finite in {in_a_row} steps in a row, the weights are those of step "
+            f"{step.number + 1 - in_a_row}: a smaller optimizer.lr may help{of}"
+        )
 
     def _log_point(self, norm: Tensor, step: Step) -> None:
         self.collect()

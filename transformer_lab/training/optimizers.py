@@ -197,8 +197,10 @@ def by_width(groups: list[Group], model: nn.Module) -> list[Group]:
     for group in groups:
         rate = group["peak_lr"] / ratio
         slow = {"lr": rate, "peak_lr": rate, "weight_decay": group["weight_decay"] * ratio}
-        for own, change in (([p for p in group["params"] if p in matrices], slow),
-                            ([p for p in group["params"] if p not in matrices], {})):  # fmt: skip
+        for own, change in (
+            ([p for p in group["params"] if p in matrices], slow),
+            ([p for p in group["params"] if p not in matrices], {}),
+        ):
             if own:
                 found.append(group | {"params": own, **change})
     return found

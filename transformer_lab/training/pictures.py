@@ -56,8 +56,11 @@ def attention_maps(task: Task, batch: Batch) -> tuple[list[AttentionMap], dict[s
         scales[names[block]] = float(output.float().square().mean().sqrt())
 
     with _watched(task) as seen:
-        hooks = [block.register_forward_hook(scale) for name, block in task.model.named_modules()
-                 if isinstance(block, nn.Module) and name.rpartition(".")[0].endswith("blocks")]  # fmt: skip
+        hooks = [
+            block.register_forward_hook(scale)
+            for name, block in task.model.named_modules()
+            if isinstance(block, nn.Module) and name.rpartition(".")[0].endswith("blocks")
+        ]
         try:
             with torch.compiler.set_stance("force_eager"):  # a compiled model would be compiled anew for this
                 task.eval()(batch)
@@ -112,8 +115,11 @@ def chosen(found: Sequence[AttentionMap], layers: Sequence[int]) -> dict[str, li
     kinds: dict[str, list[AttentionMap]] = {}
     for one in found:
         kinds.setdefault(re.sub(r"\.\d+", "", one.layer), []).append(one)
-    return {kind: [some[index] for index in sorted({_index(number, len(some)) for number in layers})]
-            for kind, some in kinds.items() if layers}  # fmt: skip
+    return {
+        kind: [some[index] for index in sorted({_index(number, len(some)) for number in layers})]
+        for kind, some in kinds.items()
+        if layers
+    }
 
 
 def _index(number: int, count: int) -> int:
@@ -154,11 +160,13 @@ def position_picture(position: Position, dim: int, num_heads: int, length: int) 
     if not pictures:
         return None
     figure = new_figure(figsize=(3.2 * len(pictures) + 0.8, 3.2), layout="constrained")
-    for axis, (title, table, across, down) in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures,
-                                                  strict=True):  # fmt: skip
+    for axis, (title, table, across, down) in zip(
+        figure.subplots(1, len(pictures), squeeze=False)[0], pictures, strict=True
+    ):
         largest = float(table.abs().max())
-        shown = axis.imshow(table.numpy(), cmap="RdBu", vmin=-largest, vmax=largest, aspect="auto",
-                            interpolation="nearest")  # fmt: skip
+        shown = axis.imshow(
+            table.numpy(), cmap="RdBu", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest"
+        )
         axis.set(title=title, xlabel=across, ylabel=down)
         figure.colorbar(shown, ax=axis)
     return figure

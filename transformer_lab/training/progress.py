@@ -57,8 +57,16 @@ class Budget:
     Raises ValueError where there is no limit, or one that leaves no step.
     """
 
-    def __init__(self, *, steps_per_epoch: int, tokens_per_epoch: int, max_steps: int | None, max_epochs: int | None,
-                 max_tokens: int | None, max_minutes: float | None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        steps_per_epoch: int,
+        tokens_per_epoch: int,
+        max_steps: int | None,
+        max_epochs: int | None,
+        max_tokens: int | None,
+        max_minutes: float | None,
+    ) -> None:
         limits = {
             "max_steps": max_steps,
             "max_epochs": None if max_epochs is None else max_epochs * steps_per_epoch,

@@ -78,8 +78,10 @@ def _join(device: torch.device, limit: timedelta) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["LOCAL_WORLD_SIZE"])))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     through = os.environ.get("GLOO_SOCKET_IFNAME", "the network that their names lead to")
-    failed = (f"{place()}: the ranks have met there, but cannot talk to each other through {through}; "
-              "GLOO_SOCKET_IFNAME=INTERFACE names another way")  # fmt: skip
+    failed = (
+        f"{place()}: the ranks have met there, but cannot talk to each other through {through}; "
+        "GLOO_SOCKET_IFNAME=INTERFACE names another way"
+    )
     try:
         with waiting("the other ranks to get into contact", limit, failed):  # gloo may wait for ever for a call
             distributed.init_process_group(backend, store=store, timeout=limit, rank=rank(), world_size=world_size())
@@ -125,8 +127,9 @@ def together(whom: str = "the other ranks", limit: timedelta | None = None) -> I
             raise
         if time.monotonic() - began < NEARLY * limit.total_seconds():
             raise LostContact(GONE) from error
-        raise NoWord(f"hardware.timeout_minutes: no word from the other ranks for {minutes(limit)}, so this one cannot "
-                     "go on") from error  # fmt: skip
+        raise NoWord(
+            f"hardware.timeout_minutes: no word from the other ranks for {minutes(limit)}, so this one cannot go on"
+        ) from error
 
 
 def barrier() -> None:

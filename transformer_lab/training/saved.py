@@ -76,8 +76,10 @@ def write(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, An
             remove(beside)
         needed = sum(x.nbytes for x in (*weights.values(), *tensors.values())) + sum(map(len, plain.values()))
         there = next(place for place in folder.absolute().parents if place.exists())
-        raise NotSaved(f"checkpoint: {folder} cannot be saved: {getattr(error, 'strerror', None) or error}; it needs "
-                       f"{needed:,} bytes, {shutil.disk_usage(there).free:,} are free") from error  # fmt: skip
+        raise NotSaved(
+            f"checkpoint: {folder} cannot be saved: {getattr(error, 'strerror', None) or error}; it needs "
+            f"{needed:,} bytes, {shutil.disk_usage(there).free:,} are free"
+        ) from error
     return size
 
 
@@ -89,8 +91,9 @@ def delete(folder: Path) -> None:
     remove(aside)
 
 
-def _write(folder: Path, weights: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor],
-           plain: dict[str, str]) -> int:  # fmt: skip
+def _write(
+    folder: Path, weights: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], plain: dict[str, str]
+) -> int:
     remove(folder)  # of an interrupted save
     folder.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
@@ -119,8 +122,14 @@ def damage(folder: Path) -> str | None:
                 return f"{name} has {path.stat().st_size} bytes instead of {facts['bytes']}"
             if _sha256(path) != facts["sha256"]:
                 return f"{name} is not what was written (SHA-256 differs)"
-        missing = {"model.safetensors", "training.safetensors", "training.json", "config.yaml", "tokenizer.json",
-                   "facts.json"} - set(files)  # fmt: skip
+        missing = {
+            "model.safetensors",
+            "training.safetensors",
+            "training.json",
+            "config.yaml",
+            "tokenizer.json",
+            "facts.json",
+        } - set(files)
         return f"{sorted(missing)[0]} is not in the manifest" if missing else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "manifest.json cannot be read"

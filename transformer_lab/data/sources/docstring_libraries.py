@@ -32,9 +32,16 @@ class DocstringLibraries(PackageDocstrings):
     name = "docstring libraries"
     example_type = LabeledText
 
-    def __init__(self, *, packages: list[str], validation: float = 0.05, test: float = 0.05,
-                 max_per_package: int | None = None, max_paragraphs: int | None = None,
-                 max_characters: int | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        packages: list[str],
+        validation: float = 0.05,
+        test: float = 0.05,
+        max_per_package: int | None = None,
+        max_paragraphs: int | None = None,
+        max_characters: int | None = None,
+    ) -> None:
         super().__init__(packages=packages, validation=validation, test=test)
         if len(self.roots) < 2:
             raise ValueError(f"data.packages={packages[0]}: each package is a class, name two or more")

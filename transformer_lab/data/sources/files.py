@@ -41,9 +41,18 @@ class Files(SplitSource):
     `unreadable` says what a file does that is no text, or is damaged: "error" ends the run, "skip" leaves it out.
     """
 
-    def __init__(self, *, columns: Columns, path: str, validation_path: str | None = None,
-                 test_path: str | None = None, delimiter: str | None = None, quoting: Quoting | None = None,
-                 unreadable: Literal["error", "skip"] = "error", **options: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        columns: Columns,
+        path: str,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        delimiter: str | None = None,
+        quoting: Quoting | None = None,
+        unreadable: Literal["error", "skip"] = "error",
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.columns, self.cells, self.unreadable = columns, Cells(delimiter, quoting), unreadable
         self._readable: dict[Split, list[Unit]] = {}
@@ -109,8 +118,13 @@ class Files(SplitSource):
     def signature(self) -> dict[str, Any]:
         facts = {split: self._states(split) for split in self.units}
         read = {**asdict(self.cells), "unreadable": self.unreadable}
-        return {"source": type(self).__name__.lower(), "files": facts, **read, **asdict(self.columns),
-                **super().signature()}  # fmt: skip
+        return {
+            "source": type(self).__name__.lower(),
+            "files": facts,
+            **read,
+            **asdict(self.columns),
+            **super().signature(),
+        }
 
     def _states(self, split: Split) -> list[list[Any]]:
         files = [file for unit in self.units[split] for file in unit]

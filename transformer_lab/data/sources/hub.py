@@ -30,10 +30,22 @@ class HubSource(SplitSource):
     `path` reads a local copy instead, as `local`; `delimiter`, `quoting` and `unreadable` are for its files.
     """
 
-    def __init__(self, *, columns: Columns, local: Callable[..., Source], dataset: str, config: str | None = None,
-                 path: str | None = None, validation_split: str | None = None, test_split: str | None = None,
-                 streaming: bool = False, delimiter: str | None = None, quoting: Quoting | None = None,
-                 unreadable: Literal["error", "skip"] = "error", **options: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        columns: Columns,
+        local: Callable[..., Source],
+        dataset: str,
+        config: str | None = None,
+        path: str | None = None,
+        validation_split: str | None = None,
+        test_split: str | None = None,
+        streaming: bool = False,
+        delimiter: str | None = None,
+        quoting: Quoting | None = None,
+        unreadable: Literal["error", "skip"] = "error",
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.columns, self.dataset, self.config, self.streaming = columns, dataset, config, streaming
         self.names: dict[Split, str | None] = {"train": None, "validation": validation_split, "test": test_split}
@@ -144,10 +156,21 @@ class HubLabeled(HubSource):
 
     example_type = LabeledText
 
-    def __init__(self, *, text_column: str = "text", label_column: str = "label", separator: str | None = None,
-                 missing_label: MissingLabel = "error", **options: Any) -> None:  # fmt: skip
-        asked: dict[str, Any] = {"text_column": text_column, "label_column": label_column, "separator": separator,
-                                 "missing_label": missing_label}  # fmt: skip
+    def __init__(
+        self,
+        *,
+        text_column: str = "text",
+        label_column: str = "label",
+        separator: str | None = None,
+        missing_label: MissingLabel = "error",
+        **options: Any,
+    ) -> None:
+        asked: dict[str, Any] = {
+            "text_column": text_column,
+            "label_column": label_column,
+            "separator": separator,
+            "missing_label": missing_label,
+        }
         self.labels = LabelColumns(**asked)
         super().__init__(columns=self.labels, local=partial(Labeled, **asked), **options)
 

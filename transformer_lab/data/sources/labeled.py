@@ -65,8 +65,10 @@ class LabelColumns(Columns):
             found = f"{count:,} rows have no label ({'; '.join(places)}{more})"
             found = f"{places[0]} has no label" if count == 1 else found
             if self.missing_label == "error":
-                raise ValueError(f"data.label_column={self.label_column}: {found}; data.missing_label=skip leaves "
-                                 f"{'it' if count == 1 else 'them'} out")  # fmt: skip
+                raise ValueError(
+                    f"data.label_column={self.label_column}: {found}; data.missing_label=skip leaves "
+                    f"{'it' if count == 1 else 'them'} out"
+                )
             _say_once(f"{origin}: skipped, for {found}")
 
     def _labels(self, where: str, value: Any) -> Iterator[str]:
@@ -96,9 +98,16 @@ class Labeled(Files):
 
     example_type = LabeledText
 
-    def __init__(self, *, path: str, text_column: str = "text", label_column: str = "label",
-                 separator: str | None = None, missing_label: MissingLabel = "error",
-                 **options: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        path: str,
+        text_column: str = "text",
+        label_column: str = "label",
+        separator: str | None = None,
+        missing_label: MissingLabel = "error",
+        **options: Any,
+    ) -> None:
         self.labels = LabelColumns(text_column, label_column, separator, missing_label)
         super().__init__(columns=self.labels, path=path, **options)
 

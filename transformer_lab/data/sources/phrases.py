@@ -54,7 +54,7 @@ class Phrases(Source):
 
     def __init__(
         self, *, source: str = "en", target: str = "de", size: int, seed: int = 1, validation: float, test: float
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.languages = _language("data.source", source), _language("data.target", target)
         if self.languages[0] == self.languages[1]:
             raise ValueError(f"data.target={target}: the language of data.source too; there is nothing to translate")

@@ -148,6 +148,10 @@ def _separated(file: Path, columns: Collection[str], cells: Cells, others: bool)
 
 
 READERS: dict[str, Callable[[Path, Collection[str], Cells, bool], Rows]] = {
-    ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".csv": _separated, ".tsv": _separated,
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json,
+    ".csv": _separated,
+    ".tsv": _separated,
     ".parquet": _parquet,
-}  # fmt: skip
+}

@@ -33,8 +33,19 @@ class Attention(nn.Module):
     (Beltagy et al., 2020, arXiv:2004.05150); None: all the way.
     """
 
-    def __init__(self, *, dim: int, num_heads: int, num_kv_heads: int, causal: bool, window: int | None,
-                 norm: Norm | None, bias: bool, kernel: Kernel, scale: float = 1.0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        causal: bool,
+        window: int | None,
+        norm: Norm | None,
+        bias: bool,
+        kernel: Kernel,
+        scale: float = 1.0,
+    ) -> None:
         super().__init__()
         head_dim = dim // num_heads
         self.head_dim, self.num_kv_heads, self.scale = head_dim, num_kv_heads, scale
@@ -76,8 +87,14 @@ class Attention(nn.Module):
 class CrossAttention(Attention):
     """Tokens of one text look at another: sequence i of the layout sees sequence i of the memory, all of it."""
 
-    def forward(self, x: Tensor, layout: Layout, position: Position | None, memory: Memory | None = None,  # type: ignore[override]
-                cache: CrossCache | None = None) -> Tensor:  # fmt: skip
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        position: Position | None,
+        memory: Memory | None = None,  # type: ignore[override]
+        cache: CrossCache | None = None,
+    ) -> Tensor:
         """`position` turns queries and keys where a scheme says something about two texts; None: it does not.
 
         The memory is read once: a `cache` keeps its keys and values, and later calls need no `memory`.

@@ -30,8 +30,14 @@ class FeedForward(nn.Module):
 class GELU(FeedForward):
     """down(gelu(up(x))) (Hendrycks and Gimpel, 2016, arXiv:1606.08415)."""
 
-    def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = True,
-                 approximate: Literal["none", "tanh"] = "none") -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        dim: int,
+        hidden_dim: int | None = None,
+        bias: bool = True,
+        approximate: Literal["none", "tanh"] = "none",
+    ) -> None:
         super().__init__(dim=dim, hidden_dim=hidden_dim, bias=bias)
         self.approximate = approximate
 

@@ -32,8 +32,9 @@ def refusal(kernel: str, device: torch.device, dtype: torch.dtype, head_dim: int
     return None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
-           window: int | None, bias: Bias) -> Tensor:  # fmt: skip
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool, window: int | None, bias: Bias
+) -> Tensor:
     biased = q.device.type == "cuda" and bias(queries.positions[:1], keys.positions[:1]) is not None
     kernel = sdpa.attend
     plain = window is None and queries.equal and keys.equal

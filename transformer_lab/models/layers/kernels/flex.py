@@ -16,8 +16,9 @@ config.recompile_limit = max(config.recompile_limit, 64)
 compiled = torch.compile(flex_attention)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
-           window: int | None, bias: Bias) -> Tensor:  # fmt: skip
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool, window: int | None, bias: Bias
+) -> Tensor:
     mask = _block_mask(queries, keys, causal, window)
     # The places of one sequence are all a bias can depend on, so a table of them serves every pair of tokens.
     table = bias(torch.arange(queries.longest, device=q.device), torch.arange(keys.longest, device=q.device))
@@ -29,8 +30,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, ca
     # On a CPU the compiled kernel has no backward; the uncompiled one is exact and lets tests run this code.
     run = compiled if q.is_cuda else flex_attention
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # (1, H, N, K)
-    mixed = run(q, k, v, score_mod=None if table is None else add_bias, block_mask=mask,
-                enable_gqa=q.shape[1] != k.shape[1])  # fmt: skip
+    mixed = run(
+        q, k, v, score_mod=None if table is None else add_bias, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1]
+    )
     return mixed[0].transpose(0, 1)
 
 

@@ -38,8 +38,9 @@ def weights(
     return scores.masked_fill(~keep, float("-inf")).softmax(dim=-1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
-           window: int | None, bias: Bias) -> Tensor:  # fmt: skip
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool, window: int | None, bias: Bias
+) -> Tensor:
     share = weights(q, k, queries=queries, keys=keys, causal=causal, window=window, bias=bias)
     v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
     return torch.einsum("hnm,mhk->nhk", share, v)

@@ -81,8 +81,9 @@ class Groups:
     keep: list[Tensor | None]  # of each group (B, 1, 1, K), False where a key is padding; None where none is
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
-           window: int | None, bias: Bias) -> Tensor:  # fmt: skip
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool, window: int | None, bias: Bias
+) -> Tensor:
     rules: dict[str, Any] = {"causal": causal, "window": window, "bias": bias}
     if queries.equal and keys.equal:
         size = queries.num_sequences
@@ -109,8 +110,9 @@ def stay_uncompiled() -> None:
     _attend_groups = torch.compiler.disable(_attend_groups)
 
 
-def _attend_group(q: Tensor, k: Tensor, v: Tensor, *, keep: Tensor | None, causal: bool, window: int | None,
-                  bias: Bias) -> Tensor:  # fmt: skip
+def _attend_group(
+    q: Tensor, k: Tensor, v: Tensor, *, keep: Tensor | None, causal: bool, window: int | None, bias: Bias
+) -> Tensor:
     """Attention within B sequences of one length: q (B, Q, H, K), k and v (B, K, G, K) -> (B, Q, H, K)."""
     query_positions = torch.arange(q.shape[1], device=q.device)
     key_positions = torch.arange(k.shape[1], device=k.device)

@@ -12,8 +12,9 @@ from transformer_lab.models.layers.kernels.reference import Bias
 HAS_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool,
-           window: int | None, bias: Bias) -> Tensor:  # fmt: skip
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool, window: int | None, bias: Bias
+) -> Tensor:
     reach = -1 if window is None else window - 1
     grouped: dict[str, Any] = {}
     if q.shape[1] != k.shape[1]:
@@ -22,8 +23,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, ca
         else:
             k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
     mixed = varlen_attn(
-        q, k, v, queries.offsets, keys.offsets, queries.longest, keys.longest,
-        window_size=(reach, 0 if causal else reach), **grouped,
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        queries.offsets,
+        keys.offsets,
+        queries.longest,
+        keys.longest,
+        window_size=(reach, 0 if causal else reach),
+        **grouped,
+    )
     assert isinstance(mixed, Tensor)  # a tuple only where more is asked for
     return mixed

@@ -12,15 +12,20 @@ class RelativeBuckets(Position):
     refusal = "relative buckets measure a distance within one text"
     buckets: Tensor
 
-    def __init__(self, *, dim: int, num_heads: int, causal: bool, num_buckets: int = 32,
-                 max_distance: int = 128) -> None:  # fmt: skip
+    def __init__(
+        self, *, dim: int, num_heads: int, causal: bool, num_buckets: int = 32, max_distance: int = 128
+    ) -> None:
         super().__init__(dim=dim, num_heads=num_heads, causal=causal)
         if num_buckets < 4 or num_buckets % 2:
-            raise ValueError(f"position.num_buckets: {num_buckets} cannot be halved for near and far, and for before "
-                             f"and after; an even number from 4 on can")  # fmt: skip
+            raise ValueError(
+                f"position.num_buckets: {num_buckets} cannot be halved for near and far, and for before "
+                f"and after; an even number from 4 on can"
+            )
         if max_distance <= num_buckets // 2:
-            raise ValueError(f"position.max_distance: {max_distance} leaves nothing to the wide buckets, as the first "
-                             f"{num_buckets // 2} hold one distance each; at least {num_buckets // 2 + 1}")  # fmt: skip
+            raise ValueError(
+                f"position.max_distance: {max_distance} leaves nothing to the wide buckets, as the first "
+                f"{num_buckets // 2} hold one distance each; at least {num_buckets // 2 + 1}"
+            )
         self.max_distance = max_distance
         self.table = nn.Embedding(num_buckets, num_heads)
         # T5's own deviation: little beside scores of about one, so a stack begins almost blind to distance.

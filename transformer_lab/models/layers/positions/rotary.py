@@ -32,8 +32,16 @@ class Rotary(Position):
     scale: float = 1.0
     table: Tensor
 
-    def __init__(self, *, dim: int, num_heads: int, causal: bool, base: float = 10_000.0, max_length: int = 16_384,
-                 local_base: float | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        causal: bool,
+        base: float = 10_000.0,
+        max_length: int = 16_384,
+        local_base: float | None = None,
+    ) -> None:
         super().__init__(dim=dim, num_heads=num_heads, causal=causal)
         width = dim // num_heads
         if width % 2:

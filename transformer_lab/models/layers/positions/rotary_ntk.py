@@ -19,6 +19,8 @@ class RotaryNTK(Rotary):
 
     def frequencies(self, width: int, base: float) -> Tensor:
         if width < 4:
-            raise ValueError(f"position: rotary_ntk changes all pairs of channels but the first, and a head of {width} "
-                             f"channels has no other; at least 4")  # fmt: skip
+            raise ValueError(
+                f"position: rotary_ntk changes all pairs of channels but the first, and a head of {width} "
+                f"channels has no other; at least 4"
+            )
         return super().frequencies(width, base * self.factor ** (width / (width - 2)))

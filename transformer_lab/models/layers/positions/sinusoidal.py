@@ -13,8 +13,9 @@ class Sinusoidal(Position):
     refusal = "sinusoidal positions are already in the embeddings of both texts"
     table: Tensor
 
-    def __init__(self, *, dim: int, num_heads: int, causal: bool, max_length: int = 16_384,
-                 scale: float = 0.02) -> None:  # fmt: skip
+    def __init__(
+        self, *, dim: int, num_heads: int, causal: bool, max_length: int = 16_384, scale: float = 0.02
+    ) -> None:
         super().__init__(dim=dim, num_heads=num_heads, causal=causal)
         if dim % 2:
             raise ValueError(f"position: sinusoidal needs an even width, model.dim is {dim}; nearest {dim + 1}")
