@@ -17,12 +17,12 @@ def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") ->
     from transformer_lab.folders import replace
     from transformer_lab.terminal import plain
 
-    places = folders(runs)
-    if len(places) < 2:
-        raise ValueError(f"runs: {runs} is {len(places)} run; two or more can be compared")
-    names = [place.name for place in places]
+    paths = folders(runs)
+    if len(paths) < 2:
+        raise ValueError(f"runs: {runs} is {len(paths)} run; two or more can be compared")
+    names = [path.name for path in paths]
     unique = len(set(names)) == len(names)
-    found = [read(place, place.name if unique else str(place)) for place in places]
+    found = [read(path, path.name if unique else str(path)) for path in paths]
     drawn = picture(found, metric)
     target = Path(output)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -182,8 +182,8 @@ MUTANTS = [
     Mutant("data/masking.py", "self.share * per_sequence[own]", "self.share * len(tokens)", "data/test_masking.py"),
     Mutant(
         "data/masking.py",
-        "hidden[places[kind < MASKED]] = self.mask",
-        "hidden[places] = self.mask",
+        "hidden[indices[kind < MASKED]] = self.mask",
+        "hidden[indices] = self.mask",
         "data/test_masking.py",
     ),
     Mutant("data/segments.py", "np.count_nonzero(counts) == 1", "False", "data/test_segments.py"),

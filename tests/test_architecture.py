@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import MUTANTS
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "transformer_lab"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -54,3 +56,9 @@ RISKY = re.compile(r"\bpickle\b|torch\.load\(|(?<![\w.])(eval|exec)\(|yaml\.load
 @pytest.mark.parametrize("path", [*FILES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_reads_code_from_a_file(path):
     assert not RISKY.search(path.read_text(encoding="utf-8"))
+
+
+def test_every_mutant_still_stands_in_the_source():
+    for mutant in MUTANTS:
+        text = (PACKAGE / mutant.file).read_text(encoding="utf-8")
+        assert text.count(mutant.before) == 1, f"{mutant.file}: {mutant.before}"

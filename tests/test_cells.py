@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_it_reports_what_its_field_reports_and_evaluate_repeats_it(run, monkeypa
         evaluate_file(loaded, f"{file}x", "cpu")
     (predict,) = (line for line in shown.splitlines() if "predict.py" in line)  # as it stands, from here
     _, program, *words = shlex.split(predict)
-    answered = call(program, *words)
+    answered = call(Path(program).resolve(), *words)
     assert answered.returncode == 0 and answered.stdout, answered.stderr
     prompt = shlex.split(predict)[-1].removeprefix("prompt=").replace(" <mask>", "")
     source = (folder.parent / TASKS[task][1].removeprefix("data.path=")).resolve()

@@ -27,8 +27,8 @@ from transformer_lab.tasks.language_modeling import Collate, LanguageModeling
 class Ahead(Collate):
     def __call__(self, corpus, pieces, key):
         batch = super().__call__(corpus, pieces, key)
-        places = (batch.layout.positions[1:] > 0).nonzero().squeeze(1)  # where the next but one is of the same text
-        return replace(batch, places=places, wanted=batch.wanted[places + 1], targets={"tokens": len(places)})
+        indices = (batch.layout.positions[1:] > 0).nonzero().squeeze(1)  # where the next but one is of the same text
+        return replace(batch, indices=indices, wanted=batch.wanted[indices + 1], targets={"tokens": len(indices)})
 
 class TwoAhead(LanguageModeling):
     def __init__(self, **options):

@@ -258,10 +258,10 @@ class Check:
                 return imported(name, parent)
         if found := signature(name):
             return found
-        place = module(home)
-        if place is None:
+        source = module(home)
+        if source is None:
             raise ValueError(f"no module {home!r}")
-        raise ValueError(unknown(last, f"class in {place.file.name}", place.names, place.names))
+        raise ValueError(unknown(last, f"class in {source.file.name}", source.names, source.names))
 
     def extension(self, path: str, name: str) -> Iterator[str]:
         """A package of the user's own: a stranger's file must not be able to open up an installed library."""
@@ -272,8 +272,8 @@ class Check:
                 f"extensions=[{name}]"
             )
             return
-        places = [spec.origin or "", *(spec.submodule_search_locations or ())]
-        installed = any(part in Path(x).parts for x in places for part in ("site-packages", "dist-packages"))
+        paths = [spec.origin or "", *(spec.submodule_search_locations or ())]
+        installed = any(part in Path(x).parts for x in paths for part in ("site-packages", "dist-packages"))
         if name in sys.stdlib_module_names:
             yield f"{path}: refused; {name} is a module of Python's own"
         elif installed and name not in self.typed:

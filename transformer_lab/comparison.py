@@ -57,23 +57,23 @@ def read(folder: Path, name: str) -> Run:
 def _curves(values: dict[str, list[tuple[int, float]]]) -> dict[str, Curve]:
     """Curves by tokens and by the seconds that training took, pauses and validations not counted."""
     pace = dict(values.get("train/tokens_per_second", []))
-    places, seconds, before = {0: (0.0, 0.0)}, 0.0, 0.0
+    reached, seconds, before = {0: (0.0, 0.0)}, 0.0, 0.0
     for step, tokens in values.get("train/tokens", []):
         seconds += (tokens - before) / pace.get(step, float("inf"))
         before = tokens
-        places[step] = (tokens, seconds)
-    steps = sorted(places)
+        reached[step] = (tokens, seconds)
+    steps = sorted(reached)
 
-    def place(step: int) -> tuple[float, float]:
+    def at(step: int) -> tuple[float, float]:
         """Where a step lies; between two points of the training curve, in proportion."""
-        if step in places or step > steps[-1]:
-            return places.get(step, places[steps[-1]])
+        if step in reached or step > steps[-1]:
+            return reached.get(step, reached[steps[-1]])
         above = next(each for each in steps if each > step)
         below = steps[steps.index(above) - 1]
         share = (step - below) / (above - below)
-        return tuple(a + share * (b - a) for a, b in zip(places[below], places[above], strict=True))  # type: ignore[return-value]
+        return tuple(a + share * (b - a) for a, b in zip(reached[below], reached[above], strict=True))  # type: ignore[return-value]
 
-    return {tag: [(*place(step), value) for step, value in some] for tag, some in values.items()}
+    return {tag: [(*at(step), value) for step, value in some] for tag, some in values.items()}
 
 
 def differences(runs: list[Run]) -> dict[str, list[Any]]:

@@ -30,7 +30,7 @@ from transformer_lab.training.evaluation import evaluate
 from transformer_lab.training.hardware import Hardware
 
 log = logging.getLogger(__name__)
-PLACES = ("path", "validation_path", "test_path")  # keys of data that lead to files; without them, a hub is asked
+PATHS = ("path", "validation_path", "test_path")  # keys of data that lead to files; without them, a hub is asked
 # What reads a file of examples of each kind.
 FILES: dict[type, type[Files]] = {Document: Text, LabeledText: Labeled, Pair: Parallel}
 
@@ -110,7 +110,7 @@ def evaluate_run(run: LoadedRun, split: Split, accelerator: str, named: Section 
         section = run.config["data"] | (named or {})
         if found := checks.problems(run.config | {"data": section}, allowed=[section["_target_"].split(".")[0]]):
             raise ValueError(found[0])
-        _refuse_places(section, named or {}, run.config["cache_dir"])
+        _refuse_paths(section, named or {}, run.config["cache_dir"])
         store = prepare_store(run.config, build(section), run.task)
     if store.text_hash != run.text:
         log.warning("The data are no longer those of the run: this split may hold text that it was trained on")
@@ -119,8 +119,8 @@ def evaluate_run(run: LoadedRun, split: Split, accelerator: str, named: Section 
     return _evaluate(run, store.splits[split], accelerator)
 
 
-def _refuse_places(section: Section, named: Section, cache_dir: str) -> None:
-    there = [key for key in PLACES if section.get(key)]
+def _refuse_paths(section: Section, named: Section, cache_dir: str) -> None:
+    there = [key for key in PATHS if section.get(key)]
     if asked := [key for key in there or ["dataset"] if section.get(key) and key not in named]:
         words = " ".join(f"data.{key}={section[key]}" for key in asked)
         raise ValueError(

@@ -86,18 +86,18 @@ def predicted(run: LoadedRun, texts: Iterator[Given], options: dict[str, Any]) -
 
 
 def warned(found: Iterator[tuple[Given, Said]], file: Path, name: str) -> Iterator[tuple[Given, Said]]:
-    """The same, and in the end a warning if texts were cut, with their places in the file, which is called `name`."""
-    count, places, last = 0, list[str](), None
+    """The same, and in the end a warning if texts were cut, with their lines in the file, which is called `name`."""
+    count, locations, last = 0, list[str](), None
     for given, said in found:
         if said.get("cut") and given is not last:  # of several samples, each says so
-            count, places = count + 1, [*places, given.where.replace(str(file), name)][:NAMED]
+            count, locations = count + 1, [*locations, given.where.replace(str(file), name)][:NAMED]
         last = given
         yield given, said
     if count:
         log.warning(
             "%s longer than the model's context, which has read a part: %s%s",
             f"{count:,} texts were" if count > 1 else "a text was",
-            ", ".join(places),
+            ", ".join(locations),
             ", …" if count > NAMED else "",
         )
 

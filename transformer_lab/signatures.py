@@ -86,8 +86,8 @@ def module(name: str) -> Module | None:
     if not rest and spec.origin and spec.origin.endswith(".py"):
         return Module(name, Path(spec.origin))
     for folder in spec.submodule_search_locations or ():
-        place = Path(folder, *rest)
-        for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+        source = Path(folder, *rest)
+        for file in (source / "__init__.py", source.with_name(f"{source.name}.py")):
             if file.is_file():
                 return Module(name, file)
     return None
@@ -97,12 +97,12 @@ def definition(target: str) -> tuple[Module, ast.AST] | None:
     """Where a dotted name is defined, following imports inside its own top-level package only."""
     for _ in range(10):
         home, _, name = target.rpartition(".")
-        place = module(home) if home else None
-        found = place.names.get(name) if place else None
-        if place is None or found is None:
+        source = module(home) if home else None
+        found = source.names.get(name) if source else None
+        if source is None or found is None:
             return None
         if not isinstance(found, str):
-            return place, found
+            return source, found
         if found.split(".")[0] != target.split(".")[0]:
             return None
         target = found
@@ -115,11 +115,11 @@ def signature(target: str) -> Signature | None:
     found = definition(target)
     if found is None:
         return None
-    place, node = found
+    source, node = found
     name = target.rpartition(".")[2]
     if isinstance(node, ast.FunctionDef):
-        return Signature(name, _parameters(node, place), node.args.kwarg is not None, function=True)
-    return _of_class(name, node, place) if isinstance(node, ast.ClassDef) else None
+        return Signature(name, _parameters(node, source), node.args.kwarg is not None, function=True)
+    return _of_class(name, node, source) if isinstance(node, ast.ClassDef) else None
 
 
 def named_in(target: str, attribute: str) -> list[str]:
@@ -131,21 +131,21 @@ def named_in(target: str, attribute: str) -> list[str]:
     return []
 
 
-def _of_class(name: str, node: ast.ClassDef, place: Module) -> Signature:
+def _of_class(name: str, node: ast.ClassDef, source: Module) -> Signature:
     init = next((x for x in node.body if isinstance(x, ast.FunctionDef) and x.name == "__init__"), None)
     fields = {}
     if any("dataclass" in ast.unparse(x).split("(")[0] for x in node.decorator_list):
-        fields = _fields(node, place)
-    bases = map(place.dotted, node.bases)
+        fields = _fields(node, source)
+    bases = map(source.dotted, node.bases)
     if init and (call := _passed_on(init)):
         # `super().__init__(dim=dim, **options)`, or a part built by `Stack(dim=dim, **options)`: the arguments of what
         # is called too, but for those given there.
         callee, given = call
-        above = _above(bases if callee == "super().__init__" else [place.dotted(ast.parse(callee, mode="eval").body)])
+        above = _above(bases if callee == "super().__init__" else [source.dotted(ast.parse(callee, mode="eval").body)])
         inherited = {k: v for k, v in above.parameters.items() if k not in given}
-        return Signature(name, inherited | _parameters(init, place), above.open)
+        return Signature(name, inherited | _parameters(init, source), above.open)
     if init:
-        return Signature(name, _parameters(init, place), init.args.kwarg is not None)
+        return Signature(name, _parameters(init, source), init.args.kwarg is not None)
     above = _above(bases)
     return Signature(name, above.parameters | fields, above.open)
 
@@ -175,16 +175,16 @@ def _passed_on(init: ast.FunctionDef) -> tuple[str, set[str]] | None:
     return None
 
 
-def _parameters(node: ast.FunctionDef, place: Module) -> dict[str, Parameter]:
+def _parameters(node: ast.FunctionDef, source: Module) -> dict[str, Parameter]:
     plain = [x for x in (*node.args.posonlyargs, *node.args.args) if x.arg not in ("self", "cls")]
     optional = len(plain) - len(node.args.defaults)
-    found = {x.arg: Parameter(x.annotation, i < optional, place) for i, x in enumerate(plain)}
+    found = {x.arg: Parameter(x.annotation, i < optional, source) for i, x in enumerate(plain)}
     for x, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        found[x.arg] = Parameter(x.annotation, default is None, place)
+        found[x.arg] = Parameter(x.annotation, default is None, source)
     return found
 
 
-def _fields(node: ast.ClassDef, place: Module) -> dict[str, Parameter]:
+def _fields(node: ast.ClassDef, source: Module) -> dict[str, Parameter]:
     found = {}
     for x in node.body:
         if not (isinstance(x, ast.AnnAssign) and isinstance(x.target, ast.Name)):
@@ -196,7 +196,7 @@ def _fields(node: ast.ClassDef, place: Module) -> dict[str, Parameter]:
         else:
             required = x.value is None
         if given.get("init") != "False" and not ast.unparse(x.annotation).startswith(("ClassVar", "KW_ONLY")):
-            found[x.target.id] = Parameter(x.annotation, required, place)
+            found[x.target.id] = Parameter(x.annotation, required, source)
     return found
 
 
@@ -244,36 +244,36 @@ def expected(parameter: Parameter, value: Any) -> str | None:
     return " or ".join(dict.fromkeys(words)) if words else None
 
 
-def _mismatch(kind: ast.expr | None, value: Any, place: Module | None) -> list[str]:
+def _mismatch(kind: ast.expr | None, value: Any, source: Module | None) -> list[str]:
     if value is UNKNOWN:
         return []
     match kind:
         case ast.Constant(value=None):
             return [] if value is None else ["null"]
         case ast.Constant(value=str(text)):
-            return _mismatch(_written(text), value, place)
+            return _mismatch(_written(text), value, source)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _either([left, right], value, place)
+            return _either([left, right], value, source)
         case ast.Subscript(value=base, slice=inner):
-            return _generic(ast.unparse(base).rpartition(".")[2], inner, value, place)
+            return _generic(ast.unparse(base).rpartition(".")[2], inner, value, source)
         case ast.Name() | ast.Attribute():
-            return _named(kind, value, place)
+            return _named(kind, value, source)
     return []
 
 
-def _either(kinds: list[ast.expr], value: Any, place: Module | None) -> list[str]:
-    words = [_mismatch(kind, value, place) for kind in kinds]
+def _either(kinds: list[ast.expr], value: Any, source: Module | None) -> list[str]:
+    words = [_mismatch(kind, value, source) for kind in kinds]
     return [word for some in words for word in some] if all(words) else []
 
 
-def _generic(name: str, inner: ast.expr, value: Any, place: Module | None) -> list[str]:
+def _generic(name: str, inner: ast.expr, value: Any, source: Module | None) -> list[str]:
     parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     if name == "Literal":
         options = [ast.literal_eval(part) for part in parts]
         fits = any(type(option) is type(value) and option == value for option in options)
         return [] if fits else [shown(option) for option in options]
     if name in ("Union", "Optional"):
-        return _either([*parts, *([ast.Constant(None)] if name == "Optional" else [])], value, place)
+        return _either([*parts, *([ast.Constant(None)] if name == "Optional" else [])], value, source)
     if name in LISTS | MAPPINGS:
         mapping = name in MAPPINGS
         if not isinstance(value, dict if mapping else list):
@@ -283,12 +283,12 @@ def _generic(name: str, inner: ast.expr, value: Any, place: Module | None) -> li
             return [f"a list of {len(parts)}"]
         kinds = parts if fixed else [parts[-1] if mapping else parts[0]] * len(value)
         values = list(value.values()) if isinstance(value, dict) else value
-        wrong = [word for k, v in zip(kinds, values, strict=True) for word in _mismatch(k, v, place)]
+        wrong = [word for k, v in zip(kinds, values, strict=True) for word in _mismatch(k, v, source)]
         return [f"a {'section' if mapping else 'list'} of {wrong[0]}"] if wrong else []
-    return _mismatch(parts[0], value, place) if name == "Annotated" else []
+    return _mismatch(parts[0], value, source) if name == "Annotated" else []
 
 
-def _named(kind: ast.expr, value: Any, place: Module | None) -> list[str]:
+def _named(kind: ast.expr, value: Any, source: Module | None) -> list[str]:
     name = ast.unparse(kind).rpartition(".")[2]
     if name in PLAIN:
         fits = isinstance(value, PLAIN[name]) and (name == "bool" or not isinstance(value, bool))
@@ -299,7 +299,7 @@ def _named(kind: ast.expr, value: Any, place: Module | None) -> list[str]:
         return [] if isinstance(value, list) else ["a list"]
     if name in MAPPINGS:
         return [] if isinstance(value, dict) else ["a section"]
-    found = definition(place.dotted(kind)) if place else None
+    found = definition(source.dotted(kind)) if source else None
     if found and isinstance(found[1], ast.Subscript | ast.BinOp | ast.Name | ast.Attribute):
         return _mismatch(found[1], value, found[0])  # an alias: `Section = dict[str, Any]`
     return []

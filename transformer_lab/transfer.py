@@ -23,8 +23,8 @@ def start_from(checkpoint: Path, task: Task) -> None:
         theirs, ours = saved.read_weights(checkpoint), task.state_dict()
     taken: dict[str, str] = {}
     for name in ours:
-        places = (name, *(f"{side}{SIDES.sub('', name)}" for side in _sides(name)))
-        found = next((place for place in places if place in theirs), None)
+        candidates = (name, *(f"{side}{SIDES.sub('', name)}" for side in _sides(name)))
+        found = next((one for one in candidates if one in theirs), None)
         if found is not None and theirs[found].shape == ours[name].shape:
             taken[name] = found
         elif found is not None and name.startswith("model."):

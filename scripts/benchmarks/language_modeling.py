@@ -181,12 +181,12 @@ class PlainTorch(nn.Module):
 
     def __init__(self, layers: int, dim: int, heads: int, context: int, vocab_size: int, dropout: float) -> None:
         super().__init__()
-        self.tokens, self.places = nn.Embedding(vocab_size, dim), nn.Embedding(context, dim)
+        self.tokens, self.positions = nn.Embedding(vocab_size, dim), nn.Embedding(context, dim)
         layer = nn.TransformerEncoderLayer(dim, heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True)
         self.blocks = nn.TransformerEncoder(layer, layers, nn.LayerNorm(dim), enable_nested_tensor=False)
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(context))
         nn.init.normal_(self.tokens.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.tokens(tokens) + self.places.weight
+        x = self.tokens(tokens) + self.positions.weight
         return F.linear(self.blocks(x, mask=self.mask, is_causal=True), self.tokens.weight)

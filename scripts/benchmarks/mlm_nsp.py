@@ -150,13 +150,13 @@ class Padded:
     def __call__(self, chosen: list[dict[str, Any]]) -> dict[str, Tensor]:
         ids = nn.utils.rnn.pad_sequence([row["ids"] for row in chosen], batch_first=True)
         sizes = torch.tensor([len(row["ids"]) for row in chosen])
-        places = torch.arange(ids.shape[1])
-        real = places < sizes[:, None]
+        positions = torch.arange(ids.shape[1])
+        real = positions < sizes[:, None]
         hidden = real & (torch.rand(ids.shape, generator=self.draw) < 0.15)
         return {
             "input_ids": ids.masked_fill(hidden, self.mask),
             "attention_mask": real.long(),
-            "token_type_ids": (real & (places >= sizes[:, None] // 2)).long(),
+            "token_type_ids": (real & (positions >= sizes[:, None] // 2)).long(),
             "labels": ids.masked_fill(~hidden, -100),
             "next_sentence_label": torch.tensor([row["wrong"] for row in chosen]),
         }

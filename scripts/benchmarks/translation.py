@@ -177,12 +177,12 @@ class PlainTorch(nn.Module):
 
     def __init__(self, layers: int, dim: int, heads: int, longest: int, vocab_size: int, dropout: float) -> None:
         super().__init__()
-        self.tokens, self.places = nn.Embedding(vocab_size, dim), nn.Embedding(longest, dim)
+        self.tokens, self.positions = nn.Embedding(vocab_size, dim), nn.Embedding(longest, dim)
         self.model = nn.Transformer(dim, heads, layers, layers, 4 * dim, dropout, batch_first=True)
         nn.init.normal_(self.tokens.weight, std=0.02)
 
     def forward(self, source: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-        source, target = (self.tokens(side) + self.places.weight[: side.shape[1]] for side in (source, target))
+        source, target = (self.tokens(side) + self.positions.weight[: side.shape[1]] for side in (source, target))
         mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1], device=target.device)
         x = self.model(
             source,

@@ -273,7 +273,7 @@ def test_damage_is_one_line_also_where_a_loader_process_finds_it(workers, tmp_pa
 
 
 NUMBERS = np.arange(5 * BLOCK // 2 + 7, dtype=np.uint16)  # five blocks and a bit
-PLACES = [
+INDICES = [
     0,
     -1,
     3,
@@ -297,15 +297,15 @@ def numbers(tmp_path):
     return tmp_path / "numbers"
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_an_array_gives_what_numpy_gives_and_reads_no_block_unchecked(place, numbers):
+@pytest.mark.parametrize("index", INDICES, ids=str)
+def test_an_array_gives_what_numpy_gives_and_reads_no_block_unchecked(index, numbers):
     def array():
         return Sealed(numbers.parent).array("numbers", "uint16")
 
-    wanted = NUMBERS[place]
+    wanted = NUMBERS[index]
     for given in (array(), pickle.loads(pickle.dumps(array()))):
         for _ in range(2):
-            assert np.array_equal(given[place], wanted) and given[place].dtype == wanted.dtype
+            assert np.array_equal(given[index], wanted) and given[index].dtype == wanted.dtype
     content = NUMBERS.tobytes()
     touched = {int(number) * 2 // BLOCK for number in np.atleast_1d(wanted).ravel()}
     for block in range(6):
@@ -315,10 +315,10 @@ def test_an_array_gives_what_numpy_gives_and_reads_no_block_unchecked(place, num
         seal_file = (numbers.parent / "seal.json").read_bytes()
         if block in touched:
             with pytest.raises(Damaged):
-                array()[place]
+                array()[index]
             (numbers.parent / "seal.json").write_bytes(seal_file)
         else:
-            assert np.array_equal(array()[place], wanted)
+            assert np.array_equal(array()[index], wanted)
 
 
 def lines(source, cache):

@@ -220,11 +220,11 @@ def planted(language: str, count: int = 1000, seed: int = 0) -> list[str]:
 
 def borders(parts: list[str]) -> set[int]:
     """How many letters and signs are before each border."""
-    places, reached = set(), 0
+    found, reached = set(), 0
     for part in parts:
         reached += len("".join(part.split()))
-        places.add(reached)
-    return places - {reached}
+        found.add(reached)
+    return found - {reached}
 
 
 def found_and_wrong(made: list[str], between: str) -> tuple[float, float]:

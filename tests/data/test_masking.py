@@ -31,14 +31,14 @@ def near(count, total, share):
 @pytest.mark.parametrize("words", [False, True])
 @pytest.mark.parametrize("share", [0.15, 0.4])
 def test_shares_are_those_asked_for(share, words):
-    tokens, _, hidden, places = masked(share, words)
+    tokens, _, hidden, indices = masked(share, words)
     ordinary = tokens >= SPECIALS
-    assert ordinary.sum() > 1_000_000 and near(len(places), ordinary.sum(), share)
-    now, was = hidden[places], tokens[places]
-    assert near((now == MASK).sum(), len(places), 0.8)
+    assert ordinary.sum() > 1_000_000 and near(len(indices), ordinary.sum(), share)
+    now, was = hidden[indices], tokens[indices]
+    assert near((now == MASK).sum(), len(indices), 0.8)
     # One in 995 random tokens is the one that was there.
-    assert near(((now != MASK) & (now != was)).sum(), len(places), 0.1 * 994 / 995)
-    assert near((now == was).sum(), len(places), 0.1 + 0.1 / 995)
+    assert near(((now != MASK) & (now != was)).sum(), len(indices), 0.1 * 994 / 995)
+    assert near((now == was).sum(), len(indices), 0.1 + 0.1 / 995)
     replaced = now[(now != MASK) & (now != was)]
     counts = np.bincount(replaced, minlength=VOCABULARY)
     assert counts[:SPECIALS].sum() == 0
@@ -46,37 +46,37 @@ def test_shares_are_those_asked_for(share, words):
 
 
 def test_specials_are_never_hidden_and_nothing_else_is_changed():
-    tokens, _, hidden, places = masked()
-    assert (tokens[places] >= SPECIALS).all() and (np.diff(places) > 0).all()
+    tokens, _, hidden, indices = masked()
+    assert (tokens[indices] >= SPECIALS).all() and (np.diff(indices) > 0).all()
     untouched = np.ones(len(tokens), dtype=bool)
-    untouched[places] = False
+    untouched[indices] = False
     assert (hidden[untouched] == tokens[untouched]).all()
 
 
 def test_each_sequence_has_its_share():
-    tokens, sequence, _, places = masked()
-    hidden = np.bincount(sequence[places], minlength=len(LENGTHS))
+    tokens, sequence, _, indices = masked()
+    hidden = np.bincount(sequence[indices], minlength=len(LENGTHS))
     ordinary = np.bincount(sequence[tokens >= SPECIALS], minlength=len(LENGTHS))
     assert (abs(hidden - 0.15 * ordinary) < 1).all()
 
 
-def test_places_are_even_and_independent():
-    tokens, sequence, _, places = masked()
-    within = places - (np.cumsum(LENGTHS) - LENGTHS)[sequence[places]]
+def test_masked_tokens_are_even_and_independent():
+    tokens, sequence, _, indices = masked()
+    within = indices - (np.cumsum(LENGTHS) - LENGTHS)[sequence[indices]]
     reach = LENGTHS >= 100
-    counts = np.bincount(within[reach[sequence[places]]], minlength=128)[1:100]
+    counts = np.bincount(within[reach[sequence[indices]]], minlength=128)[1:100]
     assert counts.std() / counts.mean() < 3 * counts.mean() ** -0.5
-    followed = places[(places + 1 < len(tokens)) & (tokens[np.minimum(places + 1, len(tokens) - 1)] >= SPECIALS)]
+    followed = indices[(indices + 1 < len(tokens)) & (tokens[np.minimum(indices + 1, len(tokens) - 1)] >= SPECIALS)]
     # Whether the next token is hidden does not depend on this one, but that it is one of a fixed number less.
-    hidden, ordinary = (np.bincount(sequence[x], minlength=len(LENGTHS)) for x in (places, tokens >= SPECIALS))
+    hidden, ordinary = (np.bincount(sequence[x], minlength=len(LENGTHS)) for x in (indices, tokens >= SPECIALS))
     others = (hidden - 1) / (ordinary - 1).clip(1)
-    assert abs(np.isin(followed + 1, places).mean() - others[sequence[followed]].mean()) < 0.004
+    assert abs(np.isin(followed + 1, indices).mean() - others[sequence[followed]].mean()) < 0.004
 
 
 def test_words_are_hidden_whole():
-    tokens, sequence, _, places = masked(words=True)
+    tokens, sequence, _, indices = masked(words=True)
     hidden = np.zeros(len(tokens), dtype=bool)
-    hidden[places] = True
+    hidden[indices] = True
     goes_on = CONTINUES[tokens] & (tokens >= SPECIALS)
     inside = goes_on[1:] & (sequence[1:] == sequence[:-1]) & (tokens[:-1] >= SPECIALS)
     assert (hidden[1:] == hidden[:-1])[inside].all()
@@ -93,6 +93,6 @@ def test_another_epoch_hides_other_tokens_of_the_same_pairs_and_a_pass_always_th
     packing = task.packing(corpus_for(task, [60] * 20))
     pieces = packing.pieces(np.arange(packing.num_units))
     first, again, other = (task.collate(packing.corpus, pieces, key) for key in (1, 1, 2))
-    assert torch.equal(first.tokens, again.tokens) and torch.equal(first.places, again.places)
-    both = set(first.places.tolist()) & set(other.places.tolist())
-    assert len(both) < 0.3 * len(first.places)  # 15 % by chance
+    assert torch.equal(first.tokens, again.tokens) and torch.equal(first.indices, again.indices)
+    both = set(first.indices.tolist()) & set(other.indices.tolist())
+    assert len(both) < 0.3 * len(first.indices)  # 15 % by chance

@@ -283,8 +283,8 @@ def test_without_spaces_a_piece_is_a_word_of_its_own(name: str, text: str) -> No
     masking = Masking(0.15, tokenizer.special("<mask>"), tokenizer.ordinary, tokenizer.continues)
     counts = []
     for seed in range(200):
-        _, places = masking(ids, np.zeros(len(ids), dtype=np.int64), np.array([seed], dtype=np.uint64))
-        counts.append(len(places))
+        _, indices = masking(ids, np.zeros(len(ids), dtype=np.int64), np.array([seed], dtype=np.uint64))
+        counts.append(len(indices))
     assert max(counts) < len(ids) / 2 and np.count_nonzero(counts) > 150
 
 

@@ -42,21 +42,21 @@ def test_an_encoder_sees_both_ways_but_never_another_sequence(position, extra):
     changed = tokens.clone()
     changed[sum(SOURCES[:2]) + 9] = (changed[sum(SOURCES[:2]) + 9] + 1) % VOCABULARY
     parts = moved(encoded(task, tokens, SOURCES), encoded(task, changed, SOURCES), SOURCES)
-    assert parts[2][3:16].all()  # two layers of a window of 4 reach 6 places either way
+    assert parts[2][3:16].all()  # two layers of a window of 4 reach 6 tokens either way
     assert parts[2].all() or extra == ["model.window=4"]
     assert not any(part.any() for place, part in enumerate(parts) if place != 2)
 
 
 @pytest.mark.parametrize("position", [name for name in POSITIONS if name not in ("learned", "sinusoidal", "none")])
 @pytest.mark.parametrize("task", [ENCODER, []], ids=["encoder", "decoder"])
-def test_a_relative_scheme_sees_distances_and_not_places(position, task):
+def test_a_relative_scheme_sees_distances_and_not_positions(position, task):
     task = small_task(*task, f"position={position}")
     tokens, layout = random_tokens(SOURCES), Layout.of(SOURCES)
     further = Layout(layout.offsets, layout.longest, layout.positions + 9)
     one, other = task.model(tokens, layout), task.model(tokens, further)
     torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
     stretched = Layout(layout.offsets, layout.longest, layout.positions * 2)
-    if position.startswith("rotary"):  # the fastest kernel counts places itself for a bias
+    if position.startswith("rotary"):  # the fastest kernel counts positions itself for a bias
         assert (task.model(tokens, stretched) - one).abs().max() > 1e-3
 
 
@@ -95,10 +95,10 @@ def test_no_gradient_flows_between_pairs_nor_from_past_to_future(position):
 
 @pytest.mark.parametrize("residual", RESIDUALS)
 @pytest.mark.parametrize("words", [ENCODER, []], ids=["encoder", "decoder"])
-def test_states_asked_for_by_place_are_those_of_all_tokens_and_learn_the_same(words, residual):
+def test_states_asked_for_by_index_are_those_of_all_tokens_and_learn_the_same(words, residual):
     task = small_task(*words, f"residual={residual}")
-    tokens, layout, places = random_tokens(SOURCES), Layout.of(SOURCES), torch.tensor([0, 7, 30, 31, 47, 8])
-    every, some = task.model(tokens, layout)[places], task.model(tokens, layout, places=places)
+    tokens, layout, indices = random_tokens(SOURCES), Layout.of(SOURCES), torch.tensor([0, 7, 30, 31, 47, 8])
+    every, some = task.model(tokens, layout)[indices], task.model(tokens, layout, indices=indices)
     torch.testing.assert_close(some, every, atol=1e-5, rtol=0)
     weights = list(task.model.parameters())
     down = torch.randn(every.shape, generator=torch.Generator().manual_seed(1))

@@ -63,7 +63,7 @@ def test_of_layers_with_a_window_every_so_many_see_everything_the_first_among_th
 
 
 @pytest.mark.parametrize("words, ordered", [([], False), (["model.cross_position=true"], True)])
-def test_a_text_that_is_looked_at_has_an_order_where_places_count_across_texts(words, ordered):
+def test_a_text_that_is_looked_at_has_an_order_where_positions_count_across_texts(words, ordered):
     model = small_task("task=translation", *words).model
     block = model.decoder.blocks[0].cross_attention.layer
     draw = torch.Generator().manual_seed(0)

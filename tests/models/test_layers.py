@@ -46,11 +46,11 @@ def test_what_blocks_add_starts_smaller_by_the_root_of_how_often_they_do():
             assert not weights[2].any()
 
 
-@pytest.mark.parametrize("pooling, places", [("first", [0, 3, 4]), ("last", [2, 3, 7]), ("mean", None)])
-def test_a_sequence_is_its_first_token_its_last_or_their_mean(pooling, places):
+@pytest.mark.parametrize("pooling, indices", [("first", [0, 3, 4]), ("last", [2, 3, 7]), ("mean", None)])
+def test_a_sequence_is_its_first_token_its_last_or_their_mean(pooling, indices):
     head, hidden, layout = SequenceHead(dim=4, num_classes=2, pooling=pooling), torch.randn(8, 4), Layout.of([3, 1, 4])
-    found = head.places(layout)
-    assert (None if found is None else found.tolist()) == places
+    found = head.indices(layout)
+    assert (None if found is None else found.tolist()) == indices
     vectors = torch.stack([part.mean(0) for part in hidden.split([3, 1, 4])]) if found is None else hidden[found]
     torch.testing.assert_close(head.pool(hidden if found is None else hidden[found], layout), vectors)
 

@@ -235,7 +235,7 @@ def test_bert(seed):
         theirs(part[None], token_type_ids=kinds[None])
         for part, kinds in zip(tokens.split(lengths), types.split(lengths), strict=True)
     ]
-    judged = hidden[task.judge.places(layout)]
+    judged = hidden[task.judge.indices(layout)]
     verdicts = task.judge(judged, layout), torch.cat([out.seq_relationship_logits for out in each])
     torch.testing.assert_close(*verdicts, atol=1e-5, rtol=0)
     for verdict in verdicts:

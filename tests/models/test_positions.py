@@ -36,10 +36,11 @@ def speeds(rotary, base=10_000.0, width=WIDTH):
     return rotary.frequencies(width, base)
 
 
-def scores(rotary, q, k, query_places, key_places):
+def scores(rotary, q, k, query_positions, key_positions):
     """What each pair of a query and a key would score, if q and k stood there: (P, H)."""
     turned = [
-        rotary.rotate(x.expand(len(places), -1, -1), places) for x, places in ((q, query_places), (k, key_places))
+        rotary.rotate(x.expand(len(positions), -1, -1), positions)
+        for x, positions in ((q, query_positions), (k, key_positions))
     ]
     return (turned[0] * turned[1]).sum(-1)
 
@@ -48,11 +49,11 @@ def scores(rotary, q, k, query_places, key_places):
 @pytest.mark.parametrize("causal", [True, False])
 def test_every_scheme_keeps_the_contract(name, causal):
     position = shipped(name, causal=causal)
-    x, places = torch.randn(5, 64), torch.arange(5)
-    assert position.embed(x, places).shape == x.shape
+    x, positions = torch.randn(5, 64), torch.arange(5)
+    assert position.embed(x, positions).shape == x.shape
     for heads in (4, 2):  # queries, and fewer keys
-        assert position.rotate(torch.randn(5, heads, WIDTH), places).shape == (5, heads, WIDTH)
-    bias = position.bias(places[:2], places)
+        assert position.rotate(torch.randn(5, heads, WIDTH), positions).shape == (5, heads, WIDTH)
+    bias = position.bias(positions[:2], positions)
     assert bias is None or bias.shape == (4, 2, 5)
     assert position.local() is position
     assert position.refusal and "\n" not in position.refusal
@@ -62,9 +63,9 @@ def test_every_scheme_keeps_the_contract(name, causal):
 @pytest.mark.parametrize("name", POSITIONS)
 def test_every_scheme_can_be_built_without_memory(name):
     with torch.device("meta"):
-        position, places = shipped(name), torch.arange(5)
-        x = position.embed(torch.randn(5, 64), places)
-        turned, bias = position.rotate(torch.randn(5, 4, WIDTH), places), position.bias(places, places)
+        position, positions = shipped(name), torch.arange(5)
+        x = position.embed(torch.randn(5, 64), positions)
+        turned, bias = position.rotate(torch.randn(5, 4, WIDTH), positions), position.bias(positions, positions)
     assert all(tensor is None or tensor.is_meta for tensor in (x, turned, bias, *position.state_dict().values()))
     assert all(buffer.is_meta for buffer in position.buffers())
 
@@ -83,9 +84,11 @@ def test_relative_buckets_are_those_of_t5(causal, num_buckets, max_distance):
     ours = RelativeBuckets(**{**SIZES, "causal": causal}, **sizes)
     with torch.no_grad():  # each head gets the number of the bucket for its bias
         ours.table.weight.copy_(torch.arange(num_buckets)[:, None])
-    places = torch.arange(2 * max_distance + 10)
-    theirs = t5.T5Attention._relative_position_bucket(places[None] - places[:, None], bidirectional=not causal, **sizes)
-    assert (ours.bias(places, places) == theirs).all()
+    positions = torch.arange(2 * max_distance + 10)
+    theirs = t5.T5Attention._relative_position_bucket(
+        positions[None] - positions[:, None], bidirectional=not causal, **sizes
+    )
+    assert (ours.bias(positions, positions) == theirs).all()
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -98,8 +101,8 @@ def test_a_relative_bias_and_its_gradient_are_those_of_t5(causal):
     ours, theirs = ours.double(), theirs.double()
     with torch.no_grad():
         ours.table.weight.copy_(theirs.relative_attention_bias.weight)
-    places, weights = torch.arange(150), torch.randn(4, 150, 150, dtype=torch.float64)
-    bias, expected = ours.bias(places, places), theirs.compute_bias(150, 150)[0]
+    positions, weights = torch.arange(150), torch.randn(4, 150, 150, dtype=torch.float64)
+    bias, expected = ours.bias(positions, positions), theirs.compute_bias(150, 150)[0]
     assert torch.equal(bias, expected)
     (bias * weights).sum().backward()
     (expected * weights).sum().backward()
@@ -107,19 +110,19 @@ def test_a_relative_bias_and_its_gradient_are_those_of_t5(causal):
 
 
 def test_relative_buckets_of_an_encoder_are_half_for_what_stands_before_and_half_for_what_follows():
-    relative, places = RelativeBuckets(**{**SIZES, "causal": False}), torch.arange(8)
+    relative, positions = RelativeBuckets(**{**SIZES, "causal": False}), torch.arange(8)
     with torch.no_grad():
         relative.table.weight.copy_(torch.arange(32)[:, None])
-    assert relative.bias(places, places)[0, 3].tolist() == [3, 2, 1, 0, 17, 18, 19, 20]  # T5's numbers
+    assert relative.bias(positions, positions)[0, 3].tolist() == [3, 2, 1, 0, 17, 18, 19, 20]  # T5's numbers
 
 
 @pytest.mark.parametrize("name", ["alibi", "relative"])
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_bias_depends_on_the_distance_alone(name, causal):
     position = shipped(name, causal=causal)
-    places = torch.arange(300)
-    bias = position.bias(places, places)
-    assert torch.equal(bias, position.bias(places + 12_345, places + 12_345))
+    positions = torch.arange(300)
+    bias = position.bias(positions, positions)
+    assert torch.equal(bias, position.bias(positions + 12_345, positions + 12_345))
     for distance in (-200, -5, 0, 5, 200):
         along = bias.diagonal(-distance, dim1=1, dim2=2)
         assert (along == along[:, :1]).all()
@@ -129,14 +132,14 @@ def test_a_bias_depends_on_the_distance_alone(name, causal):
 @pytest.mark.parametrize("name", ["alibi", "relative"])
 def test_the_bias_of_single_tokens_is_a_row_of_the_whole(name):
     """While decoding, each row of the batch asks for one query, each at a place of its own."""
-    position, places = shipped(name), torch.arange(200)
+    position, positions = shipped(name), torch.arange(200)
     some = torch.tensor([7, 199, 0])
-    assert torch.equal(position.bias(some, places), position.bias(places, places)[:, some])
+    assert torch.equal(position.bias(some, positions), position.bias(positions, positions)[:, some])
 
 
 def test_both_sides_differ_to_an_encoder_and_the_future_is_one_to_a_decoder():
-    places = torch.arange(100)
-    both, back = (shipped("relative", causal=causal).bias(places, places) for causal in (False, True))
+    positions = torch.arange(100)
+    both, back = (shipped("relative", causal=causal).bias(positions, positions) for causal in (False, True))
     assert not torch.equal(both[:, 50, 45], both[:, 50, 55])
     assert (back[:, 50, 50:] == back[:, 50, 50:51]).all()
 
@@ -165,9 +168,9 @@ def test_a_factor_of_one_is_rotary_itself(name):
 
 @pytest.mark.parametrize("factor", [2, 3, 10])
 def test_linear_gives_a_far_place_what_rotary_gives_the_place_before_stretching(factor):
-    places, x = torch.arange(1000), torch.randn(1000, 4, WIDTH)
-    stretched = RotaryLinear(factor=factor, **SIZES).rotate(x, places * factor)
-    torch.testing.assert_close(stretched, Rotary(**SIZES).rotate(x, places), atol=2e-6, rtol=0)
+    positions, x = torch.arange(1000), torch.randn(1000, 4, WIDTH)
+    stretched = RotaryLinear(factor=factor, **SIZES).rotate(x, positions * factor)
+    torch.testing.assert_close(stretched, Rotary(**SIZES).rotate(x, positions), atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["ntk", "yarn"])
@@ -282,7 +285,7 @@ def test_impossible_sizes_are_refused_in_one_line(make, dim):
         make(dim=dim, num_heads=2, causal=True)
 
 
-def test_only_places_that_are_turned_by_cross():
+def test_only_positions_that_are_turned_by_cross():
     kinds = [Position, Alibi, Learned, Sinusoidal, RelativeBuckets]
     assert not any(kind.crosses for kind in kinds)
     assert len({kind.refusal for kind in kinds}) == len(kinds)

@@ -40,7 +40,7 @@ def test_hidden_tokens_are_scored_a_few_at_a_time_as_all_at_once(monkeypatch):
     task = small_task("task=mlm_nsp", "model=encoder")
     batch = batch_for(task, [40, 33, 57])
     with torch.inference_mode():
-        states = task.model(batch.tokens, batch.layout, batch.types, places=batch.places)
+        states = task.model(batch.tokens, batch.layout, batch.types, indices=batch.indices)
         right = (task.head(task.transform(states)).argmax(1) == batch.wanted).sum()
         expected = task(batch).losses
         monkeypatch.setitem(heads.LOGITS_AT_ONCE, "cpu", 3 * len(task.head.matrix))

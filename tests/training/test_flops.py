@@ -71,10 +71,10 @@ def test_a_window_limits_what_is_counted(causal, seen):
     assert few == many == products(task, "blocks.") + products(task, "head.weight") + LAYERS * 4 * DIM * seen
 
 
-def test_mfu_is_the_share_of_the_matrix_rate():
+def test_mfu_is_the_fraction_of_the_matrix_rate():
     rate = matrix_rate(torch.device("cpu"), torch.float32)
     assert rate > 1e8
-    assert Speed(flops_per_token=100.0, matrix_rate=rate).share(rate / 400) == pytest.approx(0.25)
+    assert Speed(flops_per_token=100.0, matrix_rate=rate).mfu(rate / 400) == pytest.approx(0.25)
 
 
 class Kept:

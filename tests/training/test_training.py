@@ -209,7 +209,7 @@ def test_one_batch_is_learned_by_heart_with_every_optimizer_and_position_scheme(
     learns_by_heart("language_modeling", option)
 
 
-# Without places, all hidden tokens of a text look alike to an encoder, so that no more than their frequencies can be
+# Without positions, all hidden tokens of a text look alike to an encoder, so that no more than their frequencies can be
 # learned: that cell does not exist.
 BLIND = {("none", cell) for cell in CELLS if cell.startswith("mlm")}
 
@@ -223,7 +223,7 @@ def test_every_cell_is_learned_by_heart_in_every_position_scheme(position, cell)
 
 
 @pytest.mark.parametrize("cell", sorted(cell for _, cell in BLIND))
-def test_without_places_an_encoder_cannot_tell_hidden_tokens_apart(cell):
+def test_without_positions_an_encoder_cannot_tell_hidden_tokens_apart(cell):
     task = small_task(*CELLS[cell], "position=none", "model.token_types=0")
     batch = batch_for(task, [12] * 8)
     hidden = task.model(batch.tokens, batch.layout, batch.types)

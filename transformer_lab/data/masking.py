@@ -29,29 +29,29 @@ class Masking:
     continues: np.ndarray | None = None
 
     def __call__(self, tokens: np.ndarray, sequence: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens (N,) with some hidden, and the places (M,) of those: ascending.
+        """The tokens (N,) with some hidden, and the indices (M,) of those: ascending.
 
         `sequence` (N,) says which sequence a token is of, ascending from 0; `seeds` (B,) has 64 bits for each.
         """
         candidates = np.flatnonzero(np.isin(tokens, self.ordinary))
         of = sequence[candidates]
         draws = mix(seeds[of] + (candidates - np.searchsorted(sequence, of)).astype(np.uint64) * GOLDEN)
-        places = candidates[self._chosen(tokens[candidates], candidates, of, draws, len(seeds))]
-        kind = _uniform(mix(draws[np.searchsorted(candidates, places)] ^ GOLDEN))
+        indices = candidates[self._chosen(tokens[candidates], candidates, of, draws, len(seeds))]
+        kind = _uniform(mix(draws[np.searchsorted(candidates, indices)] ^ GOLDEN))
         hidden = tokens.copy()
-        hidden[places[kind < MASKED]] = self.mask
+        hidden[indices[kind < MASKED]] = self.mask
         replaced = (kind >= MASKED) & (kind < MASKED + REPLACED)
-        random = mix(draws[np.searchsorted(candidates, places[replaced])] + GOLDEN) % np.uint64(len(self.ordinary))
-        hidden[places[replaced]] = self.ordinary[random.astype(np.int64)]
-        return hidden, places
+        random = mix(draws[np.searchsorted(candidates, indices[replaced])] + GOLDEN) % np.uint64(len(self.ordinary))
+        hidden[indices[replaced]] = self.ordinary[random.astype(np.int64)]
+        return hidden, indices
 
     def _chosen(
-        self, tokens: np.ndarray, places: np.ndarray, of: np.ndarray, draws: np.ndarray, count: int
+        self, tokens: np.ndarray, indices: np.ndarray, of: np.ndarray, draws: np.ndarray, count: int
     ) -> np.ndarray:
         """Which of the candidates are hidden: (candidates,) bool."""
         begins = np.ones(len(tokens), dtype=bool)  # of words
         if self.continues is not None:
-            follows = (places[1:] == places[:-1] + 1) & (of[1:] == of[:-1])
+            follows = (indices[1:] == indices[:-1] + 1) & (of[1:] == of[:-1])
             begins[1:] = ~(self.continues[tokens[1:]] & follows)
         word = np.cumsum(begins) - 1
         first = np.flatnonzero(begins)

@@ -30,18 +30,18 @@ class Plan:
         """The units of step `number`, counted from the start of the run: (units,) int64."""
         epoch, place = divmod(number, self.steps_per_epoch)
         begin = place * self.units_per_step
-        places = np.arange(begin, min(begin + self.units_per_step, self.num_units), dtype=np.uint64)
-        return self._shuffled(places, epoch)
+        positions = np.arange(begin, min(begin + self.units_per_step, self.num_units), dtype=np.uint64)
+        return self._shuffled(positions, epoch)
 
     def key(self, epoch: int) -> int:
         """What everything random in the data of an epoch follows from, 64 bits."""
         return int.from_bytes(hashlib.sha256(f"{self.data} {self.seed} {epoch} draws".encode()).digest()[:8])
 
-    def _shuffled(self, places: np.ndarray, epoch: int) -> np.ndarray:
+    def _shuffled(self, positions: np.ndarray, epoch: int) -> np.ndarray:
         key = hashlib.sha256(f"{self.data} {self.seed} {epoch}".encode()).digest()
         keys = np.frombuffer(key, dtype=np.uint64)[:ROUNDS]
         half = np.uint64(max(1, (self.num_units - 1).bit_length() + 1) // 2)
-        shuffled = _permute(places, keys, half)
+        shuffled = _permute(positions, keys, half)
         while (outside := shuffled >= self.num_units).any():
             shuffled[outside] = _permute(shuffled[outside], keys, half)
         return shuffled.astype(np.int64)

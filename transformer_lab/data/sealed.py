@@ -154,7 +154,7 @@ class Array:
             return first + np.flatnonzero(self._unseen[first : last + 1])
         at = np.asarray(key)
         if at.dtype.kind not in "iu":
-            raise TypeError(f"numbers of places are whole, not {at.dtype}")
+            raise TypeError(f"indices are whole, not {at.dtype}")
         if at.size and at.min() < 0:
             at = np.where(at < 0, at + len(self), at)
         blocks = at // self._per_block

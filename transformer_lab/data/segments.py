@@ -189,10 +189,10 @@ class Pairs:
         """
         other = self._document(corpus, row, draw)
         starts, (first, middle) = starts_of(other), apart
-        places = stop = len(starts) - 1
+        count = stop = len(starts) - 1
         if other != row:
-            begin = draw.randrange(places)
-        elif (left := first + max(0, places - middle - 1)) > 0:
+            begin = draw.randrange(count)
+        elif (left := first + max(0, count - middle - 1)) > 0:
             begin = draw.randrange(left)
             if begin < first:
                 stop = first

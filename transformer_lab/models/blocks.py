@@ -103,11 +103,11 @@ class Block(nn.Module):
         memory: Memory | None = None,
         cache: LayerCache | None = None,
         cross_cache: CrossCache | None = None,
-        places: Tensor | None = None,
+        indices: Tensor | None = None,
     ) -> Tensor:
-        """`places` (R,) are the tokens whose states anybody reads, to which alone the feed-forward half is applied:
+        """`indices` (R,) are the tokens whose states anybody reads, to which alone the feed-forward half is applied:
         (N, D) -> (R, D); None: all."""
         x = self.attention(x, layout, position, cache)
         if self.cross_attention is not None:
             x = self.cross_attention(x, layout, cross_position, memory, cross_cache)
-        return self.feed_forward(x if places is None else x.index_select(0, places))
+        return self.feed_forward(x if indices is None else x.index_select(0, indices))

@@ -13,7 +13,7 @@ from transformer_lab.models.stack import Stack, embedding
 
 
 class Decoder(Stack):
-    """Tokens in, hidden states out: (N,) -> (N, D), or of R places (R, D); heads belong to the tasks.
+    """Tokens in, hidden states out: (N,) -> (N, D), or of R indices (R, D); heads belong to the tasks.
 
     Options are those of `Stack`. `scale_embedding` multiplies embeddings by the root of D (Vaswani et al., 2017,
     section 3.4).
@@ -28,8 +28,8 @@ class Decoder(Stack):
         self.scale = (self.dim / self.width_ratio) ** 0.5 if scale_embedding else 1.0
 
     def forward(
-        self, tokens: Tensor, layout: Layout, cache: Cache | None = None, places: Tensor | None = None
+        self, tokens: Tensor, layout: Layout, cache: Cache | None = None, indices: Tensor | None = None
     ) -> Tensor:
-        """`places` (R,) are the tokens whose states are asked for; None: all."""
+        """`indices` (R,) are the tokens whose states are asked for; None: all."""
         x = self.embedding(tokens)
-        return self.run(x * self.scale if self.scale != 1 else x, layout, cache=cache, places=places)
+        return self.run(x * self.scale if self.scale != 1 else x, layout, cache=cache, indices=indices)

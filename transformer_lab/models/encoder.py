@@ -12,7 +12,7 @@ from transformer_lab.models.stack import Stack, embedding
 
 
 class Encoder(Stack):
-    """Tokens in, hidden states out: (N,) -> (N, D), or of R places (R, D); heads belong to the tasks.
+    """Tokens in, hidden states out: (N,) -> (N, D), or of R indices (R, D); heads belong to the tasks.
 
     Options are those of `Stack`. `token_types` is how many kinds of token are told apart by a vector of their own
     (BERT's two segments); 0: none.
@@ -29,11 +29,11 @@ class Encoder(Stack):
             nn.init.normal_(self.types.weight, std=0.02)
 
     def forward(
-        self, tokens: Tensor, layout: Layout, types: Tensor | None = None, places: Tensor | None = None
+        self, tokens: Tensor, layout: Layout, types: Tensor | None = None, indices: Tensor | None = None
     ) -> Tensor:
-        """`types` (N,) says of which kind each token is; None: all of the first. `places` (R,) are the tokens whose
+        """`types` (N,) says of which kind each token is; None: all of the first. `indices` (R,) are the tokens whose
         states are asked for; None: all."""
         x = self.embedding(tokens)
         if self.types is not None:
             x = x + (self.types.weight[0] if types is None else self.types(types))
-        return self.run(x, layout, places=places)
+        return self.run(x, layout, indices=indices)

@@ -154,9 +154,9 @@ def beam_search(
         most = min(2 * beam.size, log_p.shape[-1])
         own, own_tokens = log_p.topk(most)  # of each beam (B * K, 2 K): only these can be among the best of all
         together = (scores[:, :, None] + own.unflatten(0, scores.shape)).flatten(1)
-        best, places = together.topk(min(2 * beam.size, together.shape[1]))
-        chosen = own_tokens.view(together.shape).gather(1, places)
-        found = zip(best.tolist(), (places // most).tolist(), chosen.tolist(), strict=True)
+        best, indices = together.topk(min(2 * beam.size, together.shape[1]))
+        chosen = own_tokens.view(together.shape).gather(1, indices)
+        found = zip(best.tolist(), (indices // most).tolist(), chosen.tolist(), strict=True)
         rows: list[int] = []  # of the cache, that go on
         going, kept, kept_scores = [], [], []
         for place, (sequence, candidates) in enumerate(zip(running, found, strict=True)):

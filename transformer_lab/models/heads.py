@@ -232,7 +232,7 @@ class SequenceHead(nn.Module):
 
     `pooling` takes the first token, that token through a dense layer and a tanh (BERT's pooler), the mean of all
     tokens, or the last. The output matrix starts at zero, so that the first loss is ln C exactly; what it reads is
-    divided by `width_ratio` (muP; see `Stack`). It reads the states of the tokens that `places` names, and no others.
+    divided by `width_ratio` (muP; see `Stack`). It reads the states of the tokens that `indices` names, and no others.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class SequenceHead(nn.Module):
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         return self.out(divided(self.dropout(self.pool(hidden, layout)), self.width_ratio))
 
-    def places(self, layout: Layout) -> Tensor | None:
+    def indices(self, layout: Layout) -> Tensor | None:
         """The tokens whose states it reads, one of each sequence: (B,); None: all."""
         match self.pooling:
             case "mean":

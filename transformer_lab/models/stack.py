@@ -27,7 +27,7 @@ class Stack(nn.Module):
     """Embedded tokens in, hidden states out: (N, D) -> (N, D).
 
     `position`, `norm`, `feed_forward`, `residual` are called with the sizes of the stack and give its parts;
-    `attention` is a kernel. With `cross`, each block also looks at a memory; with `cross_position`, places of both
+    `attention` is a kernel. With `cross`, each block also looks at a memory; with `cross_position`, positions of both
     texts count there. Of layers with a `window`, every `global_every`th, the first among them, sees everything
     (Gemma Team, 2024; ModernBERT). `embedding_norm` normalises what the first block reads (BERT).
 
@@ -118,11 +118,11 @@ class Stack(nn.Module):
         layout: Layout,
         memory: Memory | None = None,
         cache: Cache | None = None,
-        places: Tensor | None = None,
+        indices: Tensor | None = None,
     ) -> Tensor:
         """From embeddings to hidden states: (N, D) -> (N, D). A cache that holds a memory's keys needs no memory.
 
-        With `places` (R,) only the states of these tokens are given, (R, D), and the last block's feed-forward layer
+        With `indices` (R,) only the states of these tokens are given, (R, D), and the last block's feed-forward layer
         spares the others.
         """
         limit = self.position.max_length
@@ -137,13 +137,13 @@ class Stack(nn.Module):
             position = self.local_position if windowed and self.local_position is not None else self.position
             layer = cache.layers[index] if cache else None
             other = cache.cross[index] if cache and cache.cross else None
-            read = places if block is self.blocks[-1] else None
+            read = indices if block is self.blocks[-1] else None
             if cache:  # `forward` itself: lengths that grow are no work for a compiler
                 x = block.forward(x, layout, position, across, memory, layer, other, read)
             elif self.recomputes and torch.is_grad_enabled():
-                x = checkpoint(block, x, layout, position, across, memory, places=read, use_reentrant=False)
+                x = checkpoint(block, x, layout, position, across, memory, indices=read, use_reentrant=False)
             else:
-                x = block(x, layout, position, across, memory, places=read)
+                x = block(x, layout, position, across, memory, indices=read)
         if cache:
             cache.lengths = cache.lengths + layout.lengths
         return self.norm(x)

@@ -200,7 +200,7 @@ class Classification(Task):
         return np.arange(begin, end)[:, None], np.minimum(lengths, self.context), int((lengths > self.context).sum())
 
     def logits(self, batch: TextBatch) -> Tensor:  # (B, C)
-        hidden = self.model(batch.tokens, batch.layout, places=self.head.places(batch.layout))
+        hidden = self.model(batch.tokens, batch.layout, indices=self.head.indices(batch.layout))
         return self.head(hidden, batch.layout)
 
     def losses(self, logits: Tensor, classes: Tensor) -> Tensor:

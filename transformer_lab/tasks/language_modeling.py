@@ -32,8 +32,8 @@ PROMPTS_AT_ONCE = 64  # continued together; more would need more memory, not les
 class TextBatch(Batch):
     tokens: Tensor  # (N,)
     layout: Layout
-    wanted: Tensor  # (M,) the tokens after those of `places`
-    places: Tensor | None = None  # (M,) of the tokens with a target; None: all of them
+    wanted: Tensor  # (M,) the tokens after those of `indices`
+    indices: Tensor | None = None  # (M,) of the tokens with a target; None: all of them
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Collate:
         at = ranges(starts, lengths)
         before = tokens[np.maximum(at - 1, 0)].astype(np.int64)
         before[at == 0] = self.end
-        places = None
+        indices = None
         if pieces.shape[1] > 2:
             scored = pieces[:, 2]
-            places = ranges(np.cumsum(lengths) - scored, scored)
-            at = at[places]
+            indices = ranges(np.cumsum(lengths) - scored, scored)
+            at = at[indices]
         after = torch.from_numpy(tokens[at].astype(np.int64))
         return TextBatch(
             len(before),
@@ -81,7 +81,7 @@ class Collate:
             torch.from_numpy(before),
             Layout.of(torch.from_numpy(lengths.copy())),
             after,
-            None if places is None else torch.from_numpy(places),
+            None if indices is None else torch.from_numpy(indices),
         )
 
 
@@ -125,7 +125,7 @@ class LanguageModeling(Task):
         self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
 
     def forward(self, batch: TextBatch) -> Outcome:
-        hidden = self.model(batch.tokens, batch.layout, places=batch.places)  # of the tokens with a target
+        hidden = self.model(batch.tokens, batch.layout, indices=batch.indices)  # of the tokens with a target
         return Outcome({"tokens": self.head.loss(hidden, batch.wanted)})
 
     def packing(self, corpus: Corpus) -> Packing:

@@ -36,7 +36,7 @@ class MaskedBatch(Batch):
     tokens: Tensor  # (N,) some hidden
     types: Tensor  # (N,) 0 in the first segment, 1 in the second
     layout: Layout
-    places: Tensor  # (M,) of the hidden tokens
+    indices: Tensor  # (M,) of the hidden tokens
     wanted: Tensor  # (M,) what they were
     wrong: Tensor | None  # (B,) 1 where the second segment is not what followed the first
 
@@ -65,16 +65,16 @@ class Collate:
             tokens[ranges(begins, counts)] = values[ranges(b[second], counts)]
             types[ranges(begins, counts + 1)] = 1
         sequence = np.repeat(np.arange(len(pieces)), lengths)
-        hidden, places = self.masking(tokens, sequence, self._seeds(a, b, variant, key))
-        targets = {"mlm": float(len(places))} | ({"nsp": float(len(pieces))} if self.judges else {})
+        hidden, indices = self.masking(tokens, sequence, self._seeds(a, b, variant, key))
+        targets = {"mlm": float(len(indices))} | ({"nsp": float(len(pieces))} if self.judges else {})
         return MaskedBatch(
             len(tokens),
             targets,
             torch.from_numpy(hidden),
             torch.from_numpy(types),
             Layout.of(torch.from_numpy(lengths)),
-            torch.from_numpy(places),
-            torch.from_numpy(tokens[places]),
+            torch.from_numpy(indices),
+            torch.from_numpy(tokens[indices]),
             torch.from_numpy(wrong.copy()) if self.judges else None,
         )
 
@@ -162,9 +162,9 @@ class MLMNSP(Task):
 
     def _states(self, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
         """Of the tokens that `judge` reads, (B, D), none without it; and of the hidden ones, (M, D)."""
-        first = self.judge.places(batch.layout) if self.judge is not None else batch.places[:0]
+        first = self.judge.indices(batch.layout) if self.judge is not None else batch.indices[:0]
         assert first is not None
-        states = self.model(batch.tokens, batch.layout, batch.types, places=torch.cat([first, batch.places]))
+        states = self.model(batch.tokens, batch.layout, batch.types, indices=torch.cat([first, batch.indices]))
         return states[: len(first)], states[len(first) :]
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
@@ -185,11 +185,11 @@ class MLMNSP(Task):
         assert isinstance(batch, MaskedBatch)
         batch = batch.to(self.model.embedding.weight.device)
         with torch.inference_mode():
-            hidden = self.model.forward(batch.tokens, batch.layout, batch.types, places=batch.places)
+            hidden = self.model.forward(batch.tokens, batch.layout, batch.types, indices=batch.indices)
             guesses = self.head(self.transform(hidden)).argmax(1).tolist()
         ends, shown = batch.layout.offsets.tolist(), []
         for begin, end in list(itertools.pairwise(ends))[:5]:
-            rows = [row for row, place in enumerate(batch.places.tolist()) if begin <= place < end]
+            rows = [row for row, place in enumerate(batch.indices.tolist()) if begin <= place < end]
             pairs = ((int(batch.wanted[row]), guesses[row]) for row in rows)
             table = "\n".join(f"| `{self._piece(was)}` | `{self._piece(said)}` |" for was, said in pairs)
             text = quoted(self.tokenizer.reveal(batch.tokens[begin:end].tolist()))
@@ -238,8 +238,8 @@ class MLMNSP(Task):
         read = torch.tensor([self.begin, *ids[begin : begin + room], self.end])
         with torch.inference_mode():
             device = self.model.embedding.weight.device
-            places = (masked - begin + 1).to(device)
-            hidden = self.model.forward(read.to(device), Layout.of([len(read)]).to(device), places=places)
+            indices = (masked - begin + 1).to(device)
+            hidden = self.model.forward(read.to(device), Layout.of([len(read)]).to(device), indices=indices)
             shares, guesses = self.head(self.transform(hidden)).float().softmax(1).topk(top)
         tokens[masked] = guesses[:, 0].cpu()
         masks = [

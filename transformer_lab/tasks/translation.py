@@ -179,8 +179,8 @@ class Translation(Task):
         """Of the target tokens: (N, D)."""
         if not self.joined:
             return self.model(batch.source, batch.source_layout, batch.target, batch.target_layout)
-        tokens, layout, places = self._join(batch)
-        return self.model(tokens, layout, places=places)
+        tokens, layout, indices = self._join(batch)
+        return self.model(tokens, layout, indices=indices)
 
     def _join(self, batch: PairBatch) -> tuple[Tensor, Layout, Tensor]:
         """Source, separator, target in one sequence; the token before a target's first is the separator."""
@@ -189,10 +189,10 @@ class Translation(Task):
         begins = layout.offsets[:-1].long()
         tokens = batch.source.new_empty(len(layout.positions))
         tokens[begins[sources.sequence] + sources.positions] = batch.source
-        places = (begins + sources.lengths)[targets.sequence] + targets.positions
-        tokens[places] = batch.target
+        indices = (begins + sources.lengths)[targets.sequence] + targets.positions
+        tokens[indices] = batch.target
         tokens.index_fill_(0, begins + sources.lengths, self.between)
-        return tokens, layout, places
+        return tokens, layout, indices
 
     def forward(self, batch: PairBatch) -> Outcome:
         smoothing = self.label_smoothing if self.training else 0.0

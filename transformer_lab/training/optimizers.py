@@ -212,13 +212,13 @@ def by_depth(groups: list[Group], model: nn.Module, layer_decay: float) -> list[
     check(0 < layer_decay <= 1, "layer_decay", "above 0 and at most 1", layer_decay)
     if layer_decay == 1:
         return groups
-    places = {name: re.search(r"\bblocks\.(\d+)\.", name) for name, _ in model.named_parameters()}
-    top = 1 + max((int(place[1]) for place in places.values() if place), default=-1)
+    blocks = {name: re.search(r"\bblocks\.(\d+)\.", name) for name, _ in model.named_parameters()}
+    top = 1 + max((int(block[1]) for block in blocks.values() if block), default=-1)
     depths = {}
     for name, parameter in model.named_parameters():
-        place = places[name]
+        block = blocks[name]
         below = re.search(r"\b(embedding|source_embedding|position|types|embedding_norm)\b", name)
-        depths[parameter] = top - int(place[1]) if place else (top + 1 if below else 0)
+        depths[parameter] = top - int(block[1]) if block else (top + 1 if below else 0)
     found = []
     for group in groups:
         for depth in sorted({depths[p] for p in group["params"]}):

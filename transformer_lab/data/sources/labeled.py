@@ -54,16 +54,16 @@ class LabelColumns(Columns):
 
     def labelled(self, examples: Iterable[Any], origin: str) -> Iterator[LabeledText]:
         """Without those that have no label: they are counted, and end the run or are said."""
-        count, places = 0, list[str]()
+        count, locations = 0, list[str]()
         for example in examples:
             if isinstance(example, Unlabeled):
-                count, places = count + 1, [*places, example.where][:NAMED]
+                count, locations = count + 1, [*locations, example.where][:NAMED]
             elif not count or self.missing_label == "skip":  # a run that will end needs nothing more
                 yield example
         if count:
             more = f"; and {count - NAMED:,} more" if count > NAMED else ""
-            found = f"{count:,} rows have no label ({'; '.join(places)}{more})"
-            found = f"{places[0]} has no label" if count == 1 else found
+            found = f"{count:,} rows have no label ({'; '.join(locations)}{more})"
+            found = f"{locations[0]} has no label" if count == 1 else found
             if self.missing_label == "error":
                 raise ValueError(
                     f"data.label_column={self.label_column}: {found}; data.missing_label=skip leaves "

@@ -263,9 +263,9 @@ def _language(option: str, name: str) -> Locale:
 
 def _codes(language: Locale) -> tuple[list[str], list[str], list[str]]:
     """Territories, their official languages, and the currencies that pay there."""
-    places = [str(code) for code in language.territories]
-    spoken = {code: get_official_languages(code, regional=True, de_facto=True) for code in places}
-    territories = [code for code in places if spoken[code]]  # no continents, no codes for tests
+    codes = [str(code) for code in language.territories]
+    spoken = {code: get_official_languages(code, regional=True, de_facto=True) for code in codes}
+    territories = [code for code in codes if spoken[code]]  # no continents, no codes for tests
     tongues = {tongue for code in territories for tongue in spoken[code]}
     # A fixed day: what is paid with today would make other phrases tomorrow.
     currencies = {money for code in territories for money in numbers.get_territory_currencies(code, date(2025, 1, 1))}

@@ -87,12 +87,12 @@ class Attention(nn.Module):
 class CrossAttention(Attention):
     """Tokens of one text look at another: sequence i of the layout sees sequence i of the memory, all of it."""
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: Tensor,
         layout: Layout,
         position: Position | None,
-        memory: Memory | None = None,  # type: ignore[override]
+        memory: Memory | None = None,
         cache: CrossCache | None = None,
     ) -> Tensor:
         """`position` turns queries and keys where a scheme says something about two texts; None: it does not.

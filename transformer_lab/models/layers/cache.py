@@ -27,7 +27,7 @@ class LayerCache:
         self.even = True  # whether all rows are filled as far
 
     def write(self, k: Tensor, v: Tensor, layout: Layout) -> None:
-        """Add the keys and values of new tokens, (N, G, K), at their rows and places."""
+        """Add the keys and values of new tokens, (N, G, K), at their rows and positions."""
         room = self.keys.shape[2]
         if self.filled + layout.longest > room:
             more = max(room // 2, self.filled + layout.longest - room)
@@ -43,11 +43,11 @@ class LayerCache:
 
     def attend(self, q: Tensor, positions: Tensor, *, window: int | None, bias: Bias) -> Tensor:
         """Attention of one new token per row, q (R, H, K), to all that its row holds: (R, H, K)."""
-        places = torch.arange(self.filled, device=q.device)
-        added = bias(positions, places)  # (H, R, T)
+        key_positions = torch.arange(self.filled, device=q.device)
+        added = bias(positions, key_positions)  # (H, R, T)
         keep = None
         if not self.even or window is not None or added is not None:
-            keep = visible(positions, places, causal=True, window=window)[:, None, None]  # (R, 1, 1, T)
+            keep = visible(positions, key_positions, causal=True, window=window)[:, None, None]  # (R, 1, 1, T)
         if added is not None and keep is not None:
             keep = added.transpose(0, 1)[:, :, None].to(q.dtype).masked_fill(~keep, float("-inf"))
         keys, values = self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
@@ -69,8 +69,8 @@ class CrossCache:
     def write(self, k: Tensor, v: Tensor, layout: Layout) -> None:
         """Take the keys and values of a packed memory, (M, G, K)."""
         shape = (layout.num_sequences, layout.longest, *k.shape[1:])
-        places = layout.sequence, layout.positions
-        self.keys, self.values = (x.new_zeros(shape).index_put(places, x).transpose(1, 2) for x in (k, v))
+        where = layout.sequence, layout.positions
+        self.keys, self.values = (x.new_zeros(shape).index_put(where, x).transpose(1, 2) for x in (k, v))
         real = torch.arange(layout.longest, device=k.device) < layout.lengths[:, None]
         self.keep = None if layout.equal else real[:, None, None]
 

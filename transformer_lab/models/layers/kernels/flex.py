@@ -20,7 +20,7 @@ def attend(
     q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool, window: int | None, bias: Bias
 ) -> Tensor:
     mask = _block_mask(queries, keys, causal, window)
-    # The places of one sequence are all a bias can depend on, so a table of them serves every pair of tokens.
+    # The positions of one sequence are all a bias can depend on, so a table of them serves every pair of tokens.
     table = bias(torch.arange(queries.longest, device=q.device), torch.arange(keys.longest, device=q.device))
 
     def add_bias(score, batch, head, query, key):  # type: ignore[no-untyped-def]
@@ -40,10 +40,10 @@ def _block_mask(queries: Layout, keys: Layout, causal: bool, window: int | None)
     name = ("block mask", causal, window)
     if name not in queries.scratch or queries.scratch[name][0] is not keys:
         query_sequence, key_sequence = queries.sequence, keys.sequence
-        query_places, key_places = queries.positions, keys.positions
+        query_positions, key_positions = queries.positions, keys.positions
 
         def keep(batch, head, query, key):  # type: ignore[no-untyped-def]
-            distance = query_places[query] - key_places[key]
+            distance = query_positions[query] - key_positions[key]
             seen = query_sequence[query] == key_sequence[key]
             if causal:
                 seen = seen & (distance >= 0)
@@ -62,7 +62,7 @@ def tiles(queries: Layout, keys: Layout, causal: bool, window: int | None) -> tu
     """Of each tile whether some of its queries may see some of its keys, and whether all see all: both (Q, K).
 
     Worked out from the sequences at the ends of each tile, as a table of all pairs of tokens is large. `causal` and
-    `window` are of texts that look at themselves, so that the distance of two tokens is that of their places.
+    `window` are of texts that look at themselves, so that the distance of two tokens is that of their positions.
     """
     (query_first, query_last), (key_first, key_last) = _ends(queries), _ends(keys)
     some = (query_first[:, None] <= key_last) & (key_first <= query_last[:, None])

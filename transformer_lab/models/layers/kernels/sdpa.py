@@ -25,26 +25,26 @@ SIMILAR = 0.9
 class Side:
     """The queries of all groups, or their keys: where they lie in the packed batch, and where that lies in them."""
 
-    index: Tensor  # (P,) of each place of the groups, end to end, the token; padding repeats its sequence's first
-    order: Tensor  # (N,) of each token the place
-    padding: Tensor  # the places that are padding
-    sizes: list[int]  # places of each group
+    index: Tensor  # (P,) of each slot of the groups, end to end, the token; padding repeats its sequence's first
+    order: Tensor  # (N,) of each token the slot
+    padding: Tensor  # the slots that are padding
+    sizes: list[int]  # slots of each group
     lengths: list[int]  # of the sequences of each group, padding included
 
     def spread(self, x: Tensor) -> list[Tensor]:
         """(N, H, K) as groups of (B, T, H, K)."""
-        places: Tensor = _Spread.apply(x, self.index, self.order)  # type: ignore[no-untyped-call]
-        parts = places.split(self.sizes)
+        slots: Tensor = _Spread.apply(x, self.index, self.order)  # type: ignore[no-untyped-call]
+        parts = slots.split(self.sizes)
         return [part.unflatten(0, (-1, length)) for part, length in zip(parts, self.lengths, strict=True)]
 
     def collect(self, groups: list[Tensor]) -> Tensor:
         """Groups of (B, T, H, K) as (N, H, K)."""
-        places = torch.cat([group.flatten(0, 1) for group in groups])
-        return _Collect.apply(places, self.index, self.order, self.padding)  # type: ignore[no-any-return, no-untyped-call]
+        slots = torch.cat([group.flatten(0, 1) for group in groups])
+        return _Collect.apply(slots, self.index, self.order, self.padding)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Spread(torch.autograd.Function):
-    """Packed rows to places. Nothing learns from padding: its gradient is zero, as nobody looks at a padded key and
+    """Packed rows to slots. Nothing learns from padding: its gradient is zero, as nobody looks at a padded key and
     what a padded query finds is dropped. So this is a copy of rows either way, not a sum."""
 
     @staticmethod
@@ -154,12 +154,12 @@ def _similar_lengths(queries: Layout, keys: Layout) -> Groups:
 
 
 def _side(groups: list[Tensor], offsets: Tensor, device: torch.device) -> tuple[Side, list[Tensor]]:
-    """One side of the groups, and of each group which places are real: (B, T)."""
+    """One side of the groups, and of each group which slots are real: (B, T)."""
     indices, real = zip(*(_padded(offsets[rows], offsets.diff()[rows]) for rows in groups), strict=True)
     index, is_real = (torch.cat([part.flatten() for part in parts]) for parts in (indices, real))
     order = torch.empty(int(offsets[-1]), dtype=torch.int64)
-    places = is_real.nonzero().squeeze(1)
-    order[index[places]] = places
+    slots = is_real.nonzero().squeeze(1)
+    order[index[slots]] = slots
     padding = (~is_real).nonzero().squeeze(1)
     sizes, lengths = [part.numel() for part in indices], [part.shape[1] for part in indices]
     return Side(index.to(device), order.to(device), padding.to(device), sizes, lengths), list(real)
@@ -170,14 +170,14 @@ def _similar(rows: Tensor, lengths: Tensor) -> list[Tensor]:
     rows = rows[lengths[rows].argsort(stable=True)]
     ascending = lengths[rows].tolist()
     cuts = [len(ascending)]
-    for place in range(len(ascending) - 1, -1, -1):
-        if ascending[place] < SIMILAR * ascending[cuts[-1] - 1]:
-            cuts.append(place + 1)
+    for slot in range(len(ascending) - 1, -1, -1):
+        if ascending[slot] < SIMILAR * ascending[cuts[-1] - 1]:
+            cuts.append(slot + 1)
     return [rows[begin:end] for begin, end in itertools.pairwise([0, *reversed(cuts)])]
 
 
 def _padded(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Indices of B sequences, (B, T), and which of them are real."""
-    places = torch.arange(int(lengths.max()))
-    real = places < lengths[:, None]
-    return starts[:, None] + places * real, real
+    slots = torch.arange(int(lengths.max()))
+    real = slots < lengths[:, None]
+    return starts[:, None] + slots * real, real

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 class Position(nn.Module):
     """No order at all; the base of every scheme.
 
-    A stack owns one scheme and hands it to its blocks, which call the hooks with the places of their tokens. The stack
-    also gives the scheme its own sizes, and whether it is `causal` (a decoder) or looks both ways (an encoder).
+    A stack owns one scheme and hands it to its blocks, which call the hooks with the positions of their tokens. The
+    stack also gives the scheme its own sizes, and whether it is `causal` (a decoder) or looks both ways (an encoder).
     `max_length` is the longest sequence the scheme can serve; None where there is no limit.
     """
 
     max_length: int | None = None
-    crosses: bool = False  # whether places of two texts can be compared, so that cross-attention may use the scheme
-    refusal: str = "this position scheme has no places to compare between two texts"  # why not, in the user's words
+    crosses: bool = False  # whether positions of two texts can be compared, so that cross-attention may use the scheme
+    refusal: str = "this position scheme has no positions to compare between two texts"  # why not, in the user's words
 
     def __init__(self, *, dim: int, num_heads: int, causal: bool) -> None:
         super().__init__()

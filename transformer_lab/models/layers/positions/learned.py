@@ -1,4 +1,4 @@
-"""One trained vector per place, as in GPT-2 and BERT (Gehring et al., 2017, arXiv:1705.03122)."""
+"""One trained vector per position, as in GPT-2 and BERT (Gehring et al., 2017, arXiv:1705.03122)."""
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ class Learned(Position):
     def __init__(self, *, dim: int, num_heads: int, causal: bool, max_length: int) -> None:
         super().__init__(dim=dim, num_heads=num_heads, causal=causal)
         if max_length < 1:
-            raise ValueError(f"position.max_length: {max_length} places are too few; at least 1")
+            raise ValueError(f"position.max_length: {max_length} positions are too few; at least 1")
         self.max_length = max_length
         self.table = nn.Embedding(max_length, dim)
         nn.init.normal_(self.table.weight, std=0.02)

@@ -42,7 +42,7 @@ class RelativeBuckets(Position):
 
 
 def bucket(offset: int, num_buckets: int, max_distance: int, causal: bool) -> int:
-    """The bucket of a key `offset` places after its query; a causal stack needs none for those ahead."""
+    """The bucket of a key `offset` positions after its query; a causal stack needs none for those ahead."""
     if causal:
         return _bucket(max(-offset, 0), num_buckets, max_distance)
     half = num_buckets // 2

@@ -1,4 +1,4 @@
-"""Queries and keys turn by an angle that grows with their place (RoPE; Su et al., 2021, arXiv:2104.09864)."""
+"""Queries and keys turn by an angle that grows with their position (RoPE; Su et al., 2021, arXiv:2104.09864)."""
 
 import math
 from typing import Any
@@ -10,13 +10,13 @@ from transformer_lab.models.layers.positions.base import Position
 
 
 def frequencies(width: int, base: float) -> Tensor:
-    """How far each pair of channels turns from one place to the next, base^(-2i/width): (width/2,)."""
+    """How far each pair of channels turns from one position to the next, base^(-2i/width): (width/2,)."""
     return base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
 
 
 def angles(length: int, frequencies: Tensor) -> Tensor:
-    """The angle of each place and pair of channels: (length, width/2)."""
-    # In double precision until the sines are taken: at place 16 000, a float32 is half a thousandth off.
+    """The angle of each position and pair of channels: (length, width/2)."""
+    # In double precision until the sines are taken: at position 16 000, a float32 is half a thousandth off.
     return torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
 
 
@@ -53,7 +53,7 @@ class Rotary(Position):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"position.{name}: {value} is not a positive number; 10000 is usual")
         if max_length < 1:
-            raise ValueError(f"position.max_length: {max_length} places are too few; at least 1")
+            raise ValueError(f"position.max_length: {max_length} positions are too few; at least 1")
         self.max_length, self.local_base = max_length, local_base
         self.sizes: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "causal": causal, "max_length": max_length}
         with torch.device("cpu"):

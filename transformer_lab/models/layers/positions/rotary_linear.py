@@ -1,4 +1,4 @@
-"""Position interpolation: places move closer until a longer text fits (Chen et al., 2023, arXiv:2306.15595)."""
+"""Position interpolation: positions move closer until a longer text fits (Chen et al., 2023, arXiv:2306.15595)."""
 
 import math
 from typing import Any

@@ -21,7 +21,7 @@ class RotaryYaRN(Rotary):
         if not 1 <= factor < math.inf:
             raise ValueError(f"position.factor: {factor} makes no text longer; more than 1 does, and 1 changes nothing")
         if trained_length < 1:
-            raise ValueError(f"position.trained_length: {trained_length} places are too few; at least 1")
+            raise ValueError(f"position.trained_length: {trained_length} positions are too few; at least 1")
         self.factor, self.trained_length = factor, trained_length  # before the rest, which makes the table of them
         self.scale = 0.1 * math.log(factor) + 1  # on queries and on keys: scores grow by its square
         super().__init__(**rotary)

@@ -20,7 +20,7 @@ class Sinusoidal(Position):
         if dim % 2:
             raise ValueError(f"position: sinusoidal needs an even width, model.dim is {dim}; nearest {dim + 1}")
         if max_length < 1:
-            raise ValueError(f"position.max_length: {max_length} places are too few; at least 1")
+            raise ValueError(f"position.max_length: {max_length} positions are too few; at least 1")
         self.max_length = max_length
 
         def sines_and_cosines() -> Tensor:
