@@ -11,11 +11,13 @@ from transformer_lab.checks import fail, full_error, problems
 from transformer_lab.command_line import defaults, preflight
 from transformer_lab.going_on import gone_on_with
 from transformer_lab.importing import importable, keep_out
+from transformer_lab.renamed import config_of_today
 
 
 def main(config: DictConfig) -> None:
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
+    values = config_of_today(values)
     try:
         values = gone_on_with(values, HydraConfig.get().overrides.task, defaults)
     except ValueError as error:

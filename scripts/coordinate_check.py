@@ -93,7 +93,7 @@ def sizes(task: Any, optimizer: Any, batch: Any) -> list[dict[str, float]]:
     task.head.loss = with_logits
     found = []
     for _ in range(STEPS + 1):
-        total = sum(task(batch).losses.values()) / sum(batch.targets.values())
+        total = sum(task(batch).losses.values()) / sum(batch.num_targets.values())
         found.append(dict(seen))
         optimizer.zero_grad()
         total.backward()

@@ -92,7 +92,7 @@ def small_task(*overrides: str, seed: int = 0):
     config = settings(*SMALL, "model.residual_init=scaled", *overrides)
     task = build_task(config, WORDS, task_class(config).stand_in)
     for name, parameter in task.named_parameters():
-        if name in ("head.weight", "head.out.weight", "judge.out.weight"):
+        if name in ("head.weight", "head.out.weight", "nsp_head.out.weight"):
             torch.nn.init.normal_(parameter, std=0.5)
     return task.eval()
 

@@ -198,7 +198,7 @@ MUTANTS = [
         "loss / corpus.bytes_per_token",
         "tasks",
     ),
-    Mutant(f"{TASKS}/translation.py", "target[1:] = wanted[:-1]", "target[:] = wanted", f"tasks {MODELS}"),
+    Mutant(f"{TASKS}/translation.py", "target[1:] = labels[:-1]", "target[:] = labels", f"tasks {MODELS}"),
     Mutant(
         f"{TASKS}/translation.py",
         "(begins + sources.lengths)[targets.sequence]",
@@ -220,7 +220,7 @@ MUTANTS = [
     # Training
     Mutant(
         "training/module.py",
-        "loss / targets[name] for name",
+        "loss / num_targets[name] for name",
         "loss / len(step.micro_batches) for name",
         "training/test_training.py",
     ),

@@ -20,10 +20,11 @@ SEES = {
     "importing": set(),
     "figures": set(),
     "scores": set(),
+    "renamed": set(),
     "models": {"layout"},
     "data": {"layout", "folders"},
     "tasks": {"layout", "models", "data", "terminal", "figures"},
-    "training": {"layout", "models", "data", "tasks", "terminal", "figures", "folders", "scores"},
+    "training": {"layout", "models", "data", "tasks", "terminal", "figures", "folders", "scores", "renamed"},
     "sweeps": {"checks", "build", "runs", "scores", "folders", "terminal"},  # of a sweep, a trial knows nothing
 }
 

@@ -28,7 +28,7 @@ class Ahead(Collate):
     def __call__(self, corpus, pieces, key):
         batch = super().__call__(corpus, pieces, key)
         indices = (batch.layout.positions[1:] > 0).nonzero().squeeze(1)  # where the next but one is of the same text
-        return replace(batch, indices=indices, wanted=batch.wanted[indices + 1], targets={"tokens": len(indices)})
+        return replace(batch, indices=indices, labels=batch.labels[indices + 1], num_targets={"tokens": len(indices)})
 
 class TwoAhead(LanguageModeling):
     def __init__(self, **options):

@@ -29,7 +29,7 @@ def loss_and_gradient(task, batch, device="cpu", dtype=torch.float32):
     task, batch = task.to(device).train(), batch.to(device)
     task.zero_grad()
     with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-        loss = torch.stack([loss / batch.targets[name] for name, loss in task(batch).losses.items()]).sum()
+        loss = torch.stack([loss / batch.num_targets[name] for name, loss in task(batch).losses.items()]).sum()
     loss.backward()
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in task.parameters()]
     return loss.detach().cpu().double(), torch.cat([grad.flatten() for grad in grads]).cpu().double()

@@ -41,7 +41,7 @@ def test_a_classifier_starts_from_the_encoder_of_a_masked_model(tmp_path, caplog
     assert torch.equal(classifier.head.out.weight, head)
     said = " ".join(record.getMessage() for record in caplog.records)
     assert "model.blocks" in said and "New: head (2)" in said
-    assert all(f"{part} (" in said.split("Left there:")[1] for part in ("head", "judge", "transform", "model.types"))
+    assert all(f"{part} (" in said.split("Left there:")[1] for part in ("head", "nsp_head", "transform", "model.types"))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 from transformer_lab.checks import fail, full_error, nearest, problems, sweeper_keys, sweeper_problems, unknown
 from transformer_lab.help_page import comments, page
 from transformer_lab.importing import importable
+from transformer_lab.renamed import config_of_today
 from transformer_lab.signatures import UNKNOWN, shown
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -229,7 +230,7 @@ class CommandLine:
         self.composed = config = self._compose(words)
         HydraConfig.instance().cfg = config  # for ${hydra:…}
         unresolved: list[str] = []
-        values = plain(config, "", unresolved)
+        values = config_of_today(plain(config, "", unresolved))
         HydraConfig.instance().cfg = None
         found = [line for line in unresolved if not line.startswith("hydra.")]
         found += hydra_problems(values.pop("hydra"))

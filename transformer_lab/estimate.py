@@ -112,7 +112,7 @@ def estimate(
     states = FLOAT * sum(
         p.numel() * (1 if "momentum" in group else 2) for group in optimizer.param_groups for p in group["params"]
     )
-    wide = task.model.embedding.num_embeddings * max(batch.targets.values(), default=0)
+    wide = task.model.embedding.num_embeddings * max(batch.num_targets.values(), default=0)
     logits = FLOAT * min(LOGITS_AT_ONCE[machine.device.type], wide)
     per_step = budget.tokens_per_step
     bandwidth = _bandwidth(machine)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from transformer_lab.renamed import KEYS, config_of_today
+
 CONFIG = "config.yaml"  # in a run's folder
 # Of this process and this machine, whatever the run was started with; and nobody's folder chooses them for its reader.
 OWN = {"run_dir", "resume", "cache_dir", "extensions", "plan", "preview"}
@@ -25,9 +27,9 @@ def gone_on_with(
     import yaml
 
     try:
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        before = config_of_today(yaml.safe_load(file.read_text(encoding="utf-8")))
         result = {**values, **{key: before[key] for key in before if key not in OWN}}
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"run_dir: {file} is no config of a run: {' '.join(str(error).split())}") from error
     words = list(words)
     named = {word.partition("=")[0] for word in words if word[0] not in "+~"}
@@ -38,7 +40,8 @@ def gone_on_with(
             result[key] = section
     for word in words:
         if word[0] in "+~":
-            _take(result, values, word.partition("=")[0].lstrip("+~").split("."))
+            key = word.partition("=")[0].lstrip("+~")
+            _take(result, values, KEYS.get(key, key).split("."))
     return result
 
 

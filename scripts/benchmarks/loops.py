@@ -94,11 +94,11 @@ class OurLoop:
         for _ in range(steps):
             step = self.steps[self.next].to(self.device, non_blocking=True)
             self.next += 1
-            targets = step.targets
+            num_targets = step.num_targets
             for batch in step.micro_batches:
                 with self.machine.autocast():
                     losses = self.task(batch).losses
-                    loss = torch.stack([loss / targets[name] for name, loss in losses.items()]).sum()
+                    loss = torch.stack([loss / num_targets[name] for name, loss in losses.items()]).sum()
                 loss.backward()
             torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.clip)
             self.optimizer.step()

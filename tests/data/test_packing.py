@@ -51,7 +51,7 @@ def test_windows_score_every_token_once_and_with_the_context_they_promise(length
     assert (sizes <= capacity).all() and (scored >= 1).all()
     assert ranges(starts + sizes - scored, scored).tolist() == list(range(corpus.num_tokens))
     assert (sizes - scored >= np.minimum(capacity - stride, starts + sizes - scored)).all()
-    targets = Collate(END)(corpus, pieces, 0).wanted.tolist()
+    targets = Collate(END)(corpus, pieces, 0).labels.tolist()
     assert targets == corpus["tokens"].values.tolist()
 
 
@@ -82,7 +82,7 @@ def test_inputs_are_the_tokens_before_the_targets(packing):
     batch = Collate(END)(corpus, PACKINGS[packing](corpus, 4).pieces(np.arange(3)), 0)
     tokens = corpus["tokens"].values
     before = dict(zip(tokens[1:].tolist(), tokens[:-1].tolist(), strict=True)) | {1000: END}
-    for token, target in zip(batch.tokens.tolist(), batch.wanted.tolist(), strict=True):
+    for token, target in zip(batch.tokens.tolist(), batch.labels.tolist(), strict=True):
         assert target == END or token == before[target]
 
 

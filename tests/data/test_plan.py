@@ -77,7 +77,7 @@ def test_devices_and_micro_batches_share_a_step_without_loss(world_size, micro_b
     pieces = [piece for part in parts for batch in part.micro_batches for piece in batch.pieces]
     assert sorted(pieces) == sorted(whole.micro_batches[0].pieces)
     assert sum(part.tokens for part in parts) == whole.tokens
-    assert sum(part.targets.get("tokens", 0) for part in parts) == whole.targets["tokens"]
+    assert sum(part.num_targets.get("tokens", 0) for part in parts) == whole.num_targets["tokens"]
     for part in parts:
         assert all(batch.num_tokens <= max(16, micro_batch_tokens) for batch in part.micro_batches)
 

@@ -232,8 +232,8 @@ def test_a_batch_is_the_pair_between_its_marks():
     corpus.columns["tokens"] = Ragged(corpus["tokens"].values + 10, corpus["tokens"].offsets)
     batch = task.collate(corpus, np.array([[0, 3, 7, 5, 1, 0], [3, 2, 5, 2, 0, 0]]), 0)
     tokens = batch.tokens.clone()
-    tokens[batch.indices] = batch.wanted
+    tokens[batch.indices] = batch.labels
     begin, end = task.begin, task.end
     assert tokens.tolist() == [begin, 10, 11, 12, end, 17, 18, 19, 20, 21, end, begin, 13, 14, end, 15, 16, end]
     assert batch.types.tolist() == [0] * 5 + [1] * 6 + [0] * 4 + [1] * 3
-    assert batch.layout.offsets.tolist() == [0, 11, 18] and batch.wrong.tolist() == [1, 0]
+    assert batch.layout.offsets.tolist() == [0, 11, 18] and batch.nsp_labels.tolist() == [1, 0]

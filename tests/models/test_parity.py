@@ -224,8 +224,8 @@ def test_bert(seed):
         yield from both(task.transform.dense, head.transform.dense)
         yield from both(task.transform.norm, head.transform.LayerNorm)
         yield task.head.bias, head.bias
-        yield from both(task.judge.pooler, inner.pooler.dense)
-        yield from both(task.judge.out, theirs.cls.seq_relationship)
+        yield from both(task.nsp_head.pooler, inner.pooler.dense)
+        yield from both(task.nsp_head.out, theirs.cls.seq_relationship)
 
     found = copied(task, theirs, pairs())
     tokens, types = torch.randint(VOCABULARY, (sum(lengths),)), torch.randint(2, (sum(lengths),))
@@ -235,8 +235,8 @@ def test_bert(seed):
         theirs(part[None], token_type_ids=kinds[None])
         for part, kinds in zip(tokens.split(lengths), types.split(lengths), strict=True)
     ]
-    judged = hidden[task.judge.indices(layout)]
-    verdicts = task.judge(judged, layout), torch.cat([out.seq_relationship_logits for out in each])
+    judged = hidden[task.nsp_head.indices(layout)]
+    verdicts = task.nsp_head(judged, layout), torch.cat([out.seq_relationship_logits for out in each])
     torch.testing.assert_close(*verdicts, atol=1e-5, rtol=0)
     for verdict in verdicts:
         F.cross_entropy(verdict, targets).backward(retain_graph=True)

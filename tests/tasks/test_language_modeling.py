@@ -72,7 +72,7 @@ def test_strided_evaluation_scores_the_end_of_each_window_with_what_is_before_it
         log_p = task.head(task.model(torch.tensor(before), Layout.of([end - begin]))).log_softmax(-1)
         expected -= sum(float(log_p[place - begin, int(tokens[place])]) for place in range(scored, end))
         scored = end
-    assert batch.targets == {"tokens": 40}
+    assert batch.num_targets == {"tokens": 40}
     assert float(task(batch).losses["tokens"]) == pytest.approx(expected, rel=1e-5)
 
 

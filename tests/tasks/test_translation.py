@@ -113,7 +113,7 @@ def test_targets_are_read_from_their_beginning_and_end_with_the_end_token(cell):
     corpus = corpus_for(task, [5, 30, 1, 12])
     batch = task.collate(corpus, np.arange(4)[:, None], 0)
     targets = batch.target.split(batch.target_layout.lengths.tolist())
-    wanted = batch.wanted.split(batch.target_layout.lengths.tolist())
+    wanted = batch.labels.split(batch.target_layout.lengths.tolist())
     for row, (read, after) in enumerate(zip(targets, wanted, strict=True)):
         whole = corpus["target"][row].tolist()
         closed = [*whole, task.end][:16]  # one that is cut does not say that it ends

@@ -41,11 +41,11 @@ def test_hidden_tokens_are_scored_a_few_at_a_time_as_all_at_once(monkeypatch):
     batch = batch_for(task, [40, 33, 57])
     with torch.inference_mode():
         states = task.model(batch.tokens, batch.layout, batch.types, indices=batch.indices)
-        right = (task.head(task.transform(states)).argmax(1) == batch.wanted).sum()
+        right = (task.head(task.transform(states)).argmax(1) == batch.labels).sum()
         expected = task(batch).losses
         monkeypatch.setitem(heads.LOGITS_AT_ONCE, "cpu", 3 * len(task.head.matrix))
         found = task.score(batch)
-    assert found.sums["mlm"].tolist() == [right, len(batch.wanted)] and len(batch.wanted) > 9
+    assert found.sums["mlm"].tolist() == [right, len(batch.labels)] and len(batch.labels) > 9
     assert found.losses.keys() == expected.keys()
     for name, loss in found.losses.items():
         torch.testing.assert_close(loss, expected[name], rtol=1e-6, atol=0)
@@ -59,7 +59,7 @@ def test_bits_per_byte_are_the_surprise_of_the_whole_text():
     with torch.no_grad():
         for batch in batches:
             log_p = task.head(task.model(batch.tokens, batch.layout)).log_softmax(-1)
-            bits -= log_p[torch.arange(len(batch.wanted)), batch.wanted].sum().item() / math.log(2)
+            bits -= log_p[torch.arange(len(batch.labels)), batch.labels].sum().item() / math.log(2)
     metrics = evaluate(task, batches, CPU)
     assert metrics["loss"] == pytest.approx(bits * math.log(2) / corpus.num_tokens, rel=1e-6)
     assert metrics["bits_per_byte"] == pytest.approx(bits / corpus.text_bytes, rel=1e-6)
@@ -91,8 +91,8 @@ def test_strided_evaluation_scores_each_token_once_with_its_context():
 @pytest.mark.parametrize(
     "cell, lengths, words",
     [
-        ("mlm", [3], ["task.mask_share=0.001"]),
-        ("mlm_nsp", [9, 9], ["task.mask_share=0.001"]),
+        ("mlm", [3], ["task.mlm_probability=0.001"]),
+        ("mlm_nsp", [9, 9], ["task.mlm_probability=0.001"]),
         ("classification", [3], ["task.class_weights={a: 0, b: 0}"]),
     ],
 )

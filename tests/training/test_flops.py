@@ -44,8 +44,8 @@ def test_an_encoder_looks_both_ways_and_predicts_hidden_tokens_only():
     batch = batch_for(task, [40, 33, 57])
     expected = batch.num_tokens * products(task, "blocks.") + LAYERS * 4 * DIM * pairs(batch.layout)
     # Only hidden tokens come as far as the last feed-forward layer and the head.
-    expected -= (batch.num_tokens - batch.targets["mlm"]) * products(task, f"blocks.{LAYERS - 1}.feed_forward")
-    expected += batch.targets["mlm"] * (products(task, "transform") + 2 * task.head.matrix.numel())
+    expected -= (batch.num_tokens - batch.num_targets["mlm"]) * products(task, f"blocks.{LAYERS - 1}.feed_forward")
+    expected += batch.num_targets["mlm"] * (products(task, "transform") + 2 * task.head.matrix.numel())
     assert forward_flops(task, batch) == expected
 
 

@@ -36,7 +36,7 @@ def gradient(task, batches):
     task.zero_grad()
     targets = Counter()
     for batch in batches:
-        targets.update(batch.targets)
+        targets.update(batch.num_targets)
     for batch in batches:
         losses = task(batch).losses
         parts = [loss / targets[name] for name, loss in losses.items() if targets[name]]
@@ -55,7 +55,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(cell, groups):
     parts = [task.collate(packing.corpus, some, 7) for some in np.array_split(pieces, groups) if len(some)]
     assert len(parts) > 1
     if cell == "mlm" and groups == 8:
-        assert min(part.targets["mlm"] for part in parts) == 0  # one micro-batch holds no target at all
+        assert min(part.num_targets["mlm"] for part in parts) == 0  # one micro-batch holds no target at all
     for one, other in zip(gradient(task, [whole]), gradient(task, parts), strict=True):
         assert (one - other).norm() <= 1e-6 * one.norm() + 1e-12
 
@@ -142,7 +142,7 @@ def test_the_first_loss_is_that_of_a_model_that_knows_nothing(cell, position):
     batch = batch_for(task, [60] * 40)
     with torch.no_grad():
         for name, loss in task(batch).losses.items():
-            assert loss.item() / batch.targets[name] == pytest.approx(IGNORANT[name], rel=0.05)
+            assert loss.item() / batch.num_targets[name] == pytest.approx(IGNORANT[name], rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_the_first_loss_does_not_depend_on_tying_width_or_norms(task_name, extra
     batch = batch_for(task, [60] * 40)
     with torch.no_grad():
         for name, loss in task(batch).losses.items():
-            assert loss.item() / batch.targets[name] == pytest.approx(IGNORANT[name], rel=0.05)
+            assert loss.item() / batch.num_targets[name] == pytest.approx(IGNORANT[name], rel=0.05)
 
 
 def learns_by_heart(cell, *words):
@@ -178,11 +178,11 @@ def learns_by_heart(cell, *words):
     updates = build(config["optimizer"], model=task)
     batch = batch_for(task, [12] * 8)
     if cell == "language_modeling":
-        batch.wanted[batch.layout.offsets[:-1].long()] = 7  # a first token alone does not tell what follows
+        batch.labels[batch.layout.offsets[:-1].long()] = 7  # a first token alone does not tell what follows
     loss = math.inf
     for _step in range(300):
         losses = task(batch).losses
-        total = torch.stack([loss / batch.targets[name] for name, loss in losses.items()]).sum()
+        total = torch.stack([loss / batch.num_targets[name] for name, loss in losses.items()]).sum()
         total.backward()
         updates.step()
         updates.zero_grad()

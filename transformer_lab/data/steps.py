@@ -24,7 +24,7 @@ class Batch:
     """What a task's collate makes: tensors and layouts, and on the host what they hold."""
 
     num_tokens: int  # that the model reads
-    targets: dict[str, float]  # how many targets each loss is summed over; known here, so that no device is asked
+    num_targets: dict[str, float]  # how many targets each loss is summed over; known here, so that no device is asked
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         return self._each(lambda x: x.to(device, non_blocking=non_blocking))
@@ -55,10 +55,10 @@ class Step:
         return sum(batch.num_tokens for batch in self.micro_batches)
 
     @property
-    def targets(self) -> dict[str, float]:
+    def num_targets(self) -> dict[str, float]:
         counts: Counter[str] = Counter()
         for batch in self.micro_batches:
-            counts.update(batch.targets)  # type: ignore[arg-type]  # class weights make fractions of targets
+            counts.update(batch.num_targets)  # type: ignore[arg-type]  # class weights make fractions of targets
         return dict(counts)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Step":

@@ -20,7 +20,7 @@ TRIED = 12  # tokens of a text that a trained model is tried with
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a batch gave: each loss summed over its targets (`Batch.targets` says how many), and sums for metrics.
+    """What a batch gave: each loss summed over its targets (`Batch.num_targets` says how many), and sums for metrics.
 
     The loss of a step is the sum over the losses of each one's mean over the targets of the whole step.
     """

@@ -32,7 +32,7 @@ PROMPTS_AT_ONCE = 64  # continued together; more would need more memory, not les
 class TextBatch(Batch):
     tokens: Tensor  # (N,)
     layout: Layout
-    wanted: Tensor  # (M,) the tokens after those of `indices`
+    labels: Tensor  # (M,) the tokens after those of `indices`
     indices: Tensor | None = None  # (M,) of the tokens with a target; None: all of them
 
 
@@ -126,7 +126,7 @@ class LanguageModeling(Task):
 
     def forward(self, batch: TextBatch) -> Outcome:
         hidden = self.model(batch.tokens, batch.layout, indices=batch.indices)  # of the tokens with a target
-        return Outcome({"tokens": self.head.loss(hidden, batch.wanted)})
+        return Outcome({"tokens": self.head.loss(hidden, batch.labels)})
 
     def packing(self, corpus: Corpus) -> Packing:
         if self.whole_documents:

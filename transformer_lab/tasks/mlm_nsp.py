@@ -37,8 +37,8 @@ class MaskedBatch(Batch):
     types: Tensor  # (N,) 0 in the first segment, 1 in the second
     layout: Layout
     indices: Tensor  # (M,) of the hidden tokens
-    wanted: Tensor  # (M,) what they were
-    wrong: Tensor | None  # (B,) 1 where the second segment is not what followed the first
+    labels: Tensor  # (M,) what they were
+    nsp_labels: Tensor | None  # (B,) 1 where the second segment is not what followed the first
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Collate:
     begin: int
     end: int
     masking: Masking
-    judges: bool  # whether there is something to tell of the second segment
+    predicts_next: bool  # whether there is something to tell of the second segment
 
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> MaskedBatch:
-        a, a_length, b, b_length, wrong, variant = pieces.T
+        a, a_length, b, b_length, nsp_labels, variant = pieces.T
         second = b_length > 0
         lengths = a_length + b_length + 2 + second
         starts = np.cumsum(lengths) - lengths
@@ -66,7 +66,7 @@ class Collate:
             types[ranges(begins, counts + 1)] = 1
         sequence = np.repeat(np.arange(len(pieces)), lengths)
         hidden, indices = self.masking(tokens, sequence, self._seeds(a, b, variant, key))
-        targets = {"mlm": float(len(indices))} | ({"nsp": float(len(pieces))} if self.judges else {})
+        targets = {"mlm": float(len(indices))} | ({"nsp": float(len(pieces))} if self.predicts_next else {})
         return MaskedBatch(
             len(tokens),
             targets,
@@ -75,7 +75,7 @@ class Collate:
             Layout.of(torch.from_numpy(lengths)),
             torch.from_numpy(indices),
             torch.from_numpy(tokens[indices]),
-            torch.from_numpy(wrong.copy()) if self.judges else None,
+            torch.from_numpy(nsp_labels.copy()) if self.predicts_next else None,
         )
 
     def _seeds(self, a: np.ndarray, b: np.ndarray, variant: np.ndarray, key: int) -> np.ndarray:
@@ -87,7 +87,7 @@ class Collate:
 
 
 class MLMNSP(Task):
-    """Trains an `Encoder` on pairs of segments of at most `context` tokens, `mask_share` of them hidden.
+    """Trains an `Encoder` on pairs of segments of at most `context` tokens, `mlm_probability` of them hidden.
 
     `sentence_task` is "next" (BERT's next sentence prediction), "order" (ALBERT's) or "none" (RoBERTa). The pairs are
     made `variants` times, each time with other draws, and shuffled together. With `whole_words` all pieces of a word
@@ -106,7 +106,7 @@ class MLMNSP(Task):
         tokenizer: Tokenizer,
         name: str,
         context: int,
-        mask_share: float = 0.15,
+        mlm_probability: float = 0.15,
         whole_words: bool = False,
         sentence_task: SentenceTask = "next",
         variants: int = 1,
@@ -114,21 +114,23 @@ class MLMNSP(Task):
     ) -> None:
         super().__init__()
         check_context(context, 5, "two tokens and the three around them", model.position.max_length)
-        if not 0 < mask_share < 1:
-            raise ValueError(f"task.mask_share: {mask_share} is not a share; 0 < mask_share < 1, BERT's is 0.15")
+        if not 0 < mlm_probability < 1:
+            raise ValueError(
+                f"task.mlm_probability: {mlm_probability} is no probability; 0 < mlm_probability < 1, BERT's is 0.15"
+            )
         if variants < 1:
             raise ValueError(f"task.variants: {variants} is too small; at least 1")
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
         self.capacity, self.variants, self.sentence_task = context, variants, sentence_task
         self.encoding = SentenceEncoding()
         self.begin, self.end, self.mask = (tokenizer.special(special) for special in self.specials)
-        masking = Masking(mask_share, self.mask, tokenizer.ordinary, tokenizer.continues if whole_words else None)
+        masking = Masking(mlm_probability, self.mask, tokenizer.ordinary, tokenizer.continues if whole_words else None)
         self.collate = Collate(self.begin, self.end, masking, sentence_task != "none")
         self.transform = Transform(dim=model.dim, bias=model.bias, norm=model.make_norm(dim=model.dim))
         self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, bias=True, width_ratio=model.width_ratio)
-        self.judge = None
+        self.nsp_head = None
         if sentence_task != "none":
-            self.judge = SequenceHead(dim=model.dim, num_classes=2, pooling="pooler", width_ratio=model.width_ratio)
+            self.nsp_head = SequenceHead(dim=model.dim, num_classes=2, pooling="pooler", width_ratio=model.width_ratio)
 
     def packing(self, corpus: Corpus) -> Packing:
         budget = self.context - (2 if self.sentence_task == "none" else 3)
@@ -144,25 +146,27 @@ class MLMNSP(Task):
 
     def forward(self, batch: MaskedBatch) -> Outcome:
         first, hidden = self._states(batch)
-        losses = {"mlm": self.head.loss(self.transform(hidden), batch.wanted)}
-        if self.judge is not None and batch.wrong is not None:
-            losses["nsp"] = F.cross_entropy(self.judge(first, batch.layout).float(), batch.wrong, reduction="sum")
+        losses = {"mlm": self.head.loss(self.transform(hidden), batch.labels)}
+        if self.nsp_head is not None and batch.nsp_labels is not None:
+            losses["nsp"] = F.cross_entropy(
+                self.nsp_head(first, batch.layout).float(), batch.nsp_labels, reduction="sum"
+            )
         return Outcome(losses)
 
     def score(self, batch: MaskedBatch) -> Outcome:
         first, hidden = self._states(batch)
-        loss, right = self.head.score(self.transform(hidden), batch.wanted)
+        loss, right = self.head.score(self.transform(hidden), batch.labels)
         losses, sums = {"mlm": loss}, {"mlm": torch.stack([right, right.new_full((), len(hidden))])}
-        if self.judge is not None and batch.wrong is not None:
-            logits, ones = self.judge(first, batch.layout).float(), batch.wrong.sum()
-            losses["nsp"] = F.cross_entropy(logits, batch.wrong, reduction="sum")
-            right = (logits.argmax(1) == batch.wrong).sum()
+        if self.nsp_head is not None and batch.nsp_labels is not None:
+            logits, ones = self.nsp_head(first, batch.layout).float(), batch.nsp_labels.sum()
+            losses["nsp"] = F.cross_entropy(logits, batch.nsp_labels, reduction="sum")
+            right = (logits.argmax(1) == batch.nsp_labels).sum()
             sums["nsp"] = torch.stack([right, ones.new_full((), len(logits)), ones])
         return Outcome(losses, sums)
 
     def _states(self, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
-        """Of the tokens that `judge` reads, (B, D), none without it; and of the hidden ones, (M, D)."""
-        first = self.judge.indices(batch.layout) if self.judge is not None else batch.indices[:0]
+        """Of the tokens that `nsp_head` reads, (B, D), none without it; and of the hidden ones, (M, D)."""
+        first = self.nsp_head.indices(batch.layout) if self.nsp_head is not None else batch.indices[:0]
         assert first is not None
         states = self.model(batch.tokens, batch.layout, batch.types, indices=torch.cat([first, batch.indices]))
         return states[: len(first)], states[len(first) :]
@@ -190,7 +194,7 @@ class MLMNSP(Task):
         ends, shown = batch.layout.offsets.tolist(), []
         for begin, end in list(itertools.pairwise(ends))[:5]:
             rows = [row for row, place in enumerate(batch.indices.tolist()) if begin <= place < end]
-            pairs = ((int(batch.wanted[row]), guesses[row]) for row in rows)
+            pairs = ((int(batch.labels[row]), guesses[row]) for row in rows)
             table = "\n".join(f"| `{self._piece(was)}` | `{self._piece(said)}` |" for was, said in pairs)
             text = quoted(self.tokenizer.reveal(batch.tokens[begin:end].tolist()))
             shown.append(f"{text}\n\n| hidden | guessed |\n| --- | --- |\n{table}")
@@ -203,14 +207,14 @@ class MLMNSP(Task):
         lines = []
         texts = batch.tokens.split(batch.layout.lengths.tolist())
         types = batch.types.split(batch.layout.lengths.tolist())
-        wrong = [None] * len(texts) if batch.wrong is None else batch.wrong.tolist()
+        nsp_labels = [None] * len(texts) if batch.nsp_labels is None else batch.nsp_labels.tolist()
         names = {"next": ("is next", "is not next"), "order": ("in order", "swapped")}.get(self.sentence_task)
-        for text, kinds, answer in zip(texts, types, wrong, strict=True):
+        for text, kinds, answer in zip(texts, types, nsp_labels, strict=True):
             first = int((kinds == 0).sum())
             ids = text.tolist()
             verdict = f"{names[answer]} | " if names and answer is not None else ""
             lines.append(f"{verdict}{self.tokenizer.reveal(ids[:first])} ‖ {self.tokenizer.reveal(ids[first:])}")
-        hidden = " | ".join(map(self._piece, batch.wanted.tolist()))
+        hidden = " | ".join(map(self._piece, batch.labels.tolist()))
         return "\n".join([*lines, "", f"hidden, in this order: {hidden}"])
 
     def predict(self, lines: list[str], *, top: int = GUESSES) -> list[dict[str, Any]]:

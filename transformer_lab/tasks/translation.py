@@ -38,7 +38,7 @@ class PairBatch(Batch):
     source_layout: Layout
     target: Tensor  # (N,) each target, opened by the end token
     target_layout: Layout
-    wanted: Tensor  # (N,) the target token after each
+    labels: Tensor  # (N,) the target token after each
     references: tuple[str, ...]
     joined_layout: Layout | None = None  # of sequences that hold a source and its target, where one model reads both
 
@@ -75,16 +75,16 @@ class Collate:
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> PairBatch:
         rows = pieces[:, 0]
         source, source_layout = _closed(corpus["source"], rows, self.end, self.context)
-        wanted, target_layout = _closed(corpus["target"], rows, self.end, self.context)
-        target = np.empty_like(wanted)
-        target[1:] = wanted[:-1]
+        labels, target_layout = _closed(corpus["target"], rows, self.end, self.context)
+        target = np.empty_like(labels)
+        target[1:] = labels[:-1]
         target[target_layout.offsets[:-1].numpy()] = self.end
         joined = Layout.of(source_layout.lengths + target_layout.lengths) if self.joined else None
         references = tuple(_reference(corpus, row) for row in rows)
-        tensors = [torch.from_numpy(tokens) for tokens in (source, target, wanted)]
+        tensors = [torch.from_numpy(tokens) for tokens in (source, target, labels)]
         return PairBatch(
             len(source) + len(target),
-            {"tokens": len(wanted)},
+            {"tokens": len(labels)},
             tensors[0],
             source_layout,
             tensors[1],
@@ -196,7 +196,7 @@ class Translation(Task):
 
     def forward(self, batch: PairBatch) -> Outcome:
         smoothing = self.label_smoothing if self.training else 0.0
-        return Outcome({"tokens": self.head.loss(self.hidden(batch), batch.wanted, smoothing)})
+        return Outcome({"tokens": self.head.loss(self.hidden(batch), batch.labels, smoothing)})
 
     def score(self, batch: PairBatch) -> Outcome:
         outcome = self(batch)
@@ -292,7 +292,7 @@ class Translation(Task):
             corpus = Corpus({**columns, "reference": nothing}, ("source", "target"), 0)
             batch = self.collate(corpus, np.arange(corpus.num_examples)[:, None], 0)
             batch = cast(PairBatch, batch.to(self.model.embedding.weight.device))
-            log_p = self.head(self.hidden(batch)).float().log_softmax(1).gather(1, batch.wanted[:, None])[:, 0]
+            log_p = self.head(self.hidden(batch)).float().log_softmax(1).gather(1, batch.labels[:, None])[:, 0]
             lengths = batch.target_layout.lengths.tolist()
             found += [self.beam.score(float(part.sum()), len(part)) for part in log_p.split(lengths)]
         self.train(training)

@@ -20,15 +20,15 @@ class Totals:
 
     def __init__(self) -> None:
         self.losses: dict[str, Tensor | float] = {}
-        self.targets: Counter[str] = Counter()
+        self.num_targets: Counter[str] = Counter()
         self.sums: dict[str, Tensor] = {}
 
     def add(self, batch: Batch, outcome: Outcome) -> None:
         losses = {name: loss.double() for name, loss in outcome.losses.items()}
-        self._count(batch.targets, losses, {name: value.double() for name, value in outcome.sums.items()})
+        self._count(batch.num_targets, losses, {name: value.double() for name, value in outcome.sums.items()})
 
-    def _count(self, targets: dict[str, Any], losses: dict[str, Any], sums: dict[str, Tensor]) -> None:
-        self.targets.update(targets)
+    def _count(self, num_targets: dict[str, Any], losses: dict[str, Any], sums: dict[str, Tensor]) -> None:
+        self.num_targets.update(num_targets)
         for mine, others in ((self.losses, losses), (self.sums, sums)):
             for name, value in others.items():
                 mine[name] = mine[name] + value if name in mine else value
@@ -38,7 +38,7 @@ class Totals:
         losses = {name: float(loss) for name, loss in self.losses.items()}
         sums = {name: value.cpu() for name, value in self.sums.items()}
         total = Totals()
-        for counted in ranks.all_gather((self.targets, losses, sums)):
+        for counted in ranks.all_gather((self.num_targets, losses, sums)):
             total._count(*counted)
         return total
 
@@ -48,13 +48,13 @@ class Totals:
         Raises ValueError for a loss without any target, as where no token of a small split is hidden.
         """
         total = self._all_reduced()
-        if nothing := next((name for name in total.losses if not total.targets[name]), None):
+        if nothing := next((name for name in total.losses if not total.num_targets[name]), None):
             why = "a text too short to hide a token, or classes of weight 0 only"
             raise ValueError(
                 f"data: nothing in this split counts for the loss of {nothing} ({why}): take a larger "
                 "split, by data.validation or data.test"
             )
-        return {name: float(loss) / total.targets[name] for name, loss in total.losses.items()}, total.sums
+        return {name: float(loss) / total.num_targets[name] for name, loss in total.losses.items()}, total.sums
 
 
 @torch.inference_mode()

@@ -125,18 +125,18 @@ class Training(LightningModule):
         if self.progress.validation_due:  # a resumed run: the step was done, only its validation is missing
             self.over = self.trainer.should_stop = self.budget.out_of_steps(self.progress)
             return
-        targets, tokens, last = self._agreed(step)
-        losses = self._backward(step, targets)
+        num_targets, tokens, last = self._agreed(step)
+        losses = self._backward(step, num_targets)
         self.updating = True
         # A step without a single target teaches nothing, and decay alone is no step.
-        norm = self._update(step, losses) if any(targets.values()) else torch.zeros(())
+        norm = self._update(step, losses) if any(num_targets.values()) else torch.zeros(())
         progress, window = self.progress, self.progress.window
         if not progress.skipped_in_a_row:
             for name, loss in losses.items():
                 if name not in self._window_losses:
                     self._window_losses[name] = loss.new_tensor(window.losses.get(name, 0.0), dtype=torch.float64)
                 self._window_losses[name] += loss
-            window.targets = {name: window.targets.get(name, 0) + count for name, count in targets.items()}
+            window.num_targets = {name: window.num_targets.get(name, 0) + count for name, count in num_targets.items()}
         progress.step = step.number + 1
         progress.tokens += tokens
         window.tokens += tokens
@@ -150,14 +150,14 @@ class Training(LightningModule):
         if progress.skipped_in_a_row >= MOST_SKIPPED:
             raise Halted(self._why_nothing_is_learned(step))
 
-    def _backward(self, step: Step, targets: dict[str, float]) -> dict[str, Tensor]:
+    def _backward(self, step: Step, num_targets: dict[str, float]) -> dict[str, Tensor]:
         """Gradients of the whole step; returns its losses, each summed. Out of memory, it tries smaller parts."""
         steps: Steps = self.trainer.datamodule.steps  # type: ignore[attr-defined]
         while True:
             if step.units_per_batch > steps.units_per_batch:
                 step = steps[step.number].to(self.device)
             try:
-                losses = self._attempt(step, targets)
+                losses = self._attempt(step, num_targets)
                 break
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -176,11 +176,11 @@ class Training(LightningModule):
             size = steps.units_per_batch * steps.packing.capacity
             log.warning("Out of memory in step %s: on with hardware.micro_batch_tokens=%s", step.number + 1, size)
         if ranks.world_size() > 1:
-            losses = {name: losses.get(name, torch.zeros((), device=self.device)) for name in targets}
+            losses = {name: losses.get(name, torch.zeros((), device=self.device)) for name in num_targets}
             ranks.all_reduce([*ranks.gradients(self.task), *losses.values()])
         return losses
 
-    def _attempt(self, step: Step, targets: dict[str, float]) -> dict[str, Tensor]:
+    def _attempt(self, step: Step, num_targets: dict[str, float]) -> dict[str, Tensor]:
         # Spread out, so that the seed of one step is not that of another run's next step.
         seed = (self.seed * 1_000_003 + step.number) * 4_099 + ranks.rank()
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks for every kind of device: half a millisecond
@@ -189,7 +189,7 @@ class Training(LightningModule):
         losses: dict[str, Tensor] = {}
         for batch in step.micro_batches:
             outcome: Outcome = self.task(batch)
-            parts = [loss / targets[name] for name, loss in outcome.losses.items() if targets[name]]
+            parts = [loss / num_targets[name] for name, loss in outcome.losses.items() if num_targets[name]]
             if parts:
                 self.manual_backward(torch.stack(parts).sum())
             for name, loss in outcome.losses.items():
@@ -198,12 +198,12 @@ class Training(LightningModule):
 
     def _agreed(self, step: Step) -> tuple[dict[str, float], int, bool]:
         """Targets and tokens of the step on all ranks, and whether it is the last, as time is up on one of them."""
-        own = (step.targets, step.tokens, self.budget.out_of_time(), self.received)
-        targets: Counter[str] = Counter()
+        own = (step.num_targets, step.tokens, self.budget.out_of_time(), self.received)
+        num_targets: Counter[str] = Counter()
         for counts, *_ in (every := ranks.all_gather(own)):
-            targets.update(counts)  # type: ignore[arg-type]  # class weights make fractions of targets
+            num_targets.update(counts)  # type: ignore[arg-type]  # class weights make fractions of targets
         self.leaving = max((number for *_, number in every if number), default=None)
-        return dict(targets), sum(tokens for _, tokens, *_ in every), any(over for *_, over, _ in every)
+        return dict(num_targets), sum(tokens for _, tokens, *_ in every), any(over for *_, over, _ in every)
 
     def _update(self, step: Step, losses: dict[str, Tensor]) -> Tensor:
         """One optimizer step; returns the norm of the gradient before clipping.

@@ -19,13 +19,13 @@ class Window:
     """What happened since the last point of the training curves."""
 
     losses: dict[str, float] = field(default_factory=dict)  # each summed over its targets
-    targets: dict[str, float] = field(default_factory=dict)
+    num_targets: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     seconds: float = 0.0
 
     def means(self) -> dict[str, float]:
         """Each loss per target."""
-        return {name: loss / self.targets[name] for name, loss in self.losses.items() if self.targets[name]}
+        return {name: loss / self.num_targets[name] for name, loss in self.losses.items() if self.num_targets[name]}
 
 
 @dataclass

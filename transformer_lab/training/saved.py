@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from transformer_lab.folders import flush, remove
+from transformer_lab.renamed import config_of_today, state_of_today, weights_of_today
 from transformer_lab.training.faults import NotSaved
 
 log = logging.getLogger(__name__)
@@ -166,16 +167,19 @@ def as_saved(folder: Path) -> Iterator[None]:
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
+    return weights_of_today(load_file(folder / "model.safetensors"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    return config_of_today(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
 
 
 def read_training(folder: Path) -> dict[str, Any]:
     """The state of training: optimizer, counters, callbacks, and what the run was made of."""
-    return _put_tensors(_plain_training(folder), load_file(folder / "training.safetensors"))  # type: ignore[no-any-return]
+    training: dict[str, Any] = _put_tensors(_plain_training(folder), load_file(folder / "training.safetensors"))
+    if "weights" in training:
+        training["weights"] = weights_of_today(training["weights"])
+    return training
 
 
 def read_identity(folder: Path) -> dict[str, Any]:
@@ -192,11 +196,12 @@ def sizes(folder: Path) -> dict[str, tuple[int, str]]:
     """Of each parameter how many numbers it has, and of which type; their values are not read."""
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return {name: (math.prod(x.get_shape()), x.get_dtype()) for name, x in slices.items()}
+        found = {name: (math.prod(x.get_shape()), x.get_dtype()) for name, x in slices.items()}
+        return weights_of_today(found)
 
 
 def _plain_training(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "training.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return state_of_today(json.loads((folder / "training.json").read_text(encoding="utf-8")))
 
 
 def _take_tensors(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
