@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from transformer_lab.build import build_task, task_class
 from transformer_lab.data.store import Corpus, Ragged
-from transformer_lab.data.tokenizers import SPECIALS, Bytes
+from transformer_lab.data.tokenizers import SPECIAL_TOKENS, Bytes
 from transformer_lab.data.workers import SIGNALS
 
 torch.set_num_threads(1)  # of each of pytest's processes, which there are as many of as cores
@@ -68,9 +68,9 @@ def composed(*words: str) -> dict:
         return OmegaConf.to_container(compose("train", words), resolve=True)
 
 
-WORDS = Bytes().train([], specials=[])
+WORDS = Bytes().train([], special_tokens=[])
 VOCABULARY = WORDS.vocab_size
-FIRST = len(SPECIALS)  # the first token that stands for text
+FIRST = len(SPECIAL_TOKENS)  # the first token that stands for text
 
 # Each model that a task can train.
 CELLS = {

@@ -15,7 +15,7 @@ from transformer_lab.estimate import Estimate, _kept, _no_attention, _weightless
 from transformer_lab.training.flops import forward_flops
 
 ROOT = Path(__file__).parent.parent
-WORDS = Bytes().train([], specials=[])
+WORDS = Bytes().train([], special_tokens=[])
 
 
 def weightless_task(*words):

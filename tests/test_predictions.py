@@ -128,7 +128,7 @@ def test_texts_that_were_cut_are_named(predict, run, tmp_path, caplog):
     predict(f"file={tmp_path}/a.csv", f"output={tmp_path}/out.csv")
     assert f"2 texts were longer than the model's context, which has read a part: {tmp_path}/a.csv:3" in caplog.text
     assert caplog.text.strip().endswith(f"{tmp_path}/a.csv:6")
-    assert [row["cut"] for row in table(tmp_path / "out.csv")] == ["", "true", "", "true"]
+    assert [row["truncated"] for row in table(tmp_path / "out.csv")] == ["", "true", "", "true"]
     caplog.clear()
     predict("file=-", piped=b"a\n" + b"long " * 40)
     predict(f"prompt={'long ' * 40}", *(["num_samples=2"] if run.task.name == "language_modeling" else []))

@@ -248,7 +248,7 @@ def test_a_leaderboard_holds_neither_formulas_nor_links(tmp_path):
     outside.write_text("mine")
     (tmp_path / "leaderboard.csv").symlink_to(outside)
     line = {
-        "place": 1,
+        "rank": 1,
         "trial": "000",
         "values": {"name": "=cmd()"},
         "metrics": {"validation loss": -1.5},

@@ -86,7 +86,7 @@ def rehearse(config: Section) -> Task:
     build(config["tokenizer"]).signature()
     with torch.device("meta"):
         kind = task_class(config)
-        task = build_task(config, Bytes().train([], specials=kind.specials), kind.rehearsal(config["task"]))
+        task = build_task(config, Bytes().train([], special_tokens=kind.special_tokens), kind.rehearsal(config["task"]))
         kernel_name(config, task, build(config["hardware"]))
     build(config["optimizer"], model=task)
     if config["average"]:

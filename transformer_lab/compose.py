@@ -177,7 +177,7 @@ def train(
             log.info(f"{'It has ended already,' if ended else 'Going on'} after step {progress.step}{stopped}")
             warn_of_another_end(config, module, resumed)
         if machine.activation_checkpointing:
-            learner.model.recompute()
+            learner.model.checkpoint_activations()
         if machine.compile:
             learner.compile()
         kept = None

@@ -101,7 +101,7 @@ def estimate(
     batch = max(step.micro_batches, key=lambda each: each.num_tokens)
     half = 2 if machine.bf16 else 1
     if machine.activation_checkpointing:
-        task.model.recompute()
+        task.model.checkpoint_activations()
     with _no_attention(task):
         kept = _kept(task, _weightless(batch)) / half
     flops = flops_per_token(task, _weightless(batch))

@@ -25,7 +25,7 @@ from transformer_lab.terminal import console
 
 AT_ONCE = 256  # rows handed to a task together, which parts them as it likes: a multiple of what any takes at once
 SEPARATED = {".csv": ",", ".tsv": "\t"}  # the ends of files that results are written into as a table
-NAMED = 10  # texts that were cut, of however many there are
+NAMED = 10  # texts that were truncated, of however many there are
 log = logging.getLogger(__name__)
 Said = dict[str, Any]  # what a task's `predict` says of one text
 
@@ -86,10 +86,10 @@ def predicted(run: LoadedRun, texts: Iterator[Given], options: dict[str, Any]) -
 
 
 def warned(found: Iterator[tuple[Given, Said]], file: Path, name: str) -> Iterator[tuple[Given, Said]]:
-    """The same, and in the end a warning if texts were cut, with their lines in the file, which is called `name`."""
+    """The same, and in the end a warning of the texts that were truncated, by their lines in the file called `name`."""
     count, locations, last = 0, list[str](), None
     for given, said in found:
-        if said.get("cut") and given is not last:  # of several samples, each says so
+        if said.get("truncated") and given is not last:  # of several samples, each says so
             count, locations = count + 1, [*locations, given.where.replace(str(file), name)][:NAMED]
         last = given
         yield given, said

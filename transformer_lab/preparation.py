@@ -55,19 +55,22 @@ def _tokenizer(config: Section, source: Source) -> Tokenizer:
     if config["init_from"]:
         folder = best_checkpoint(config["init_from"], "init_from")
         known = Tokenizer.load(folder / "tokenizer.json")
-        if isinstance(recipe, File) and recipe.train([], specials=task_class(config).specials).hash != known.hash:
+        if (
+            isinstance(recipe, File)
+            and recipe.train([], special_tokens=task_class(config).special_tokens).hash != known.hash
+        ):
             raise ValueError(
                 f"tokenizer.path: not the tokenizer that the weights of init_from={config['init_from']} "
                 "were trained with; leave it out, and theirs is taken"
             )
         log.info("Tokenizer: that of %s", config["init_from"])
         return known
-    specials = task_class(config).specials
-    facts = {"tokenizer": recipe.signature(), "source": source.signature(), "specials": specials}
+    special_tokens = task_class(config).special_tokens
+    facts = {"tokenizer": recipe.signature(), "source": source.signature(), "special_tokens": special_tokens}
 
     def write(folder: Path) -> None:
         texts = (text for split, example in source.read() if split == "train" for text in example.texts)
-        recipe.train(texts, specials=specials).save(folder / "tokenizer.json")
+        recipe.train(texts, special_tokens=special_tokens).save(folder / "tokenizer.json")
 
     folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(facts)}"
     return obtain(folder, write=write, read=lambda kept: Tokenizer.from_json(kept.read("tokenizer.json").decode()))

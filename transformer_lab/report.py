@@ -159,14 +159,14 @@ def facts_of_data(task: Task, loaders: DataModule, learnt: dict[str, Any]) -> di
             some = sorted(counts.items(), key=lambda one: -one[1])[:MOST_CLASSES]
             facts[name] = ", ".join(f"{key} {count:,}" for key, count in some)
             facts[name] += f" and {len(counts) - MOST_CLASSES} more" if len(counts) > MOST_CLASSES else ""
-    cut = {split: one.packing.num_shortened for split, one in loaders.evaluation_sets.items()}
-    cut = {"train": loaders.steps.packing.num_shortened, **cut}
+    truncated = {split: one.packing.num_truncated for split, one in loaders.evaluation_sets.items()}
+    truncated = {"train": loaders.steps.packing.num_truncated, **truncated}
     unknown, kept = (
         {split: getattr(corpus, share) for split, corpus in loaders.corpora.items()}
         for share in ("unknown_share", "kept_share")
     )
-    if any(cut.values()):
-        facts[f"longer than task.context {task.context}"] = _by_split(cut, ",")
+    if any(truncated.values()):
+        facts[f"longer than task.context {task.context}"] = _by_split(truncated, ",")
     if any(unknown.values()):
         facts["unknown tokens"] = _by_split(unknown, ".2%")
     if min(kept.values()) < 1:

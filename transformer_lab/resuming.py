@@ -86,6 +86,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) 
             "optimizer._target_ have to stay as they were"
         ) from error
     for group, own in zip(optimizer.param_groups, options, strict=True):
+        for option in group.keys() - own.keys() - {"params", "lr"}:  # of an earlier version
+            del group[option]
         group.update(own)
 
 

@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 
 from transformer_lab.build import Section, build
 from transformer_lab.data.store import Ragged
-from transformer_lab.data.tokenizers import SPECIALS, Tokenizer
+from transformer_lab.data.tokenizers import SPECIAL_TOKENS, Tokenizer
 from transformer_lab.training.hardware import Hardware
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FIRST = len(SPECIALS)  # the first token that stands for text
+FIRST = len(SPECIAL_TOKENS)  # the first token that stands for text
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ ADAMW = ("optimizer=adamw", "optimizer.lr=1e-3", "optimizer.weight_decay=0")
 
 def vocabulary(size: int) -> Tokenizer:
     """A tokenizer of so many tokens; nothing is ever tokenized with it."""
-    words = {word: number for number, word in enumerate([*SPECIALS, *(f"word{n}" for n in range(size - FIRST))])}
+    words = {word: number for number, word in enumerate([*SPECIAL_TOKENS, *(f"word{n}" for n in range(size - FIRST))])}
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words))
-    inner.add_special_tokens(list(SPECIALS))
+    inner.add_special_tokens(list(SPECIAL_TOKENS))
     return Tokenizer(inner)
 
 

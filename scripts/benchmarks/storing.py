@@ -80,7 +80,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
 def trained(file: Path) -> Tokenizer:
     with file.open(encoding="utf-8") as lines:
         text = lines.read(2_000_000)
-    return ByteBPE(vocab_size=8192).train([text], specials=("<eos>",))
+    return ByteBPE(vocab_size=8192).train([text], special_tokens=("<eos>",))
 
 
 def memory(size: int) -> tuple[float, float]:

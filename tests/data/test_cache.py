@@ -35,7 +35,7 @@ from transformer_lab.preparation import prepare_task
 from transformer_lab.tasks.language_modeling import Collate, DocumentEncoding
 
 ROOT = Path(__file__).parent.parent.parent
-WORDS = Bytes().train([], specials=["<eos>"])
+WORDS = Bytes().train([], special_tokens=["<eos>"])
 FORK = multiprocessing.get_context("fork")
 
 

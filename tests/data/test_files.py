@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.data.conftest import examples, mistake, sides
-from transformer_lab.data.sources.base import Cut
+from transformer_lab.data.sources.base import HashSplit
 from transformer_lab.data.sources.files import Files
 from transformer_lab.data.sources.labeled import Labeled
 from transformer_lab.data.sources.parallel import Parallel
@@ -145,6 +145,6 @@ def test_what_one_may_not_read_is_told_or_left_out(tmp_path: Path, monkeypatch: 
 
 def test_texts_that_differ_by_composition_only_are_on_one_side(tmp_path: Path) -> None:
     """é is one code point or two: as files of macOS and of the web have it."""
-    cut = Cut(validation=0.3, test=0.3)
+    split_by_hash = HashSplit(validation=0.3, test=0.3)
     for number in range(50):
-        assert cut.side(f"caf\u00e9 {number}") == cut.side(f"CAFE\u0301  {number}")
+        assert split_by_hash.side(f"caf\u00e9 {number}") == split_by_hash.side(f"CAFE\u0301  {number}")

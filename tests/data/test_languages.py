@@ -296,7 +296,7 @@ def in_marks(text: str) -> str:
 def test_a_mark_costs_no_more_than_a_letter(language: str, recipe: Recipe) -> None:
     texts = planted(language)
     other = in_marks("\n".join(texts)).split("\n")
-    counts = [sum(map(len, recipe.train(of, specials=()).encode_batch(of))) for of in (texts, other)]
+    counts = [sum(map(len, recipe.train(of, special_tokens=()).encode_batch(of))) for of in (texts, other)]
     assert abs(counts[0] / counts[1] - 1) < 0.02
 
 
@@ -313,7 +313,7 @@ EXACT = {
 def test_every_text_comes_back_as_it_was(language: str) -> None:
     texts = [*planted(language, 300), *map(str.strip, REAL[language].splitlines()), REAL[language]]
     for recipe in EXACT.values():
-        tokenizer = recipe.train(texts, specials=())
+        tokenizer = recipe.train(texts, special_tokens=())
         assert [tokenizer.decode(ids) for ids in tokenizer.encode_batch(texts)] == texts
 
 
@@ -324,7 +324,7 @@ def table(recipes: dict[str, Recipe] = EXACT, count: int = 2000) -> str:
     for language, (_, _, between) in LANGUAGES.items():
         texts = planted(language, count)
         words = sum(len(text.split()) for text in texts)
-        trained = {name: recipe.train(texts, specials=()) for name, recipe in recipes.items()}
+        trained = {name: recipe.train(texts, special_tokens=()) for name, recipe in recipes.items()}
         ids = {name: tokenizer.encode_batch(texts) for name, tokenizer in trained.items()}
         back = {
             name: sum(trained[name].decode(ids[name][i]) == text for i, text in enumerate(texts)) / count

@@ -41,7 +41,7 @@ def metrics(task, corpus):
 def test_unknown_tokens_are_counted_warned_of_and_no_bits_are_reported_of_bytes_that_were_lost(tmp_path, caplog):
     task = small_task("task=language_modeling")
     recipe = build(settings("tokenizer=characters")["tokenizer"])
-    task.tokenizer = recipe.train(["abc def " * 30], specials=task.specials)
+    task.tokenizer = recipe.train(["abc def " * 30], special_tokens=task.special_tokens)
     config = {"cache_dir": str(tmp_path), "allow_overlap": True}
     store = prepare_store(config, Given([Document(text) for text in ["abc", *THAI, "def abc", "fed"]]), task)
     train, validation = store.splits["train"], store.splits["validation"]
@@ -64,23 +64,23 @@ def test_the_best_possible_exact_match_stands_beside_the_reached_one(tmp_path):
     pairs = [Pair("a b", "c d"), Pair("e", "f g h"), Pair("short", "far too long for sixteen bytes"), Pair("x", "y")]
     store = prepare(Given([*pairs, *pairs]), WORDS, task.encoding, cache_dir=tmp_path)
     found = metrics(task, store.splits["validation"])
-    assert found["possible_exact_match"] == 0.75 and found["cut_texts"] == 1
+    assert found["possible_exact_match"] == 0.75 and found["truncated_texts"] == 1
     store = prepare(Given(pairs[:2] * 2), WORDS, task.encoding, cache_dir=tmp_path)
-    assert not {"possible_exact_match", "cut_texts"} & metrics(task, store.splits["validation"]).keys()
+    assert not {"possible_exact_match", "truncated_texts"} & metrics(task, store.splits["validation"]).keys()
 
 
 @pytest.mark.parametrize("cell", ["classification", "translation"])
 def test_every_score_says_how_many_texts_were_cut(cell):
     task = small_task(f"task={cell}", "task.context=16")
-    assert metrics(task, corpus_for(task, [5, 40, 50]))["cut_texts"] >= 2
-    assert "cut_texts" not in metrics(task, corpus_for(task, [5, 6, 7]))
+    assert metrics(task, corpus_for(task, [5, 40, 50]))["truncated_texts"] >= 2
+    assert "truncated_texts" not in metrics(task, corpus_for(task, [5, 6, 7]))
 
 
 @pytest.mark.parametrize("cell", ["classification", "translation", "language_modeling", "mlm_nsp"])
 def test_a_prediction_says_that_its_line_was_cut(cell):
     task = small_task(f"task={cell}", "task.context=16")
     short, long = task.predict(["<mask>", "a long <mask> line " * 1 + "and so on " * 9])
-    assert long["cut"] is True and "cut" not in short
+    assert long["truncated"] is True and "truncated" not in short
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_of_a_long_text_the_part_around_a_mask_is_read(text):
     task = small_task("task=mlm_nsp", "task.context=16")
     (found,) = task.predict([text.format("<mask>")])
     guess = found["masks"][0][0]["token"]
-    assert found["cut"] and found["filled"] == text.format("XX").replace(" XX", guess).replace("XX", guess)
+    assert found["truncated"] and found["filled"] == text.format("XX").replace(" XX", guess).replace("XX", guess)
     alone = task.predict([text.format("<mask>")[:200]])[0] if text.startswith("{}") else found
     assert alone["masks"][0] == found["masks"][0]
     (apart,) = task.predict(["<mask>" + " far away" * 5 + " <mask>"])

@@ -152,7 +152,7 @@ def test_documents_that_nothing_can_be_in_order_with_are_counted():
     pairs = Pairs(budget=20, task="order", variants=2)
     assert pairs(corpus, 0, 4)[2] == 2
     packs = small_task("task=mlm_nsp", "task.sentence_task=order").packing(corpus)
-    assert packs.num_shortened == 2
+    assert packs.num_truncated == 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.data.conftest import mistake, sides
 from transformer_lab.data.examples import Document
 from transformer_lab.data.sources import docstrings
-from transformer_lab.data.sources.base import Cut
+from transformer_lab.data.sources.base import HashSplit
 from transformer_lab.data.sources.docstrings import Docstrings
 
 FRACTION = st.floats(0, 0.49, allow_subnormal=False)
@@ -24,14 +24,18 @@ FRACTION = st.floats(0, 0.49, allow_subnormal=False)
 
 @given(st.text(), FRACTION, FRACTION)
 def test_texts_that_differ_in_case_and_space_are_on_one_side(words: str, validation: float, test: float) -> None:
-    cut = Cut(validation=validation, test=test)
-    assert cut.side(words) == cut.side(f"  {words.casefold()}\n") == cut.side("\t".join(f"{words} ".split(" ")))
+    split_by_hash = HashSplit(validation=validation, test=test)
+    assert (
+        split_by_hash.side(words)
+        == split_by_hash.side(f"  {words.casefold()}\n")
+        == split_by_hash.side("\t".join(f"{words} ".split(" ")))
+    )
 
 
 @given(st.lists(st.text(min_size=1), min_size=2), FRACTION)
 def test_every_document_is_on_one_side(words: list[str], test: float) -> None:
-    cut = Cut(validation=0, test=test)
-    read = cut(lambda: [Document(word) for word in words])
+    split_by_hash = HashSplit(validation=0, test=test)
+    read = split_by_hash(lambda: [Document(word) for word in words])
     try:
         assert [document.text for _, document in read] == words
     except ValueError as error:  # a few documents need not reach both sides
@@ -39,8 +43,8 @@ def test_every_document_is_on_one_side(words: list[str], test: float) -> None:
 
 
 def test_sides_have_about_the_size_asked_for() -> None:
-    cut = Cut(validation=0.1, test=0.2)
-    counted = [cut.side(str(number)) for number in range(10_000)]
+    split_by_hash = HashSplit(validation=0.1, test=0.2)
+    counted = [split_by_hash.side(str(number)) for number in range(10_000)]
     assert 900 < counted.count("validation") < 1_100
     assert 1_900 < counted.count("test") < 2_100
 
@@ -57,7 +61,7 @@ def test_one_document_is_cut_in_order_wherever_its_pieces_end(pieces: list[str],
     read = [Document(piece, more=True) for piece in pieces[:-1]] + [Document(pieces[-1])]
     found: dict[str, list[Document]] = {}
     try:
-        for split, document in Cut(validation=validation / 100, test=test / 100)(lambda: read):
+        for split, document in HashSplit(validation=validation / 100, test=test / 100)(lambda: read):
             found.setdefault(split, []).append(document)
     except ValueError as error:
         assert "an empty split" in str(error)
@@ -72,13 +76,13 @@ def test_one_document_is_cut_in_order_wherever_its_pieces_end(pieces: list[str],
 
 
 def test_tinyshakespeare_is_cut_where_everybody_cuts_it() -> None:
-    read = Cut(validation=0.1, test=0)(lambda: [Document("x" * 1_115_394)])
+    read = HashSplit(validation=0.1, test=0)(lambda: [Document("x" * 1_115_394)])
     assert {split: len(document.text) for split, document in read} == {"train": 1_003_854, "validation": 111_540}
 
 
 @pytest.mark.parametrize("validation, test", [(-0.1, 0), (0, 1), (0.5, 0.5), (float("nan"), 0)])
 def test_impossible_fractions_are_refused(validation: float, test: float) -> None:
-    assert "data." in mistake(lambda: Cut(validation=validation, test=test))
+    assert "data." in mistake(lambda: HashSplit(validation=validation, test=test))
 
 
 # Docstrings

@@ -32,7 +32,7 @@ class Given(Source):
 
 @pytest.fixture
 def words():
-    return Bytes().train([], specials=["<eos>"])
+    return Bytes().train([], special_tokens=["<eos>"])
 
 
 def documents(words):
@@ -76,7 +76,7 @@ def test_it_is_built_again_only_for_other_data_tokenizer_or_options(corpus_folde
     first = folders(Text(path=str(corpus_folder)), words)
     assert folders(Text(path=str(corpus_folder)), words) == first
     assert len(folders(Text(path=str(corpus_folder), test=0.2), words)) == 2
-    bpe = ByteBPE(vocab_size=300).train(["a text"] * 9, specials=["<eos>"])
+    bpe = ByteBPE(vocab_size=300).train(["a text"] * 9, special_tokens=["<eos>"])
     assert len(folders(Text(path=str(corpus_folder)), bpe)) == 3
 
 

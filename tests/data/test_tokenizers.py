@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_lab.data.masking import Masking
-from transformer_lab.data.tokenizers import SPECIALS as COMMON
+from transformer_lab.data.tokenizers import SPECIAL_TOKENS as COMMON
 from transformer_lab.data.tokenizers import ByteBPE, Bytes, Characters, File, Recipe, Tokenizer, Unigram, WordPiece
 
-SPECIALS = ("<eos>", "<pad>")
+SPECIAL_TOKENS = ("<eos>", "<pad>")
 EVERY_SPECIAL = (*COMMON, "<pad>")
 RECIPES = {
     "byte_bpe": ByteBPE(vocab_size=400),
@@ -43,7 +43,7 @@ def corpus() -> list[str]:
 
 @cache
 def trained(name: str) -> Tokenizer:
-    return RECIPES[name].train(corpus(), specials=SPECIALS)
+    return RECIPES[name].train(corpus(), special_tokens=SPECIAL_TOKENS)
 
 
 @given(st.text())
@@ -61,7 +61,7 @@ ENGLISH_AND_GERMAN = [
 def test_english_and_german_have_the_ids_of_gpt2s_pattern() -> None:
     """The library's own pattern is that."""
     texts = [*corpus(), *ENGLISH_AND_GERMAN * 50, *(text.upper() for text in ENGLISH_AND_GERMAN)]
-    ours = ByteBPE(vocab_size=600).train(texts, specials=SPECIALS)
+    ours = ByteBPE(vocab_size=600).train(texts, special_tokens=SPECIAL_TOKENS)
     theirs = library.Tokenizer(library.models.BPE())
     theirs.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = library.pre_tokenizers.ByteLevel.alphabet()
@@ -83,7 +83,7 @@ def test_english_and_german_have_the_ids_of_gpt2s_pattern() -> None:
 def test_no_token_ends_where_a_mark_begins(name: str, text: str) -> None:
     """A word that is all there is to learn becomes one token."""
     recipe = WordPiece(vocab_size=500, lowercase=False) if name == "wordpiece" else type(RECIPES[name])(vocab_size=500)
-    tokenizer = recipe.train([text] * 500, specials=())
+    tokenizer = recipe.train([text] * 500, special_tokens=())
     assert len(tokenizer.encode(text)) == 2
 
 
@@ -138,7 +138,7 @@ def test_training_twice_gives_the_same_tokenizer_also_in_another_process() -> No
 def test_a_saved_or_copied_tokenizer_is_the_same(name: str, tmp_path: Path) -> None:
     tokenizer, file = trained(name), tmp_path / "tokenizer.json"
     tokenizer.save(file)
-    loaded = File(path=str(file)).train([], specials=SPECIALS)
+    loaded = File(path=str(file)).train([], special_tokens=SPECIAL_TOKENS)
     for other in (loaded, copy.deepcopy(tokenizer)):
         assert other.hash == tokenizer.hash
         assert other.encode_batch(corpus()) == tokenizer.encode_batch(corpus())
@@ -158,25 +158,25 @@ def test_a_file_of_others_neither_cuts_nor_pads_nor_adds_tokens(tmp_path: Path) 
 @pytest.mark.parametrize("recipe", [ByteBPE, WordPiece, Unigram])
 def test_a_vocabulary_too_small_is_refused_and_the_least_one_named_works(recipe: type) -> None:
     with pytest.raises(ValueError, match=r"tokenizer\.vocab_size=3: at least (\d+)") as error:
-        recipe(vocab_size=3).train(corpus(), specials=SPECIALS)
+        recipe(vocab_size=3).train(corpus(), special_tokens=SPECIAL_TOKENS)
     least = int(str(error.value).split("at least ")[1].split(",")[0])
-    assert recipe(vocab_size=least).train(corpus(), specials=SPECIALS).vocab_size <= least
+    assert recipe(vocab_size=least).train(corpus(), special_tokens=SPECIAL_TOKENS).vocab_size <= least
 
 
 def test_training_reads_no_more_than_max_characters() -> None:
     asked = []
     texts = (asked.append(text) or text for text in ["abc", "def", "ghi", "jkl", "mno"])
-    assert Characters(max_characters=5).train(texts, specials=()).vocab_size == len("abcde") + len(COMMON) + 1
+    assert Characters(max_characters=5).train(texts, special_tokens=()).vocab_size == len("abcde") + len(COMMON) + 1
     assert len(asked) <= 3
 
 
 def test_mistakes_with_a_file_are_told_in_one_line(tmp_path: Path) -> None:
-    Bytes().train([], specials=["<eos>"]).save(tmp_path / "tokenizer.json")
+    Bytes().train([], special_tokens=["<eos>"]).save(tmp_path / "tokenizer.json")
     (tmp_path / "other.json").write_text("{}")
 
     def mistake(name: str) -> str:
         with pytest.raises(ValueError) as error:
-            File(path=str(tmp_path / name)).train([], specials=SPECIALS)
+            File(path=str(tmp_path / name)).train([], special_tokens=SPECIAL_TOKENS)
         assert "\n" not in str(error.value)
         return str(error.value)
 
@@ -189,7 +189,7 @@ def test_mistakes_with_a_file_are_told_in_one_line(tmp_path: Path) -> None:
 def test_a_fork_can_tokenize_in_silence() -> None:
     program = (
         "import os\nfrom transformer_lab.data.tokenizers import Bytes\n"
-        "tokenizer = Bytes().train([], specials=())\ntokenizer.encode_batch(['a b'] * 10_000)\n"
+        "tokenizer = Bytes().train([], special_tokens=())\ntokenizer.encode_batch(['a b'] * 10_000)\n"
         "child = os.fork()\ntokenizer.encode_batch(['a b'] * 10_000)\n"
         "os._exit(0) if not child else os.waitpid(child, 0)"
     )
@@ -219,7 +219,7 @@ def test_every_recipe_is_covered() -> None:
 )
 def test_small_letters_and_accents_are_apart(text: str, small: str, bare: str) -> None:
     def read(**options: bool) -> str:
-        tokenizer = WordPiece(vocab_size=400, **options).train([text, *corpus()], specials=())
+        tokenizer = WordPiece(vocab_size=400, **options).train([text, *corpus()], special_tokens=())
         return tokenizer.decode(tokenizer.encode(text))
 
     assert read() == small and read(strip_accents=True) == bare
@@ -245,19 +245,21 @@ def test_characters_are_unknown_only_where_merges_need_the_room(recipe: type) ->
     chance = random.Random(0)
     signs = [chr(0x4E00 + i) for i in range(3000)]
     texts = ["。".join(chance.choices(signs, weights=range(1, 3001), k=50)) for _ in range(600)]
-    tokenizer = recipe(vocab_size=4096).train(texts, specials=())
+    tokenizer = recipe(vocab_size=4096).train(texts, special_tokens=())
     unknown = tokenizer.special("<unk>")
     ids = tokenizer.encode_batch(texts)
     assert tokenizer.vocab_size > 2500 and not any(unknown in row for row in ids)
     assert [tokenizer.decode(row) for row in ids] == texts
-    small = recipe(vocab_size=1000).train(texts, specials=())
+    small = recipe(vocab_size=1000).train(texts, special_tokens=())
     assert small.vocab_size <= 1000 and any(unknown in row for row in small.encode_batch(texts))
 
 
 @pytest.mark.parametrize("name", ["byte_bpe", "wordpiece", "unigram"])
 @pytest.mark.parametrize("text", ["नमस्ते दुनिया में", "তুমি কেমন আছো", "தமிழ் மொழி பேசு", "שלום לכם כולם", "Мой дядя самых"])
 def test_words_with_marks_are_whole(name: str, text: str) -> None:
-    tokenizer = type(RECIPES[name])(vocab_size=320).train([" ".join(text)], specials=())  # knows letters, no words
+    tokenizer = type(RECIPES[name])(vocab_size=320).train(
+        [" ".join(text)], special_tokens=()
+    )  # knows letters, no words
     ids = tokenizer.encode(text)
     assert 1 + (~tokenizer.continues[ids[1:]]).sum() == len(text.split()) < len(ids)
 
@@ -278,7 +280,7 @@ def test_without_spaces_a_piece_is_a_word_of_its_own(name: str, text: str) -> No
     """What is hidden of a clause is neither nothing nor much of it."""
     chance = random.Random(0)  # texts of the same letters
     texts = ["".join(chance.sample(text, len(text))) for _ in range(200)]
-    tokenizer = type(RECIPES[name])(vocab_size=320).train(texts, specials=())
+    tokenizer = type(RECIPES[name])(vocab_size=320).train(texts, special_tokens=())
     ids = np.array(tokenizer.encode(text * 5))
     masking = Masking(0.15, tokenizer.special("<mask>"), tokenizer.ordinary, tokenizer.continues)
     counts = []
@@ -290,7 +292,7 @@ def test_without_spaces_a_piece_is_a_word_of_its_own(name: str, text: str) -> No
 
 def test_tokens_that_hold_the_end_of_one_letter_and_the_next_do_not_tie_a_clause_together() -> None:
     text = "きのうともだちとえいがをみました"
-    tokenizer = ByteBPE(vocab_size=280).train([text], specials=())
+    tokenizer = ByteBPE(vocab_size=280).train([text], special_tokens=())
     ids = tokenizer.encode(text)
     assert (~tokenizer.continues[ids]).sum() > 0.8 * len(ids)
 

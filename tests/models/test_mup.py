@@ -55,7 +55,7 @@ def test_matrices_learn_slower_the_wider_they_are_and_decay_as_before():
     optimizer = build(settings(*words)["optimizer"], model=task)
     names = {id(parameter): name for name, parameter in task.named_parameters()}
     rates = {
-        names[id(p)]: (group["peak_lr"], group["weight_decay"])
+        names[id(p)]: (group["initial_lr"], group["weight_decay"])
         for group in optimizer.param_groups
         for p in group["params"]
     }

@@ -130,7 +130,7 @@ def test_a_long_text_loses_what_the_policy_says_and_is_counted(truncate, kept):
     first, second = batch.tokens.split(batch.layout.lengths.tolist())
     assert first[1:-1].tolist() == corpus["tokens"][0][kept].tolist()
     assert second[1:-1].tolist() == corpus["tokens"][1].tolist()
-    assert packing.num_shortened == 1
+    assert packing.num_truncated == 1
 
 
 def test_classes_are_learned_from_the_training_texts():

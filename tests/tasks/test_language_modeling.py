@@ -44,7 +44,7 @@ def test_more_than_the_context_is_refused(number):
 def test_words_are_parted_and_joined_as_the_tokenizer_does():
     """With BERT's WordPiece, whether a space is between prompt and continuation depends on the first new token."""
     torch.manual_seed(0)
-    made = json.loads(WordPiece(vocab_size=120).train([TEXT], specials=["<eos>"]).json)
+    made = json.loads(WordPiece(vocab_size=120).train([TEXT], special_tokens=["<eos>"]).json)
     made["pre_tokenizer"] = {"type": "BertPreTokenizer"}
     made["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
     words = Tokenizer.from_json(json.dumps(made))

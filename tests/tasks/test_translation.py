@@ -119,7 +119,7 @@ def test_targets_are_read_from_their_beginning_and_end_with_the_end_token(cell):
         closed = [*whole, task.end][:16]  # one that is cut does not say that it ends
         assert after.tolist() == closed and read.tolist() == [task.end, *closed[:-1]]
     assert batch.num_tokens == len(batch.source) + len(batch.target)
-    assert task.packing(corpus).num_shortened == 2
+    assert task.packing(corpus).num_truncated == 2
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradient_to_the_
     for recomputes in (False, True):
         task = small_task(*words).train()
         if recomputes:
-            task.model.recompute()
+            task.model.checkpoint_activations()
         batch = batch_for(task, [40, 33, 57])
         torch.manual_seed(3)
         grads = gradient(task, [batch])

@@ -209,8 +209,8 @@ def test_the_schedule_finds_the_peak_of_every_group(model, make):
     before = weights(model)
     optimizer = make(with_gradients(model))
     for group in optimizer.param_groups:
-        assert group["lr"] == group["peak_lr"] > 0
-        group["lr"] = group["peak_lr"] * 0.0
+        assert group["lr"] == group["initial_lr"] > 0
+        group["lr"] = group["initial_lr"] * 0.0
     optimizer.step()
     assert all(torch.equal(weight, before[name]) for name, weight in weights(model).items())
 
@@ -278,7 +278,7 @@ def test_muon_without_blocks_says_so():
 def test_lower_layers_learn_slower_by_the_same_factor_each(model, make):
     plain, decayed = make(model), make(model, layer_decay=0.5)
     rates = [
-        {p: group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
+        {p: group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
         for optimizer in (plain, decayed)
     ]
     below = {"head": 0, "norm": 0, "blocks.1": 1, "blocks.0": 2, "embedding": 3}

@@ -39,7 +39,7 @@ class Packing(Protocol):
         ...
 
     @property
-    def num_shortened(self) -> int:
+    def num_truncated(self) -> int:
         """Examples that are longer than a sequence may be, so that the model does not see all of them."""
         ...
 
@@ -57,7 +57,7 @@ class Blocks:
 
     corpus: Corpus
     capacity: int
-    num_shortened = 0
+    num_truncated = 0
 
     @property
     def num_tokens(self) -> int:
@@ -82,7 +82,7 @@ class Windows:
     corpus: Corpus
     capacity: int
     stride: int
-    num_shortened = 0
+    num_truncated = 0
 
     @property
     def num_tokens(self) -> int:
@@ -109,12 +109,12 @@ class Packs:
     """Pieces in packs of at most `capacity` tokens, packed by best fit, longest first (Johnson, 1973).
 
     `pieces` lists them, window by window of the corpus in its own order; `recipe` says in words what it depends on, and
-    `shortened` which examples are not read whole.
+    `truncated` which examples are not read whole.
     The packs do not depend on the epoch; only their order does. They are kept beside the corpus and memory-mapped.
     """
 
     def __init__(
-        self, *, corpus: Corpus, capacity: int, pieces: Pieces, recipe: str, shortened: str = "longer than task.context"
+        self, *, corpus: Corpus, capacity: int, pieces: Pieces, recipe: str, truncated: str = "longer than task.context"
     ) -> None:
         self.corpus, self.capacity = corpus, capacity
         if corpus.place is None:
@@ -124,12 +124,12 @@ class Packs:
             name = f"{corpus.place.name}.packs-{fingerprint({'recipe': recipe, 'capacity': capacity})}"
             folder = corpus.place.with_name(name)
         counts, self._pieces, self.offsets = obtain(folder, write=lambda empty: self._write(empty, pieces), read=_read)
-        self.num_tokens, self.num_shortened, self._width = counts
+        self.num_tokens, self.num_truncated, self._width = counts
         used = self.num_tokens / (self.num_units * capacity)
         sizes = f"{len(self._pieces) // self._width:,} pieces into {self.num_units:,} packs"
         log.info("Packed %s of %s tokens; %.2f%% of their room is unused", sizes, capacity, 100 * (1 - used))
-        if self.num_shortened:
-            log.info("%s examples are not read whole: %s", f"{self.num_shortened:,}", shortened)
+        if self.num_truncated:
+            log.info("%s examples are not read whole: %s", f"{self.num_truncated:,}", truncated)
 
     @property
     def num_units(self) -> int:
@@ -140,19 +140,19 @@ class Packs:
         return self._pieces[ranges(begins, ends - begins)].reshape(-1, self._width)  # type: ignore[no-any-return]
 
     def _write(self, folder: Path, list_pieces: Pieces) -> None:
-        written = tokens = shortened = width = 0
+        written = tokens = truncated = width = 0
         with (folder / "pieces").open("wb") as pieces_file, (folder / "offsets").open("wb") as offsets_file:
             offsets_file.write(np.int64(0).tobytes())
             for begin in range(0, self.corpus.num_examples, WINDOW):
-                pieces, lengths, cut = list_pieces(self.corpus, begin, min(begin + WINDOW, self.corpus.num_examples))
+                pieces, lengths, more = list_pieces(self.corpus, begin, min(begin + WINDOW, self.corpus.num_examples))
                 packs = _best_fit(lengths, self.capacity)
                 order = np.array([piece for pack in packs for piece in pack], dtype=np.int64)
                 pieces_file.write(pieces[order].astype(np.int64).tobytes())
                 ends = written + np.cumsum([len(pack) for pack in packs], dtype=np.int64)
                 offsets_file.write(ends.tobytes())
                 written, tokens, width = written + len(order), tokens + int(lengths.sum()), pieces.shape[1]
-                shortened += cut
-        (folder / "counts").write_bytes(np.array([tokens, shortened, width], dtype=np.int64).tobytes())
+                truncated += more
+        (folder / "counts").write_bytes(np.array([tokens, truncated, width], dtype=np.int64).tobytes())
 
 
 def _read(sealed: Sealed) -> tuple[list[int], Array, Array]:

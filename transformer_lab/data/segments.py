@@ -44,10 +44,10 @@ Starts = Callable[[int], Sequence[int]]  # of a document: where its sentences be
 SentenceTask = Literal["next", "order", "none"]
 # A pair: where its two segments begin and how long they are, whether the second is not what followed the first
 # (next: it is from another document; order: the two were swapped), and which variant of the data it is from.
-COLUMNS = ("a", "a_length", "b", "b_length", "wrong", "variant")
+COLUMNS = ("a", "a_length", "b", "b_length", "nsp_label", "variant")
 
 
-class Cut(Sequence[int]):
+class Borders(Sequence[int]):
     """Where the sentences of a document begin, with more borders put in from its beginning to its end.
 
     Those in front of the last one put in are a list of their own, so that a long document is not moved for each.
@@ -117,11 +117,11 @@ class Pairs:
             for variant in range(self.variants):
                 every += self._of_document(corpus, row, starts_of, variant)
         pairs = np.array(every, dtype=np.int64).reshape(-1, len(COLUMNS))
-        specials = np.where(pairs[:, 3] > 0, 3, 2)  # one before, one behind each segment
-        return pairs, pairs[:, 1] + pairs[:, 3] + specials, unread
+        special_tokens = np.where(pairs[:, 3] > 0, 3, 2)  # one before, one behind each segment
+        return pairs, pairs[:, 1] + pairs[:, 3] + special_tokens, unread
 
     def _of_document(self, corpus: Corpus, row: int, starts_of: Starts, variant: int) -> Iterator[tuple[int, ...]]:
-        starts = Cut(starts_of(row))
+        starts = Borders(starts_of(row))
 
         def known(other: int) -> Sequence[int]:
             return starts if other == row else starts_of(other)

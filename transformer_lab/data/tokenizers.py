@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 UNKNOWN = "<unk>"  # of the tokenizers that do not know every text
 # Every tokenizer trained here has these, so that what one task has taught a model another can go on with: the end of
 # a text, the beginning of one that is judged as a whole, what stands between two, what stands for a hidden token.
-SPECIALS = ("<eos>", "<cls>", "<sep>", "<mask>")
+SPECIAL_TOKENS = ("<eos>", "<cls>", "<sep>", "<mask>")
 MAX_CHARACTERS = 50_000_000  # more text hardly changes a vocabulary, and costs memory and minutes
 MAX_VOCABULARY = 10_000_000  # the library sets room aside for all of it at once
 PROBE = f"Once upon a time, in 1905 … {'a' * 64} {'1' * 64} {' ' * 64}\n\n\tdéjà 東京 ↔ 🙂"  # any tokenizer reads it
@@ -52,7 +52,7 @@ class Tokenizer:
         inner.no_truncation()
         inner.encode_special_tokens = True  # the library's name for: encode their text like any other
         self._inner = inner
-        self._specials = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
+        self._special_tokens = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
         self.vocab_size = max(inner.get_vocab().values(), default=-1) + 1  # files of others may leave ids out
 
     @classmethod
@@ -92,9 +92,9 @@ class Tokenizer:
         return found
 
     def special(self, name: str) -> int:
-        if name not in self._specials:
-            raise no_such_name("tokenizer", name, self._specials, "no such special token in it")
-        return self._specials[name]
+        if name not in self._special_tokens:
+            raise no_such_name("tokenizer", name, self._special_tokens, "no such special token in it")
+        return self._special_tokens[name]
 
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0]
@@ -115,7 +115,7 @@ class Tokenizer:
     def ordinary(self) -> np.ndarray:
         """The tokens that stand for text: ascending."""
         every = self._inner.get_vocab().values()
-        return np.array(sorted(set(every) - set(self._specials.values())), dtype=np.int64)
+        return np.array(sorted(set(every) - set(self._special_tokens.values())), dtype=np.int64)
 
     @cached_property
     def continues(self) -> np.ndarray:
@@ -154,8 +154,8 @@ class Recipe(ABC):
     words = ""  # the pattern that parts a text into what no token reaches over
 
     @abstractmethod
-    def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
-        """`specials` are what is needed of special tokens; together with `SPECIALS` they take the first ids."""
+    def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:
+        """`special_tokens`, together with `SPECIAL_TOKENS`, take the first ids."""
 
     def signature(self) -> dict[str, Any]:
         """Facts, fit for JSON, that change when other texts aside another tokenizer would come out."""
@@ -170,16 +170,16 @@ class ByteBPE(Recipe):
     def __init__(self, *, vocab_size: int, max_characters: int = MAX_CHARACTERS) -> None:
         self.vocab_size, self.max_characters = vocab_size, max_characters
 
-    def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
-        specials = _all(specials)
-        _check(specials, self.vocab_size, 256, "256 bytes")
+    def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:
+        special_tokens = _all(special_tokens)
+        _check(special_tokens, self.vocab_size, 256, "256 bytes")
         inner = tokenizers.Tokenizer(models.BPE())
         to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         inner.pre_tokenizer = pre_tokenizers.Sequence([_split(self.words), to_bytes])
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,
-            special_tokens=list(specials),
+            special_tokens=list(special_tokens),
             initial_alphabet=_byte_alphabet(),
             show_progress=False,
         )
@@ -208,23 +208,23 @@ class WordPiece(Recipe):
         self.vocab_size, self.lowercase, self.strip_accents = vocab_size, lowercase, strip_accents
         self.max_characters = max_characters
 
-    def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
-        specials = _all(specials, UNKNOWN)
-        _check(specials, self.vocab_size, RARE, "characters and pieces")
+    def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:
+        special_tokens = _all(special_tokens, UNKNOWN)
+        _check(special_tokens, self.vocab_size, RARE, "characters and pieces")
         normal = self._normalizer()
         texts = [normal.normalize_str(text) for text in _front(texts, self.max_characters)]
-        vocabulary = _fit_common(texts, self.vocab_size, lambda kept: self._fit(texts, specials, kept), _forms)
+        vocabulary = _fit_common(texts, self.vocab_size, lambda kept: self._fit(texts, special_tokens, kept), _forms)
         inner = self._untrained(vocabulary, {piece.replace("▁", " ") for piece in vocabulary if len(piece) == 1})
-        inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
+        inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special_tokens])
         return Tokenizer(inner)
 
-    def _fit(self, texts: list[str], specials: list[str], kept: list[str]) -> dict[str, int]:
+    def _fit(self, texts: list[str], special_tokens: list[str], kept: list[str]) -> dict[str, int]:
         # The library numbers the characters in the order of a hash table with a random seed: it is given them in a
         # fixed order, each also as it is inside a word, so that no word of known letters is unknown.
         forms = [form for letter in sorted(kept) for form in _forms(letter)]
         inner = self._untrained({})
         trainer = trainers.WordPieceTrainer(
-            vocab_size=self.vocab_size, special_tokens=[*specials, *forms], show_progress=False
+            vocab_size=self.vocab_size, special_tokens=[*special_tokens, *forms], show_progress=False
         )
         inner.train_from_iterator(_without_others(texts, kept), trainer)
         return inner.get_vocab()  # type: ignore[no-any-return]
@@ -260,23 +260,23 @@ class Unigram(Recipe):
     def __init__(self, *, vocab_size: int, max_characters: int = MAX_CHARACTERS) -> None:
         self.vocab_size, self.max_characters = vocab_size, max_characters
 
-    def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
-        specials = _all(specials, UNKNOWN)
-        _check(specials, self.vocab_size, RARE, "characters and pieces")
+    def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:
+        special_tokens = _all(special_tokens, UNKNOWN)
+        _check(special_tokens, self.vocab_size, RARE, "characters and pieces")
         texts = [*_front(texts, self.max_characters)]
-        scores = _fit_common(texts, self.vocab_size, lambda kept: self._fit(texts, specials, kept), list)
+        scores = _fit_common(texts, self.vocab_size, lambda kept: self._fit(texts, special_tokens, kept), list)
         # Sums in a random order leave noise of 1e-11 in the scores: rounded away, and the order made anew.
         scores = [(piece, round(score, 3)) for piece, score in scores]
-        pieces = sorted(scores[len(specials) :], key=lambda item: (-item[1], item[0]))
-        vocabulary = scores[: len(specials)] + pieces
-        inner = self._with(models.Unigram(vocabulary, specials.index(UNKNOWN), False))
-        inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
+        pieces = sorted(scores[len(special_tokens) :], key=lambda item: (-item[1], item[0]))
+        vocabulary = scores[: len(special_tokens)] + pieces
+        inner = self._with(models.Unigram(vocabulary, special_tokens.index(UNKNOWN), False))
+        inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special_tokens])
         return Tokenizer(inner)
 
-    def _fit(self, texts: list[str], specials: list[str], kept: list[str]) -> list[tuple[str, float]]:
+    def _fit(self, texts: list[str], special_tokens: list[str], kept: list[str]) -> list[tuple[str, float]]:
         trained = self._with(models.Unigram())
         trainer = trainers.UnigramTrainer(
-            vocab_size=self.vocab_size, special_tokens=specials, unk_token=UNKNOWN, show_progress=False
+            vocab_size=self.vocab_size, special_tokens=special_tokens, unk_token=UNKNOWN, show_progress=False
         )
         trained.train_from_iterator(_without_others(texts, kept), trainer)
         return json.loads(trained.to_str())["model"]["vocab"]  # type: ignore[no-any-return]
@@ -294,11 +294,11 @@ class Characters(Recipe):
     def __init__(self, *, max_characters: int = MAX_CHARACTERS) -> None:
         self.max_characters = max_characters
 
-    def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
-        specials = _all(specials, UNKNOWN)
-        _check(specials)
+    def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:
+        special_tokens = _all(special_tokens, UNKNOWN)
+        _check(special_tokens)
         characters = sorted(set().union(*_front(texts, self.max_characters)))
-        inner = _without_merges([*specials, *characters], specials, UNKNOWN)
+        inner = _without_merges([*special_tokens, *characters], special_tokens, UNKNOWN)
         inner.decoder = decoders.Fuse()
         return Tokenizer(inner)
 
@@ -306,10 +306,10 @@ class Characters(Recipe):
 class Bytes(Recipe):
     """One token per byte of UTF-8, in the order of the bytes."""
 
-    def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
-        specials = _all(specials)
-        _check(specials)
-        inner = _without_merges([*specials, *_byte_alphabet()], specials, None)
+    def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:
+        special_tokens = _all(special_tokens)
+        _check(special_tokens)
+        inner = _without_merges([*special_tokens, *_byte_alphabet()], special_tokens, None)
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         inner.decoder = decoders.ByteLevel()
         return Tokenizer(inner)
@@ -331,30 +331,30 @@ class File(Recipe):
     def signature(self) -> dict[str, Any]:
         return {"kind": "File", "sha256": hashlib.sha256(self.file.read_bytes()).hexdigest()}
 
-    def train(self, texts: Iterable[str], *, specials: Sequence[str]) -> Tokenizer:
+    def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:
         tokenizer = Tokenizer.load(self.file)
-        for name in specials:
-            if name not in tokenizer._specials:
-                there = ", ".join(list(tokenizer._specials)[:20]) or "none"
+        for name in special_tokens:
+            if name not in tokenizer._special_tokens:
+                there = ", ".join(list(tokenizer._special_tokens)[:20]) or "none"
                 raise ValueError(
                     f"tokenizer.path={self.path}: no special token {name}, which the task needs; it has: {there}"
                 )
         return tokenizer
 
 
-def _all(specials: Sequence[str], *more: str) -> list[str]:
-    return list(dict.fromkeys([*SPECIALS, *specials, *more]))
+def _all(special_tokens: Sequence[str], *more: str) -> list[str]:
+    return list(dict.fromkeys([*SPECIAL_TOKENS, *special_tokens, *more]))
 
 
-def _check(specials: Sequence[str], vocab_size: int | None = None, least: int = 0, what: str = "") -> None:
-    for name in specials:  # pre-tokenizers part letters from signs, so no piece of ordinary text can equal it
+def _check(special_tokens: Sequence[str], vocab_size: int | None = None, least: int = 0, what: str = "") -> None:
+    for name in special_tokens:  # pre-tokenizers part letters from signs, so no piece of ordinary text can equal it
         assert re.fullmatch(r"<[a-z]+>", name), f"a special token is written like <eos>, not {name}"
     if vocab_size is not None and vocab_size > MAX_VOCABULARY:
         raise ValueError(f"tokenizer.vocab_size={vocab_size}: at most {MAX_VOCABULARY:,}")
-    if vocab_size is not None and vocab_size < least + len(specials):
+    if vocab_size is not None and vocab_size < least + len(special_tokens):
         raise ValueError(
-            f"tokenizer.vocab_size={vocab_size}: at least {least + len(specials)}, "
-            f"for {what} and {len(specials)} special tokens"
+            f"tokenizer.vocab_size={vocab_size}: at least {least + len(special_tokens)}, "
+            f"for {what} and {len(special_tokens)} special tokens"
         )
 
 
@@ -442,9 +442,9 @@ def _bytes() -> dict[str, int]:
     return {stand_in: byte for byte, stand_in in enumerate(_byte_alphabet())}
 
 
-def _without_merges(tokens: list[str], specials: Sequence[str], unknown: str | None) -> tokenizers.Tokenizer:
+def _without_merges(tokens: list[str], special_tokens: Sequence[str], unknown: str | None) -> tokenizers.Tokenizer:
     """Byte pair encoding that never merges is one token per character, five times as fast as splitting the text."""
     vocabulary = {token: place for place, token in enumerate(tokens)}
     inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token=unknown))
-    inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
+    inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special_tokens])
     return inner

@@ -67,10 +67,10 @@ class Seq2Seq(nn.Module):
     def forward(self, source: Tensor, source_layout: Layout, target: Tensor, target_layout: Layout) -> Tensor:
         return self.decode(target, target_layout, self.encode(source, source_layout))
 
-    def recompute(self) -> None:
-        """See `Stack.recompute`."""
-        self.encoder.recompute()
-        self.decoder.recompute()
+    def checkpoint_activations(self) -> None:
+        """See `Stack.checkpoint_activations`."""
+        self.encoder.checkpoint_activations()
+        self.decoder.checkpoint_activations()
 
     def compile(self, *args: Any, **options: Any) -> None:
         """See `Stack.compile`."""

@@ -102,7 +102,7 @@ class Stack(nn.Module):
 
         blocks = [block(index) for index in range(num_layers)]
         self.blocks = nn.ModuleList(blocks)
-        self.recomputes = False
+        self.checkpoints_activations = False
         last = blocks[-1].feed_forward
         self.norm = norm(dim=dim) if last.final_norm else nn.Identity()
         if embedding_norm and last.final_norm:  # what has just been normalised need not be once more
@@ -140,7 +140,7 @@ class Stack(nn.Module):
             read = indices if block is self.blocks[-1] else None
             if cache:  # `forward` itself: lengths that grow are no work for a compiler
                 x = block.forward(x, layout, position, across, memory, layer, other, read)
-            elif self.recomputes and torch.is_grad_enabled():
+            elif self.checkpoints_activations and torch.is_grad_enabled():
                 x = checkpoint(block, x, layout, position, across, memory, indices=read, use_reentrant=False)
             else:
                 x = block(x, layout, position, across, memory, indices=read)
@@ -148,10 +148,10 @@ class Stack(nn.Module):
             cache.lengths = cache.lengths + layout.lengths
         return self.norm(x)
 
-    def recompute(self) -> None:
+    def checkpoint_activations(self) -> None:
         """From now on keep of each block only what it reads, and compute the rest again in the backward pass: memory
         for a third more time (activation checkpointing; Chen et al., 2016, arXiv:1604.06174)."""
-        self.recomputes = True
+        self.checkpoints_activations = True
 
     def compile(self, *args: Any, **options: Any) -> None:
         """From now on run compiled blocks; the options are those of `torch.compile`. They share their code, so it is

@@ -48,7 +48,7 @@ class Leaderboard:
         study = trials.load(folder)
         searched = list(trials.about(folder)["space"])
         every = sorted(study.get_trials(deepcopy=False), key=lambda trial: _order(folder, trial))
-        lines = [_line(folder, trial, place + 1) for place, trial in enumerate(every)]
+        lines = [_line(folder, trial, rank + 1) for rank, trial in enumerate(every)]
         metrics = list(dict.fromkeys(name for line in lines for name in line["metrics"]))
         done = [trial for trial in every if trial.state == TrialState.COMPLETE]
         if is_grid := trials.about(folder)["sampler"] == "grid":
@@ -66,18 +66,18 @@ class Leaderboard:
         for line in self.lines:
             values = [_shown(line["values"].get(name)) for name in self.values]
             metrics = [_shown(line["metrics"].get(name)) for name in self.metrics]
-            numbers = [str(line["place"]), line["trial"]]
+            numbers = [str(line["rank"]), line["trial"]]
             found.append([*numbers, *values, *metrics, _shown(line["steps"]), line["state"]])
         return found
 
     def table(self) -> Table:
         """For a terminal: without the scores on test data, by which nothing should be chosen."""
         table = Table(title="Trials, best first", title_justify="left")
-        shown = [place for place, heading in enumerate(self.headings) if not heading.startswith("test ")]
-        for place in shown:
-            table.add_column(one_line(self.headings[place].removeprefix("validation ")), overflow="fold")
+        shown = [index for index, heading in enumerate(self.headings) if not heading.startswith("test ")]
+        for index in shown:
+            table.add_column(one_line(self.headings[index].removeprefix("validation ")), overflow="fold")
         for row in self.rows():
-            table.add_row(*(one_line(row[place]) for place in shown))
+            table.add_row(*(one_line(row[index]) for index in shown))
         table.caption, table.caption_justify = "\n".join(map(one_line, self.remarks())), "left"
         return table
 
@@ -94,13 +94,13 @@ class Leaderboard:
         """As leaderboard.csv and leaderboard.md."""
         table = io.StringIO(newline="")
         writer = csv.writer(table)
-        writer.writerow(map(cell, ["place", *self.headings[1:]]))
+        writer.writerow(map(cell, ["rank", *self.headings[1:]]))
         for line in self.lines:
             writer.writerow(
                 map(
                     cell,
                     [
-                        line["place"],
+                        line["rank"],
                         line["trial"],
                         *(line["values"].get(name) for name in self.values),
                         *(line["metrics"].get(name) for name in self.metrics),
@@ -125,11 +125,11 @@ def _order(folder: Path, trial: FrozenTrial) -> tuple[int, float, float, int]:
     return states.index(trial.state), -reached, loss, trial.number
 
 
-def _line(folder: Path, trial: FrozenTrial, place: int) -> dict[str, Any]:
+def _line(folder: Path, trial: FrozenTrial, rank: int) -> dict[str, Any]:
     own = trials.folder_of(folder, trial.number)
     metrics = metrics_of(own)
     return {
-        "place": place,
+        "rank": rank,
         "trial": own.name,
         "values": trial.params,
         "metrics": scores_of(metrics),
@@ -147,8 +147,8 @@ def _shares_of_grid(space: dict[str, list[str]], done: list[FrozenTrial]) -> dic
     if len(reached) < math.prod(map(len, space.values())) or everything.std() <= SAME * abs(everything).max():
         return {}
     shares = {}
-    for place, name in enumerate(space):
-        means = [everything[[key[place] == value for key in reached]].mean() for value in space[name]]
+    for index, name in enumerate(space):
+        means = [everything[[key[index] == value for key in reached]].mean() for value in space[name]]
         shares[name] = float(np.var(means) / everything.var())
     found = dict(sorted(shares.items(), key=lambda one: -one[1]))
     return found if len(space) == 1 else {**found, INTERPLAY: max(0.0, 1 - sum(shares.values()))}

@@ -34,7 +34,7 @@ class Task(nn.Module):
 
     model_types: ClassVar[tuple[type[nn.Module], ...]]  # the models it can train; the first is its default
     example_type: ClassVar[type]  # what its data source must give
-    specials: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have
+    special_tokens: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have
     best_by: str = "loss"  # the metric whose best validation has the best weights, unless the config names another
     stand_in: ClassVar[dict[str, Any]] = {}  # what `learn` might return: to rehearse a build without data
 
@@ -107,7 +107,7 @@ class Task(nn.Module):
         """What of a pass is better seen than read: a matplotlib figure by its name."""
         return {}
 
-    # What the model makes of each line, fit for JSON; `text` is what a person reads, `cut` says that a line was
+    # What the model makes of each line, fit for JSON; `text` is what a person reads, `truncated` says that a line was
     # longer than the context. Options are the task's own.
     predict: Callable[..., list[dict[str, Any]]]
 
@@ -121,9 +121,9 @@ def quoted(text: str) -> str:
     return "\n".join(f"    {plain(line)}" for line in text.splitlines())
 
 
-def told_cut(cut: bool) -> dict[str, bool]:
+def told_truncated(truncated: bool) -> dict[str, bool]:
     """What a prediction says of a text that was longer than the context: part of it the model has not seen."""
-    return {"cut": True} if cut else {}
+    return {"truncated": True} if truncated else {}
 
 
 def some(count: int, most: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.encoder import Encoder
 from transformer_lab.models.heads import Pooling, SequenceHead
 from transformer_lab.tasks import classification_report as report
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, told_cut
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, told_truncated
 from transformer_lab.terminal import without_markup
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class LabeledEncoding:
 
 @dataclass(frozen=True)
 class Collate:
-    """Texts between `begin` and `end`; of one longer than `context`, the end is cut, or the beginning."""
+    """Texts between `begin` and `end`; of one longer than `context`, the end or the beginning is truncated."""
 
     begin: int
     end: int
@@ -121,7 +121,7 @@ class Classification(Task):
     collate: Collate
     model_types = (Encoder, Decoder)
     example_type = LabeledText
-    specials = (BEGIN, END)
+    special_tokens = (BEGIN, END)
     stand_in = {"labels": {"a": 1, "b": 1}}  # noqa: RUF012
 
     def __init__(
@@ -283,13 +283,17 @@ class Classification(Task):
             with torch.inference_mode():
                 logits = self.logits(batch.to(self.model.embedding.weight.device)).float()
             shares = (logits.sigmoid() if self.multi_label else logits.softmax(1)).tolist()
-            cuts = [len(ids) + 2 > self.context for ids in encoded]
-            for line, said, probabilities, cut in zip(lines[begin:], self._said(logits), shares, cuts, strict=False):
+            truncated = [len(ids) + 2 > self.context for ids in encoded]
+            for line, said, probabilities, short in zip(
+                lines[begin:], self._said(logits), shares, truncated, strict=False
+            ):
                 name = self._name(said)
                 each = dict(zip(self.labels, (round(p, 6) for p in probabilities), strict=True))
                 best = "" if self.multi_label else f" {max(probabilities):.3f}"
                 text = f"{name}{best}\t{line}"
-                found.append({"input": line, "label": name, "probabilities": each, "text": text, **told_cut(cut)})
+                found.append(
+                    {"input": line, "label": name, "probabilities": each, "text": text, **told_truncated(short)}
+                )
         return found
 
 

@@ -22,7 +22,7 @@ from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.generation import Sampling, generate
 from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.packed import packed
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_cut
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_truncated
 
 END = "<eos>"
 PROMPTS_AT_ONCE = 64  # continued together; more would need more memory, not less time
@@ -97,7 +97,7 @@ class LanguageModeling(Task):
 
     model_types = (Decoder,)
     example_type = Document
-    specials = (END,)
+    special_tokens = (END,)
 
     def __init__(
         self,
@@ -182,10 +182,10 @@ class LanguageModeling(Task):
             asked, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
         room = self._room(max_new_tokens)
-        cuts = [len(ids) + 1 > room for ids in self.tokenizer.encode_batch(asked)]
+        truncated = [len(ids) + 1 > room for ids in self.tokenizer.encode_batch(asked)]
         return [
-            {"input": line, "continuation": more, "text": line + more, **told_cut(cut)}
-            for line, more, cut in zip(asked, written, cuts, strict=True)
+            {"input": line, "continuation": more, "text": line + more, **told_truncated(short)}
+            for line, more, short in zip(asked, written, truncated, strict=True)
         ]
 
     def complete(

@@ -24,7 +24,7 @@ from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
 from transformer_lab.models.encoder import Encoder
 from transformer_lab.models.heads import SequenceHead, TokenHead, Transform
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, told_cut
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, told_truncated
 from transformer_lab.terminal import plain
 
 BEGIN, END, MASK = "<cls>", "<sep>", "<mask>"
@@ -97,7 +97,7 @@ class MLMNSP(Task):
     collate: Collate
     model_types = (Encoder,)
     example_type = Document
-    specials = (BEGIN, END, MASK)
+    special_tokens = (BEGIN, END, MASK)
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class MLMNSP(Task):
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
         self.capacity, self.variants, self.sentence_task = context, variants, sentence_task
         self.encoding = SentenceEncoding()
-        self.begin, self.end, self.mask = (tokenizer.special(special) for special in self.specials)
+        self.begin, self.end, self.mask = (tokenizer.special(special) for special in self.special_tokens)
         masking = Masking(mlm_probability, self.mask, tokenizer.ordinary, tokenizer.continues if whole_words else None)
         self.collate = Collate(self.begin, self.end, masking, sentence_task != "none")
         self.transform = Transform(dim=model.dim, bias=model.bias, norm=model.make_norm(dim=model.dim))
@@ -141,7 +141,7 @@ class MLMNSP(Task):
             capacity=self.capacity,
             pieces=pairs,
             recipe=pairs.recipe,
-            shortened="a document of one sentence, which nothing can be in order with",
+            truncated="a document of one sentence, which nothing can be in order with",
         )
 
     def forward(self, batch: MaskedBatch) -> Outcome:
@@ -263,7 +263,7 @@ class MLMNSP(Task):
             "masks": masks,
             "error": None,
             "text": f"{filled}\t({about})",
-            **told_cut(len(ids) > room),
+            **told_truncated(len(ids) > room),
         }
 
 

@@ -25,7 +25,7 @@ from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.packed import packed
 from transformer_lab.models.seq2seq import Seq2Seq
 from transformer_lab.tasks import translation_scores as scores
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_cut
+from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_truncated
 
 log = logging.getLogger(__name__)
 END, BETWEEN = "<eos>", "<sep>"
@@ -63,7 +63,7 @@ class PairEncoding:
 
 @dataclass(frozen=True)
 class Collate:
-    """Pairs of texts, each cut to `context` tokens; a target that is cut does not say that it ends.
+    """Pairs of texts, each truncated to `context` tokens; a target that is does not say that it ends.
 
     `joined` says whether one model reads both as one sequence.
     """
@@ -125,7 +125,7 @@ class Translation(Task):
 
     model_types = (Seq2Seq, Decoder)
     example_type = Pair
-    specials = (END, BETWEEN)
+    special_tokens = (END, BETWEEN)
     best_by = "bleu"
 
     def __init__(
@@ -172,8 +172,8 @@ class Translation(Task):
     def _pieces(self, corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
         sides = [np.diff(corpus[side].offsets[begin : end + 1]) + 1 for side in ("source", "target")]
         kept = [np.minimum(lengths, self.context) for lengths in sides]
-        cut = (sides[0] > self.context) | (sides[1] > self.context)
-        return np.arange(begin, end)[:, None], kept[0] + kept[1], int(cut.sum())
+        truncated = (sides[0] > self.context) | (sides[1] > self.context)
+        return np.arange(begin, end)[:, None], kept[0] + kept[1], int(truncated.sum())
 
     def hidden(self, batch: PairBatch) -> Tensor:
         """Of the target tokens: (N, D)."""
@@ -215,10 +215,10 @@ class Translation(Task):
     def _possible(self, corpus: Corpus) -> float:
         """The share of references that the model could write: their tokens fit, and make the text again."""
         if id(corpus) not in self._shares:
-            cut = (row[: self.context] for row in map(corpus["target"].__getitem__, range(corpus.num_examples)))
+            truncated = (row[: self.context] for row in map(corpus["target"].__getitem__, range(corpus.num_examples)))
             equal = sum(
                 self.tokenizer.decode(tokens.tolist()).strip() == _reference(corpus, row).strip()
-                for row, tokens in enumerate(cut)
+                for row, tokens in enumerate(truncated)
             )
             self._shares[id(corpus)] = equal / corpus.num_examples
         return self._shares[id(corpus)]
@@ -269,12 +269,12 @@ class Translation(Task):
 
     def predict(self, lines: list[str]) -> list[dict[str, Any]]:
         """The translation of each line, and its score: what `Beam` compares by."""
-        cuts = [len(ids) + 1 > self.context for ids in self.tokenizer.encode_batch(lines)]
+        truncated = [len(ids) + 1 > self.context for ids in self.tokenizer.encode_batch(lines)]
         written = self.translate(lines)
-        found = zip(lines, written, self.log_p(lines, written), cuts, strict=True)
+        found = zip(lines, written, self.log_p(lines, written), truncated, strict=True)
         return [
-            {"input": line, "translation": text, "score": round(score, 6), "text": text, **told_cut(cut)}
-            for line, text, score, cut in found
+            {"input": line, "translation": text, "score": round(score, 6), "text": text, **told_truncated(short)}
+            for line, text, score, short in found
         ]
 
     @torch.inference_mode()

@@ -73,6 +73,6 @@ def evaluate(task: Task, batches: EvaluationSet, machine: Hardware) -> dict[str,
 
 
 def reported(task: Task, losses: dict[str, float], sums: dict[str, Tensor], packing: Packing) -> dict[str, float]:
-    """The metrics of a pass; and how many texts were cut, so that the model has not seen all of them."""
+    """The metrics of a pass; and how many texts were truncated, so that the model has not seen all of them."""
     metrics = task.metrics(losses, sums, packing.corpus)
-    return {**metrics, "cut_texts": packing.num_shortened} if packing.num_shortened else metrics
+    return {**metrics, "truncated_texts": packing.num_truncated} if packing.num_truncated else metrics

@@ -214,7 +214,7 @@ class Training(LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         factor = self.schedule(step.number)
         for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+            group["lr"] = group["initial_lr"] * factor
         if (step.number + 1) % self.log_every_steps == 0:
             self._norms = by_layer(self.task)
         gradients = [weight.grad for weight in self.task.parameters() if weight.grad is not None]

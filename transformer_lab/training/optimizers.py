@@ -80,7 +80,7 @@ class Muon(torch.optim.Optimizer):
         inside = {k: p for k, p in parameters.items() if p.ndim == 2 and "blocks" in k.split(".")}
         if not inside:
             raise ValueError("optimizer: Muon finds no matrices in the `blocks` of this model; choose optimizer=adamw")
-        muon = {"params": list(inside.values()), "lr": lr, "peak_lr": lr, "weight_decay": weight_decay}
+        muon = {"params": list(inside.values()), "lr": lr, "initial_lr": lr, "weight_decay": weight_decay}
         rest = [p for name, p in parameters.items() if name not in inside]
         # `fused` also tells load_state_dict to keep the step counters beside the parameters.
         options = {"betas": tuple(adamw_betas), "eps": adamw_eps, "fused": True}
@@ -182,7 +182,7 @@ def split(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float)
     """Matrices, embeddings among them, decay; norms and biases do not."""
     every = list(parameters)
     kinds = [(weight_decay, [p for p in every if p.ndim >= 2]), (0.0, [p for p in every if p.ndim < 2])]
-    return [{"params": ps, "lr": lr, "peak_lr": lr, "weight_decay": decay} for decay, ps in kinds if ps]
+    return [{"params": ps, "lr": lr, "initial_lr": lr, "weight_decay": decay} for decay, ps in kinds if ps]
 
 
 def by_width(groups: list[Group], model: nn.Module) -> list[Group]:
@@ -195,8 +195,8 @@ def by_width(groups: list[Group], model: nn.Module) -> list[Group]:
     matrices = {m.weight for m in model.modules() if isinstance(m, nn.Linear) and id(m) not in outputs}
     found = []
     for group in groups:
-        rate = group["peak_lr"] / ratio
-        slow = {"lr": rate, "peak_lr": rate, "weight_decay": group["weight_decay"] * ratio}
+        rate = group["initial_lr"] / ratio
+        slow = {"lr": rate, "initial_lr": rate, "weight_decay": group["weight_decay"] * ratio}
         for own, change in (
             ([p for p in group["params"] if p in matrices], slow),
             ([p for p in group["params"] if p not in matrices], {}),
@@ -222,9 +222,9 @@ def by_depth(groups: list[Group], model: nn.Module, layer_decay: float) -> list[
     found = []
     for group in groups:
         for depth in sorted({depths[p] for p in group["params"]}):
-            rate = group["peak_lr"] * layer_decay**depth
+            rate = group["initial_lr"] * layer_decay**depth
             own = [p for p in group["params"] if depths[p] == depth]
-            found.append(group | {"params": own, "lr": rate, "peak_lr": rate})
+            found.append(group | {"params": own, "lr": rate, "initial_lr": rate})
     return found
 
 

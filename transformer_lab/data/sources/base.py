@@ -33,7 +33,7 @@ class Source(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class HashSplit:
     """Puts examples on a side by a hash of their first text, so that equal texts never face each other.
 
     A corpus of one document is cut in order instead: its beginning trains, its end tests.
@@ -52,10 +52,10 @@ class Cut:
 
     def side(self, text: str) -> Split:
         words = " ".join(folded(text))[:HASHED]
-        place = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8]) / 2**64
-        if place < self.validation:
+        point = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8]) / 2**64
+        if point < self.validation:
             return "validation"
-        return "test" if place < self.validation + self.test else "train"
+        return "test" if point < self.validation + self.test else "train"
 
     def __call__(self, read: Callable[[], Iterable[Example]]) -> Iterator[tuple[Split, Any]]:
         """Every example that `read` yields, with its side; `read` is called again for each pass needed."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_lab.data.examples import Document, Example, Split
-from transformer_lab.data.sources.base import Cut, Source, no_such_name
+from transformer_lab.data.sources.base import HashSplit, Source, no_such_name
 
 log = logging.getLogger(__name__)
 SHORTEST = 40  # characters; what is shorter says little
@@ -35,7 +35,7 @@ class PackageDocstrings(Source):
     def __init__(self, *, packages: list[str], validation: float = 0.05, test: float = 0.05) -> None:
         if not packages:
             raise ValueError("data.packages is empty: name a package, for instance stdlib")
-        self.cut = Cut(validation=validation, test=test)
+        self.hash_split = HashSplit(validation=validation, test=test)
         self.roots = {package: _roots(package) for package in packages}
         self._read: Sequence[Example] | None = None  # scanning costs seconds and is asked for more than once
 
@@ -47,8 +47,8 @@ class PackageDocstrings(Source):
             "source": self.name,
             "python": platform.python_version(),
             "packages": packages,
-            "validation": self.cut.validation,
-            "test": self.cut.test,
+            "validation": self.hash_split.validation,
+            "test": self.hash_split.test,
         }
 
     @cached_property
@@ -62,7 +62,7 @@ class PackageDocstrings(Source):
     def read(self) -> Iterator[tuple[Split, Any]]:
         if self._read is None:
             self._read = self.examples(self._scan())
-        yield from self.cut(lambda: self._read or [])
+        yield from self.hash_split(lambda: self._read or [])
 
     @abstractmethod
     def examples(self, found: Iterable[tuple[str, str]]) -> Sequence[Example]:

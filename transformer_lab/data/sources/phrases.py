@@ -16,7 +16,7 @@ from babel.localedata import locale_identifiers
 
 from transformer_lab.data.examples import Pair, Split
 from transformer_lab.data.sources import cldr
-from transformer_lab.data.sources.base import Cut, Source, no_such_name
+from transformer_lab.data.sources.base import HashSplit, Source, no_such_name
 from transformer_lab.data.sources.cldr import LACKS, Phrase
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Phrases(Source):
             raise ValueError(f"data.size={size}: the number of phrases, at least 1")
         self.language = self.languages[1].language
         self.size, self.seed = size, seed
-        self.cut = Cut(validation=validation, test=test)
+        self.hash_split = HashSplit(validation=validation, test=test)
 
     def signature(self) -> dict[str, Any]:
         return {
@@ -71,13 +71,13 @@ class Phrases(Source):
             "languages": [str(language) for language in self.languages],
             "size": self.size,
             "seed": self.seed,
-            "validation": self.cut.validation,
-            "test": self.cut.test,
+            "validation": self.hash_split.validation,
+            "test": self.hash_split.test,
             "babel": babel.__version__,
         }
 
     def read(self) -> Iterator[tuple[Split, Pair]]:
-        yield from self.cut(self._pairs)
+        yield from self.hash_split(self._pairs)
 
     def _pairs(self) -> Iterator[Pair]:
         said: set[bytes] = set()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from transformer_lab.data.examples import Example, Split
-from transformer_lab.data.sources.base import Cut, Source
+from transformer_lab.data.sources.base import HashSplit, Source
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ class SplitSource(Source):
     def __init__(self, *, validation: float = 0.05, test: float = 0.05, max_examples: int | None = None) -> None:
         if max_examples is not None and max_examples < 1:
             raise ValueError(f"data.max_examples={max_examples}: at least 1, or null for all there are")
-        self.cut = Cut(validation=validation, test=test)
+        self.hash_split = HashSplit(validation=validation, test=test)
         self.max_examples = max_examples
 
     @abstractmethod
@@ -34,12 +34,16 @@ class SplitSource(Source):
         """All of a split, also those without any text."""
 
     def signature(self) -> dict[str, Any]:
-        return {"validation": self.cut.validation, "test": self.cut.test, "max_examples": self.max_examples}
+        return {
+            "validation": self.hash_split.validation,
+            "test": self.hash_split.test,
+            "max_examples": self.max_examples,
+        }
 
     def read(self) -> Iterator[tuple[Split, Any]]:
         others = [split for split in self.splits() if split != "train"]
-        cut = replace(self.cut, **dict.fromkeys(others, 0))
-        yield from cut(lambda: _limited(self._filled("train"), self.max_examples))
+        hash_split = replace(self.hash_split, **dict.fromkeys(others, 0))
+        yield from hash_split(lambda: _limited(self._filled("train"), self.max_examples))
         for split in others:
             yield from ((split, example) for example in self._filled(split))
 
