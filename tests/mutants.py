@@ -196,7 +196,7 @@ MUTANTS = [
         f"{TASKS}/language_modeling.py",
         "loss / math.log(2) / corpus.bytes_per_token",
         "loss / corpus.bytes_per_token",
-        "tasks",
+        "training/test_evaluation.py",
     ),
     Mutant(f"{TASKS}/translation.py", "target[1:] = labels[:-1]", "target[:] = labels", f"tasks {MODELS}"),
     Mutant(

@@ -9,7 +9,7 @@ import torch
 
 from transformer_lab.checks import untrained
 from transformer_lab.data.sources.base import Source
-from transformer_lab.data.tokenizers import Bytes, Recipe, Tokenizer
+from transformer_lab.data.tokenizers import Bytes, Tokenizer, TokenizerTrainer
 from transformer_lab.models.layers.kernels import auto
 from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.tasks.base import Task
@@ -22,10 +22,10 @@ Section = dict[str, Any]
 
 def build(section: Section, **handed: Any) -> Any:
     """Call what `_target_` names with the section's other keys and with what the build hands over."""
-    return recipe(section)(**handed)
+    return factory(section)(**handed)
 
 
-def recipe(section: Section) -> Callable[..., Any]:
+def factory(section: Section) -> Callable[..., Any]:
     """What `_target_` names, with the section's other keys already given; whoever calls it gives the rest."""
     module, _, attribute = section["_target_"].rpartition(".")
     values = {
@@ -37,7 +37,7 @@ def recipe(section: Section) -> Callable[..., Any]:
 
 
 def task_class(config: Section) -> type[Task]:
-    return recipe(config["task"]).func  # type: ignore[attr-defined, no-any-return]
+    return factory(config["task"]).func  # type: ignore[attr-defined, no-any-return]
 
 
 PARTS = ("position", "norm", "feed_forward", "residual", "attention")  # what the model calls with its own sizes
@@ -45,7 +45,7 @@ PARTS = ("position", "norm", "feed_forward", "residual", "attention")  # what th
 
 def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
     """`facts` are what the task has learnt of the training data (see `Task.learn`)."""
-    model = build(config["model"], vocab_size=tokenizer.vocab_size, **{part: recipe(config[part]) for part in PARTS})
+    model = build(config["model"], vocab_size=tokenizer.vocab_size, **{part: factory(config[part]) for part in PARTS})
     expected = task_class(config).model_types
     if not isinstance(model, expected):
         names = [kind.__name__ for kind in expected]
@@ -58,7 +58,7 @@ def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
 KINDS: dict[str, type] = {
     "task": Task,
     "data": Source,
-    "tokenizer": Recipe,
+    "tokenizer": TokenizerTrainer,
     "position": Position,
     "optimizer": torch.optim.Optimizer,
     "schedule": Schedule,
@@ -73,17 +73,17 @@ def rehearse(config: Section) -> Task:
     Returns the task, whose vocabulary is as small as can be. Raises ValueError, in one line that names the key.
     """
     for section, kind in KINDS.items():
-        given = recipe(config[section]).func  # type: ignore[attr-defined]
+        given = factory(config[section]).func  # type: ignore[attr-defined]
         if not (isinstance(given, type) and issubclass(given, kind)):
             raise ValueError(f"{section}._target_: {config[section]['_target_']} is not a {kind.__name__}")
-    expected, given = task_class(config).example_type, recipe(config["data"]).func.example_type  # type: ignore[attr-defined]
+    expected, given = task_class(config).example_type, factory(config["data"]).func.example_type  # type: ignore[attr-defined]
     if given is not expected:
         raise ValueError(
             f"data: {config['task']['name']} reads examples of the kind {expected.__name__}, these are "
             f"of the kind {given.__name__}"
         )
     build(config["data"])
-    build(config["tokenizer"]).signature()
+    build(config["tokenizer"]).cache_key()
     with torch.device("meta"):
         kind = task_class(config)
         task = build_task(config, Bytes().train([], special_tokens=kind.special_tokens), kind.rehearsal(config["task"]))

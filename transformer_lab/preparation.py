@@ -14,7 +14,7 @@ from transformer_lab.checks import PROVIDED
 from transformer_lab.data.cache import fingerprint, obtain
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.store import MOST_LOST, Store, prepare
-from transformer_lab.data.tokenizers import File, Recipe, Tokenizer
+from transformer_lab.data.tokenizers import File, Tokenizer, TokenizerTrainer
 from transformer_lab.runs import best_checkpoint
 from transformer_lab.tasks.base import Task
 
@@ -51,13 +51,13 @@ def _tokenizer(config: Section, source: Source) -> Tokenizer:
 
     A run that starts from another one's weights has that one's tokenizer: its tokens are what the weights know.
     """
-    recipe: Recipe = build(config["tokenizer"])
+    trainer: TokenizerTrainer = build(config["tokenizer"])
     if config["init_from"]:
         folder = best_checkpoint(config["init_from"], "init_from")
         known = Tokenizer.load(folder / "tokenizer.json")
         if (
-            isinstance(recipe, File)
-            and recipe.train([], special_tokens=task_class(config).special_tokens).hash != known.hash
+            isinstance(trainer, File)
+            and trainer.train([], special_tokens=task_class(config).special_tokens).hash != known.hash
         ):
             raise ValueError(
                 f"tokenizer.path: not the tokenizer that the weights of init_from={config['init_from']} "
@@ -66,11 +66,11 @@ def _tokenizer(config: Section, source: Source) -> Tokenizer:
         log.info("Tokenizer: that of %s", config["init_from"])
         return known
     special_tokens = task_class(config).special_tokens
-    facts = {"tokenizer": recipe.signature(), "source": source.signature(), "special_tokens": special_tokens}
+    facts = {"tokenizer": trainer.cache_key(), "source": source.cache_key(), "special_tokens": special_tokens}
 
     def write(folder: Path) -> None:
         texts = (text for split, example in source.read() if split == "train" for text in example.texts)
-        recipe.train(texts, special_tokens=special_tokens).save(folder / "tokenizer.json")
+        trainer.train(texts, special_tokens=special_tokens).save(folder / "tokenizer.json")
 
     folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(facts)}"
     return obtain(folder, write=write, read=lambda kept: Tokenizer.from_json(kept.read("tokenizer.json").decode()))
@@ -81,7 +81,7 @@ def _facts(config: Section, source: Source) -> dict[str, Any]:
     kind = task_class(config)
     if kind.learn.__func__ is Task.learn.__func__:  # type: ignore[attr-defined]
         return {}
-    known = {"task": config["task"]["_target_"], "source": source.signature(), "language": source.language}
+    known = {"task": config["task"]["_target_"], "source": source.cache_key(), "language": source.language}
 
     def write(folder: Path) -> None:
         training = (example for split, example in source.read() if split == "train")

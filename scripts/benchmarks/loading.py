@@ -38,7 +38,7 @@ class OurLoader:
             lengths = np.diff(offsets)
             return np.stack((offsets[:-1], lengths), axis=1), lengths, 0
 
-        packs = Packs(corpus=corpus, capacity=LENGTH, pieces=whole, recipe="whole")
+        packs = Packs(corpus=corpus, capacity=LENGTH, pieces=whole, cache_key="whole")
         plan = Plan(num_units=packs.num_units, units_per_step=BATCH, seed=0, data="benchmark")
         steps = Steps(packing=packs, plan=plan, collate=Collate(0), micro_batch_tokens=1 << 20)
         self.next = 0

@@ -43,7 +43,7 @@ class Drawn(MLMNSP):
             pieces = np.stack((starts, first, starts + first, second, wrong, 0 * wrong), axis=1)
             return pieces, sizes, 0
 
-        return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, recipe="drawn")
+        return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, cache_key="drawn")
 
 
 def ours(setting: Setting, name: str, *words: str, differs: str = "") -> Ours:

@@ -74,7 +74,7 @@ def test_every_class_is_in_every_split(small: DocstringLibraries) -> None:
 def test_the_order_is_the_same_twice(small: DocstringLibraries) -> None:
     again = DocstringLibraries(packages=SMALL, validation=0.2, test=0.2)
     assert list(small.read()) == list(small.read()) == list(again.read())
-    assert json.dumps(small.signature()) == json.dumps(again.signature())
+    assert json.dumps(small.cache_key()) == json.dumps(again.cache_key())
 
 
 def test_what_two_libraries_say_belongs_to_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_the_signature_tells_every_option() -> None:
     options = {"packages": SMALL, "validation": 0.1, "test": 0.1}
     other = {"validation": 0.2, "test": 0.2, "max_per_package": 9, "max_paragraphs": 1, "max_characters": 99}
     changes = [{}, {"packages": SMALL[:2]}, *({name: value} for name, value in other.items())]
-    told = Counter(json.dumps(DocstringLibraries(**{**options, **change}).signature()) for change in changes)
+    told = Counter(json.dumps(DocstringLibraries(**{**options, **change}).cache_key()) for change in changes)
     assert len(told) == len(changes)
 
 

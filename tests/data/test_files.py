@@ -127,7 +127,7 @@ def test_all_files_that_are_no_text_are_told_at_once_or_left_out(
     assert told.startswith(f"data.path={tmp_path}: 8 of 30 files cannot be read: {tmp_path}/10{end}:")
     assert told.count(": not UTF-8") == 5 and told.endswith("; and 3 more; data.unreadable=skip leaves them out")
     source = KINDS[kind](path=str(tmp_path), unreadable="skip", validation=0, test=0)
-    assert source.signature() != KINDS[kind](path=str(tmp_path), validation=0, test=0).signature()
+    assert source.cache_key() != KINDS[kind](path=str(tmp_path), validation=0, test=0).cache_key()
     for _ in range(2):
         assert origins(source) == {"train": {*names[:10], *names[18:]}}
     (said,) = caplog.messages  # once, however often it is read
@@ -138,9 +138,9 @@ def test_what_one_may_not_read_is_told_or_left_out(tmp_path: Path, monkeypatch: 
     write("text", tmp_path, "a", "b")
     access = os.access  # root may read anything
     monkeypatch.setattr(os, "access", lambda path, mode: "b.txt" not in str(path) and access(path, mode))
-    told = mistake(lambda: Text(path=str(tmp_path)).signature())
+    told = mistake(lambda: Text(path=str(tmp_path)).cache_key())
     assert f"1 of 2 files cannot be read: {tmp_path}/b.txt: no permission to read it; data.unreadable=skip" in told
-    Text(path=str(tmp_path), unreadable="skip").signature()
+    Text(path=str(tmp_path), unreadable="skip").cache_key()
 
 
 def test_texts_that_differ_by_composition_only_are_on_one_side(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_local_copy_stands_in_for_the_hub(tmp_path: Path) -> None:
         copy, files = there(dataset="owner/name", **columns, **options), here(**columns, **options)
         assert there.example_type is here.example_type
         assert list(copy.read()) == list(files.read())
-        assert copy.signature() == files.signature()
+        assert copy.cache_key() == files.cache_key()
 
 
 def test_a_set_keeps_its_own_splits_and_lends_the_missing_ones(serve: Any) -> None:
@@ -200,9 +200,9 @@ def test_the_signature_tells_what_is_read_and_not_how() -> None:
         {"max_examples": 3},
         {"validation": 0.2},
     ]
-    signatures = {json.dumps(Hub(dataset="a", **options).signature()) for options in [*changed, *changed]}
+    signatures = {json.dumps(Hub(dataset="a", **options).cache_key()) for options in [*changed, *changed]}
     assert len(signatures) == len(changed)
-    assert Hub(dataset="a", streaming=True).signature() == Hub(dataset="a").signature()
+    assert Hub(dataset="a", streaming=True).cache_key() == Hub(dataset="a").cache_key()
 
 
 # The sets that come with a config: their rows as the hub has them

@@ -113,4 +113,4 @@ def test_the_signature_tells_changed_options(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\na,b\n")
     changed: list[dict[str, Any]] = [{}, {"text_column": "a"}, {"label_column": "b"}, {"separator": ";"}, {"test": 0.1}]
     changed += [{"missing_label": "skip"}, {"quoting": "none"}, {"delimiter": ";"}, {"unreadable": "skip"}]
-    assert len({json.dumps(Labeled(path=str(tmp_path), **o).signature()) for o in [*changed, *changed]}) == len(changed)
+    assert len({json.dumps(Labeled(path=str(tmp_path), **o).cache_key()) for o in [*changed, *changed]}) == len(changed)

@@ -11,7 +11,7 @@ import regex
 
 from transformer_lab.data.segments import sentences
 from transformer_lab.data.sources.phrases import Phrases
-from transformer_lab.data.tokenizers import ByteBPE, Bytes, Characters, Recipe, Unigram, WordPiece
+from transformer_lab.data.tokenizers import ByteBPE, Bytes, Characters, TokenizerTrainer, Unigram, WordPiece
 
 # What ends a sentence, the first of them three times in four; what parts its phrases; what stands between sentences.
 LATIN = (".!?", ", ", " ")
@@ -291,12 +291,12 @@ def in_marks(text: str) -> str:
     return text.translate({ord(mark): letters[len(mark.encode())] + i for i, mark in enumerate(marks)})
 
 
-@pytest.mark.parametrize("recipe", [ByteBPE(vocab_size=2000), Unigram(vocab_size=2000)], ids=["byte_bpe", "unigram"])
+@pytest.mark.parametrize("trainer", [ByteBPE(vocab_size=2000), Unigram(vocab_size=2000)], ids=["byte_bpe", "unigram"])
 @pytest.mark.parametrize("language", ["hi", "bn", "ta", "fa", "he", "vi"])
-def test_a_mark_costs_no_more_than_a_letter(language: str, recipe: Recipe) -> None:
+def test_a_mark_costs_no_more_than_a_letter(language: str, trainer: TokenizerTrainer) -> None:
     texts = planted(language)
     other = in_marks("\n".join(texts)).split("\n")
-    counts = [sum(map(len, recipe.train(of, special_tokens=()).encode_batch(of))) for of in (texts, other)]
+    counts = [sum(map(len, trainer.train(of, special_tokens=()).encode_batch(of))) for of in (texts, other)]
     assert abs(counts[0] / counts[1] - 1) < 0.02
 
 
@@ -312,19 +312,19 @@ EXACT = {
 @EVERY
 def test_every_text_comes_back_as_it_was(language: str) -> None:
     texts = [*planted(language, 300), *map(str.strip, REAL[language].splitlines()), REAL[language]]
-    for recipe in EXACT.values():
-        tokenizer = recipe.train(texts, special_tokens=())
+    for trainer in EXACT.values():
+        tokenizer = trainer.train(texts, special_tokens=())
         assert [tokenizer.decode(ids) for ids in tokenizer.encode_batch(texts)] == texts
 
 
-def table(recipes: dict[str, Recipe] = EXACT, count: int = 2000) -> str:
+def table(trainers: dict[str, TokenizerTrainer] = EXACT, count: int = 2000) -> str:
     """A row for each language: of sentences found, wrong; of texts that come back, the worst tokenizer's; tokens a word
     of byte-level BPE and of Unigram."""
     rows = []
     for language, (_, _, between) in LANGUAGES.items():
         texts = planted(language, count)
         words = sum(len(text.split()) for text in texts)
-        trained = {name: recipe.train(texts, special_tokens=()) for name, recipe in recipes.items()}
+        trained = {name: trainer.train(texts, special_tokens=()) for name, trainer in trainers.items()}
         ids = {name: tokenizer.encode_batch(texts) for name, tokenizer in trained.items()}
         back = {
             name: sum(trained[name].decode(ids[name][i]) == text for i, text in enumerate(texts)) / count

@@ -22,7 +22,7 @@ class Given(Source):
     def __init__(self, examples):
         self.examples = examples
 
-    def signature(self):
+    def cache_key(self):
         return {"given": repr(self.examples)}
 
     def read(self):
@@ -40,8 +40,8 @@ def metrics(task, corpus):
 
 def test_unknown_tokens_are_counted_warned_of_and_no_bits_are_reported_of_bytes_that_were_lost(tmp_path, caplog):
     task = small_task("task=language_modeling")
-    recipe = build(settings("tokenizer=characters")["tokenizer"])
-    task.tokenizer = recipe.train(["abc def " * 30], special_tokens=task.special_tokens)
+    trainer = build(settings("tokenizer=characters")["tokenizer"])
+    task.tokenizer = trainer.train(["abc def " * 30], special_tokens=task.special_tokens)
     config = {"cache_dir": str(tmp_path), "allow_overlap": True}
     store = prepare_store(config, Given([Document(text) for text in ["abc", *THAI, "def abc", "fed"]]), task)
     train, validation = store.splits["train"], store.splits["validation"]

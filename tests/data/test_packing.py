@@ -24,7 +24,7 @@ def packs_of(corpus, capacity):
     def pieces(corpus, begin, end):
         return cut_rows(corpus["tokens"].offsets[begin : end + 1], capacity)
 
-    return Packs(corpus=corpus, capacity=capacity, pieces=pieces, recipe="documents")
+    return Packs(corpus=corpus, capacity=capacity, pieces=pieces, cache_key="documents")
 
 
 documents = st.lists(st.integers(1, 40), min_size=1, max_size=60)

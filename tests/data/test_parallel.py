@@ -126,8 +126,8 @@ def test_line_aligned_files_come_before_tables_in_a_folder(tmp_path: Path) -> No
 
 def test_the_signature_tells_changed_files_and_options(tmp_path: Path) -> None:
     write(tmp_path, "a\n", "b\n")
-    before = json.dumps(parallel(tmp_path).signature())
-    assert json.dumps(parallel(tmp_path).signature()) == before
-    assert json.dumps(parallel(tmp_path, source="de", target="en").signature()) != before
+    before = json.dumps(parallel(tmp_path).cache_key())
+    assert json.dumps(parallel(tmp_path).cache_key()) == before
+    assert json.dumps(parallel(tmp_path, source="de", target="en").cache_key()) != before
     (tmp_path / "train.de").write_text("ccc\n")
-    assert json.dumps(parallel(tmp_path).signature()) != before
+    assert json.dumps(parallel(tmp_path).cache_key()) != before

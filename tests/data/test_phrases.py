@@ -59,7 +59,7 @@ def test_a_larger_size_begins_with_the_phrases_of_a_smaller() -> None:
 
 def test_the_signature_tells_every_choice() -> None:
     choices = ({}, {"source": "fr"}, {"target": "fr"}, {"size": 501}, {"seed": 2}, {"validation": 0.2}, {"test": 0.2})
-    assert len({json.dumps(source(**options).signature()) for options in choices}) == len(choices)
+    assert len({json.dumps(source(**options).cache_key()) for options in choices}) == len(choices)
 
 
 # Each once

@@ -199,9 +199,9 @@ def test_variants_are_other_pairs_and_each_the_same_again():
     ("name", "value"), [("regex.__version__", "1"), ("SHORT", frozenset({"Dr"})), ("MOST", 0.5), ("RULES", 0)]
 )
 def test_other_rules_make_another_corpus(monkeypatch, name, value):
-    before = SentenceEncoding().signature()
+    before = SentenceEncoding().cache_key()
     monkeypatch.setattr(f"transformer_lab.data.sentences.{name}", value)
-    assert SentenceEncoding().signature() != before
+    assert SentenceEncoding().cache_key() != before
 
 
 @pytest.mark.parametrize(

@@ -143,4 +143,4 @@ def test_a_package_that_is_not_there_is_told_with_the_nearest_one() -> None:
     assert mistake(lambda: Docstrings(packages=["emial"])).endswith("did you mean email?")
     assert "no Python source" in mistake(lambda: Docstrings(packages=["sys"]))
     assert "data.packages" in mistake(lambda: Docstrings(packages=[]))
-    json.dumps(Docstrings(packages=["json"]).signature())
+    json.dumps(Docstrings(packages=["json"]).cache_key())

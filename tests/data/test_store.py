@@ -23,7 +23,7 @@ class Given(Source):
     def __init__(self, *examples):
         self.examples = examples
 
-    def signature(self):
+    def cache_key(self):
         return {"examples": repr(self.examples)}
 
     def read(self):
@@ -94,6 +94,10 @@ def test_what_splits_share_is_found_and_nothing_else(size, planted, words, tmp_p
     (found,) = store.overlaps
     assert (found.split, found.other, found.examples) == ("test", "train", 103 + planted)
     assert (found.exact, found.folded) == (planted, planted + 3)
+    told = (
+        f"{planted} of the {103 + planted} examples of the test split also stand in the train split, 3 more up to case"
+    )
+    assert str(found).startswith(told)
 
 
 def _build(target):

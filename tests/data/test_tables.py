@@ -191,7 +191,7 @@ def test_quotes_in_two_rows_of_a_tsv_swallow_no_row_between(
     assert told.startswith(f"{tmp_path}/a.tsv: read without quoted cells, for 1 of its cells")
     quoted = examples_texts(KINDS[kind](path=str(tmp_path), quoting="minimal", **WHOLE))
     assert quoted == (["a", "so he said\t2\nb\t3\nit ends", "c"])
-    assert source.signature() != KINDS[kind](path=str(tmp_path), quoting="minimal", **WHOLE).signature()
+    assert source.cache_key() != KINDS[kind](path=str(tmp_path), quoting="minimal", **WHOLE).cache_key()
 
 
 def examples_texts(source: Any) -> list[str]:

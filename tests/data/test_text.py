@@ -75,7 +75,7 @@ def test_the_signature_tells_changed_files_and_options(tmp_path: Path) -> None:
     file.write_text("before")
 
     def signature(**options: object) -> str:
-        return json.dumps(Text(path=str(tmp_path), **options).signature())
+        return json.dumps(Text(path=str(tmp_path), **options).cache_key())
 
     changed: list[dict[str, object]] = [{"test": 0.1}, {"column": "b"}, {"document_start": "a"}, {"max_examples": 3}]
     assert len({signature(), signature(), *(signature(**options) for options in changed)}) == 5

@@ -17,18 +17,27 @@ from hypothesis import strategies as st
 
 from transformer_lab.data.masking import Masking
 from transformer_lab.data.tokenizers import SPECIAL_TOKENS as COMMON
-from transformer_lab.data.tokenizers import ByteBPE, Bytes, Characters, File, Recipe, Tokenizer, Unigram, WordPiece
+from transformer_lab.data.tokenizers import (
+    ByteBPE,
+    Bytes,
+    Characters,
+    File,
+    Tokenizer,
+    TokenizerTrainer,
+    Unigram,
+    WordPiece,
+)
 
 SPECIAL_TOKENS = ("<eos>", "<pad>")
 EVERY_SPECIAL = (*COMMON, "<pad>")
-RECIPES = {
+TRAINERS = {
     "byte_bpe": ByteBPE(vocab_size=400),
     "wordpiece": WordPiece(vocab_size=400),
     "unigram": Unigram(vocab_size=400),
     "characters": Characters(),
     "bytes": Bytes(),
 }
-EVERY = pytest.mark.parametrize("name", RECIPES)
+EVERY = pytest.mark.parametrize("name", TRAINERS)
 
 
 def corpus() -> list[str]:
@@ -43,7 +52,7 @@ def corpus() -> list[str]:
 
 @cache
 def trained(name: str) -> Tokenizer:
-    return RECIPES[name].train(corpus(), special_tokens=SPECIAL_TOKENS)
+    return TRAINERS[name].train(corpus(), special_tokens=SPECIAL_TOKENS)
 
 
 @given(st.text())
@@ -82,8 +91,10 @@ def test_english_and_german_have_the_ids_of_gpt2s_pattern() -> None:
 )
 def test_no_token_ends_where_a_mark_begins(name: str, text: str) -> None:
     """A word that is all there is to learn becomes one token."""
-    recipe = WordPiece(vocab_size=500, lowercase=False) if name == "wordpiece" else type(RECIPES[name])(vocab_size=500)
-    tokenizer = recipe.train([text] * 500, special_tokens=())
+    trainer = (
+        WordPiece(vocab_size=500, lowercase=False) if name == "wordpiece" else type(TRAINERS[name])(vocab_size=500)
+    )
+    tokenizer = trainer.train([text] * 500, special_tokens=())
     assert len(tokenizer.encode(text)) == 2
 
 
@@ -126,9 +137,9 @@ def test_what_was_never_seen_is_unknown(name: str) -> None:
 
 
 def test_training_twice_gives_the_same_tokenizer_also_in_another_process() -> None:
-    here = {name: trained(name).hash for name in RECIPES}
+    here = {name: trained(name).hash for name in TRAINERS}
     again = f"import json, runpy; module = runpy.run_path({__file__!r})\n"
-    again += "print(json.dumps({name: module['trained'](name).hash for name in module['RECIPES']}))"
+    again += "print(json.dumps({name: module['trained'](name).hash for name in module['TRAINERS']}))"
     printed = subprocess.run([sys.executable, "-c", again], capture_output=True, check=True, text=True).stdout
     assert json.loads(printed) == here
     assert len(set(here.values())) == len(here)
@@ -155,12 +166,12 @@ def test_a_file_of_others_neither_cuts_nor_pads_nor_adds_tokens(tmp_path: Path) 
     assert Tokenizer.load(file).encode("some ordinary text") == trained("byte_bpe").encode("some ordinary text")
 
 
-@pytest.mark.parametrize("recipe", [ByteBPE, WordPiece, Unigram])
-def test_a_vocabulary_too_small_is_refused_and_the_least_one_named_works(recipe: type) -> None:
+@pytest.mark.parametrize("trainer", [ByteBPE, WordPiece, Unigram])
+def test_a_vocabulary_too_small_is_refused_and_the_least_one_named_works(trainer: type) -> None:
     with pytest.raises(ValueError, match=r"tokenizer\.vocab_size=3: at least (\d+)") as error:
-        recipe(vocab_size=3).train(corpus(), special_tokens=SPECIAL_TOKENS)
+        trainer(vocab_size=3).train(corpus(), special_tokens=SPECIAL_TOKENS)
     least = int(str(error.value).split("at least ")[1].split(",")[0])
-    assert recipe(vocab_size=least).train(corpus(), special_tokens=SPECIAL_TOKENS).vocab_size <= least
+    assert trainer(vocab_size=least).train(corpus(), special_tokens=SPECIAL_TOKENS).vocab_size <= least
 
 
 def test_training_reads_no_more_than_max_characters() -> None:
@@ -199,7 +210,7 @@ def test_a_fork_can_tokenize_in_silence() -> None:
 
 
 def test_every_recipe_is_covered() -> None:
-    assert {type(recipe) for recipe in RECIPES.values()} | {File} == set(Recipe.__subclasses__())
+    assert {type(trainer) for trainer in TRAINERS.values()} | {File} == set(TokenizerTrainer.__subclasses__())
 
 
 @pytest.mark.parametrize(
@@ -239,25 +250,25 @@ def test_one_unknown_letter_does_not_take_its_word_along() -> None:
     assert ids.count(tokenizer.special("<unk>")) == 1 and tokenizer.decode(ids) == "insoulerons"
 
 
-@pytest.mark.parametrize("recipe", [WordPiece, Unigram])
-def test_characters_are_unknown_only_where_merges_need_the_room(recipe: type) -> None:
+@pytest.mark.parametrize("trainer", [WordPiece, Unigram])
+def test_characters_are_unknown_only_where_merges_need_the_room(trainer: type) -> None:
     """Chinese has thousands; of a text without anything to merge all stay that have a place."""
     chance = random.Random(0)
     signs = [chr(0x4E00 + i) for i in range(3000)]
     texts = ["。".join(chance.choices(signs, weights=range(1, 3001), k=50)) for _ in range(600)]
-    tokenizer = recipe(vocab_size=4096).train(texts, special_tokens=())
+    tokenizer = trainer(vocab_size=4096).train(texts, special_tokens=())
     unknown = tokenizer.special("<unk>")
     ids = tokenizer.encode_batch(texts)
     assert tokenizer.vocab_size > 2500 and not any(unknown in row for row in ids)
     assert [tokenizer.decode(row) for row in ids] == texts
-    small = recipe(vocab_size=1000).train(texts, special_tokens=())
+    small = trainer(vocab_size=1000).train(texts, special_tokens=())
     assert small.vocab_size <= 1000 and any(unknown in row for row in small.encode_batch(texts))
 
 
 @pytest.mark.parametrize("name", ["byte_bpe", "wordpiece", "unigram"])
 @pytest.mark.parametrize("text", ["नमस्ते दुनिया में", "তুমি কেমন আছো", "தமிழ் மொழி பேசு", "שלום לכם כולם", "Мой дядя самых"])
 def test_words_with_marks_are_whole(name: str, text: str) -> None:
-    tokenizer = type(RECIPES[name])(vocab_size=320).train(
+    tokenizer = type(TRAINERS[name])(vocab_size=320).train(
         [" ".join(text)], special_tokens=()
     )  # knows letters, no words
     ids = tokenizer.encode(text)
@@ -280,7 +291,7 @@ def test_without_spaces_a_piece_is_a_word_of_its_own(name: str, text: str) -> No
     """What is hidden of a clause is neither nothing nor much of it."""
     chance = random.Random(0)  # texts of the same letters
     texts = ["".join(chance.sample(text, len(text))) for _ in range(200)]
-    tokenizer = type(RECIPES[name])(vocab_size=320).train(texts, special_tokens=())
+    tokenizer = type(TRAINERS[name])(vocab_size=320).train(texts, special_tokens=())
     ids = np.array(tokenizer.encode(text * 5))
     masking = Masking(0.15, tokenizer.special("<mask>"), tokenizer.ordinary, tokenizer.continues)
     counts = []

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import POSITIONS, settings
-from transformer_lab.build import recipe
+from transformer_lab.build import factory
 from transformer_lab.models.layers.positions.alibi import Alibi
 from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.models.layers.positions.learned import Learned
@@ -28,7 +28,7 @@ ROTARY = {"rotary": partial(Rotary, **SIZES), **{name: partial(make, factor=4.0)
 
 
 def shipped(name, **sizes):
-    return recipe(settings(f"position={name}")["position"])(**{**SIZES, **sizes})
+    return factory(settings(f"position={name}")["position"])(**{**SIZES, **sizes})
 
 
 def speeds(rotary, base=10_000.0, width=WIDTH):

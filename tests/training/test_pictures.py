@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.conftest import CELLS, POSITIONS, batch_for, corpus_for, settings, small_task
-from transformer_lab.build import recipe
+from transformer_lab.build import factory
 from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.training.pictures import attention_maps, attention_picture, chosen, position_picture, probe
 
@@ -68,7 +68,7 @@ def test_layers_and_heads_are_chosen_by_number_from_either_end():
 
 @pytest.mark.parametrize("name", POSITIONS)
 def test_every_position_scheme_has_a_picture_of_its_own(name):
-    position = recipe(settings(f"position={name}")["position"])(dim=32, num_heads=4, causal=True)
+    position = factory(settings(f"position={name}")["position"])(dim=32, num_heads=4, causal=True)
     figure = position_picture(position, 32, 4, 64)
     if name == "none":
         assert figure is None

@@ -1,5 +1,7 @@
 """Up to the peak and down again, whatever the numbers."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,12 @@ def test_the_plateau_lasts_until_the_decay():
     factors = curve(WarmupStableDecay(total_steps=100, decay_fraction=0.4), 100)
     assert factors[:61] == [1.0] * 61
     assert factors[80] == 0.5
+
+
+def test_a_cosine_falls_as_its_paper_has_it():
+    schedule = Cosine(total_steps=400, warmup_steps=0)
+    expected = [(1 + math.cos(math.pi * step / 400)) / 2 for step in (100, 200, 300)]
+    assert [schedule(step) for step in (100, 200, 300)] == pytest.approx(expected)
 
 
 def test_inverse_sqrt_halves_when_the_steps_quadruple():

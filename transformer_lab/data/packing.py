@@ -108,20 +108,26 @@ Pieces = Callable[[Corpus, int, int], tuple[np.ndarray, np.ndarray, int]]
 class Packs:
     """Pieces in packs of at most `capacity` tokens, packed by best fit, longest first (Johnson, 1973).
 
-    `pieces` lists them, window by window of the corpus in its own order; `recipe` says in words what it depends on, and
-    `truncated` which examples are not read whole.
+    `pieces` lists them, window by window of the corpus in its own order; `cache_key` says in words what it depends on,
+    and `truncated` which examples are not read whole.
     The packs do not depend on the epoch; only their order does. They are kept beside the corpus and memory-mapped.
     """
 
     def __init__(
-        self, *, corpus: Corpus, capacity: int, pieces: Pieces, recipe: str, truncated: str = "longer than task.context"
+        self,
+        *,
+        corpus: Corpus,
+        capacity: int,
+        pieces: Pieces,
+        cache_key: str,
+        truncated: str = "longer than task.context",
     ) -> None:
         self.corpus, self.capacity = corpus, capacity
         if corpus.place is None:
             self._temporary = TemporaryDirectory()  # goes with this object
             folder = Path(self._temporary.name) / "packs"
         else:
-            name = f"{corpus.place.name}.packs-{fingerprint({'recipe': recipe, 'capacity': capacity})}"
+            name = f"{corpus.place.name}.packs-{fingerprint({'cache_key': cache_key, 'capacity': capacity})}"
             folder = corpus.place.with_name(name)
         counts, self._pieces, self.offsets = obtain(folder, write=lambda empty: self._write(empty, pieces), read=_read)
         self.num_tokens, self.num_truncated, self._width = counts

@@ -15,7 +15,7 @@ import numpy as np
 
 from transformer_lab.data.examples import Document
 from transformer_lab.data.packing import ranges
-from transformer_lab.data.sentences import sentences, signature
+from transformer_lab.data.sentences import cache_key, sentences
 from transformer_lab.data.store import Corpus, Token
 
 FORMAT = 2  # raise it when other pairs come out
@@ -29,8 +29,8 @@ class SentenceEncoding:
     columns = {"tokens": Token, "sentences": np.int32}  # noqa: RUF012 - the same for all
     written = None
 
-    def signature(self) -> dict[str, Any]:
-        return {"kind": "sentences", **signature()}
+    def cache_key(self) -> dict[str, Any]:
+        return {"kind": "sentences", **cache_key()}
 
     def texts(self, example: Document) -> Sequence[str]:
         return sentences(example.text)
@@ -85,7 +85,7 @@ class Pairs:
     variants: int
 
     @property
-    def recipe(self) -> str:
+    def cache_key(self) -> str:
         """What the pairs of a corpus depend on."""
         return f"{self!r} {FORMAT}"
 

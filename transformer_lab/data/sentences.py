@@ -97,7 +97,7 @@ def sentences(text: str) -> list[str]:
     return [part for begin, end in pairwise(borders) if (part := text[begin:end].strip())]
 
 
-def signature() -> dict[str, Any]:
+def cache_key() -> dict[str, Any]:
     """Facts that change when other sentences would come out: every constant of this file, and Unicode's tables."""
     facts = {name: getattr(value, "pattern", value) for name, value in globals().items() if name.isupper()}
     rules = hashlib.sha256(json.dumps(facts, default=sorted).encode()).hexdigest()

@@ -40,7 +40,7 @@ class Encoding(Protocol):
         """Each column's kind of number; columns of `Token` hold tokens."""
         ...
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Facts, fit for JSON, that change when other rows would come out."""
         ...
 
@@ -146,9 +146,9 @@ def prepare(source: Source, tokenizer: Tokenizer, encoding: Encoding, *, cache_d
     """The store of this source and tokenizer: opened where it lies, or built first."""
     facts = {
         "format": FORMAT,
-        "source": source.signature(),
+        "source": source.cache_key(),
         "tokenizer": tokenizer.hash,
-        "encoding": encoding.signature(),
+        "encoding": encoding.cache_key(),
     }
 
     def write(folder: Path) -> None:
@@ -160,7 +160,7 @@ def prepare(source: Source, tokenizer: Tokenizer, encoding: Encoding, *, cache_d
 
 def prepared(text_hash: str, tokenizer: Tokenizer, encoding: Encoding, *, cache_dir: Path) -> Store | None:
     """The store of this text, wherever it was read from, if there is one; nothing but the cache is looked at."""
-    made = {"tokenizer": tokenizer.hash, "encoding": json.loads(json.dumps(encoding.signature()))}
+    made = {"tokenizer": tokenizer.hash, "encoding": json.loads(json.dumps(encoding.cache_key()))}
     for folder in sorted(cache_dir.glob("store-*")):
         with suppress(ValueError, LookupError, OSError):  # damaged, or of another version: not this one
             sealed = Sealed(folder)

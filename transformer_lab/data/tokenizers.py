@@ -148,7 +148,7 @@ def _runs() -> Iterator[None]:
         raise ValueError(f"the tokenizer cannot be run: {' '.join(str(error).split())}") from error
 
 
-class Recipe(ABC):
+class TokenizerTrainer(ABC):
     """How a tokenizer is made. The same texts in the same order make the same tokenizer, in any process."""
 
     words = ""  # the pattern that parts a text into what no token reaches over
@@ -157,12 +157,12 @@ class Recipe(ABC):
     def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:
         """`special_tokens`, together with `SPECIAL_TOKENS`, take the first ids."""
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Facts, fit for JSON, that change when other texts aside another tokenizer would come out."""
         return {"kind": type(self).__name__, "library": tokenizers.__version__, "words": self.words, **vars(self)}
 
 
-class ByteBPE(Recipe):
+class ByteBPE(TokenizerTrainer):
     """Byte pair encoding of UTF-8 (Sennrich et al., 2016; Radford et al., 2019): every text has an encoding."""
 
     words = f"{CONTRACTIONS}|{WORDS}"
@@ -187,7 +187,7 @@ class ByteBPE(Recipe):
         return Tokenizer(inner)
 
 
-class WordPiece(Recipe):
+class WordPiece(TokenizerTrainer):
     """Pieces of words, those inside a word marked ## (Schuster and Nakajima, 2012; BERT), each Chinese sign by itself.
 
     A word holds the space before it, so that decoding is exact; but with `lowercase` letters are small, composed (NFC)
@@ -252,7 +252,7 @@ class WordPiece(Recipe):
         return normalizers.Sequence([*steps, normalizers.NFC()] if steps else [])
 
 
-class Unigram(Recipe):
+class Unigram(TokenizerTrainer):
     """The pieces under which the text is most likely (Kudo, 2018, arXiv:1804.10959)."""
 
     words = WORDS
@@ -288,7 +288,7 @@ class Unigram(Recipe):
         return inner
 
 
-class Characters(Recipe):
+class Characters(TokenizerTrainer):
     """One token per character of the training text; any other is unknown."""
 
     def __init__(self, *, max_characters: int = MAX_CHARACTERS) -> None:
@@ -303,7 +303,7 @@ class Characters(Recipe):
         return Tokenizer(inner)
 
 
-class Bytes(Recipe):
+class Bytes(TokenizerTrainer):
     """One token per byte of UTF-8, in the order of the bytes."""
 
     def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:
@@ -315,7 +315,7 @@ class Bytes(Recipe):
         return Tokenizer(inner)
 
 
-class File(Recipe):
+class File(TokenizerTrainer):
     """A tokenizer.json that exists already; the texts are not looked at."""
 
     def __init__(self, *, path: str) -> None:
@@ -328,7 +328,7 @@ class File(Recipe):
             raise no_such_path("tokenizer.path", self.path)
         return file
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         return {"kind": "File", "sha256": hashlib.sha256(self.file.read_bytes()).hexdigest()}
 
     def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:

@@ -51,7 +51,7 @@ class LabeledEncoding:
     columns = {"tokens": Token, "classes": np.int32}  # noqa: RUF012 - the same for all
     written = None
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         return {"kind": "labelled", "labels": self.labels}
 
     def texts(self, example: LabeledText) -> Sequence[str]:
@@ -193,7 +193,7 @@ class Classification(Task):
     def packing(self, corpus: Corpus) -> Packing:
         if not self.multi_label and (corpus["classes"].lengths != 1).any():
             raise ValueError("task.multi_label: some texts have several labels, or none; true allows that")
-        return Packs(corpus=corpus, capacity=self.context, pieces=self._pieces, recipe="texts")
+        return Packs(corpus=corpus, capacity=self.context, pieces=self._pieces, cache_key="texts")
 
     def _pieces(self, corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
         lengths = np.diff(corpus["tokens"].offsets[begin : end + 1]) + 2

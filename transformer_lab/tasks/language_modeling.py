@@ -44,7 +44,7 @@ class DocumentEncoding:
     columns = {"tokens": Token}  # noqa: RUF012 - the same for all
     written = 0
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         return {"kind": "documents", "end": self.end}
 
     def texts(self, example: Document) -> Sequence[str]:
@@ -134,7 +134,7 @@ class LanguageModeling(Task):
                 corpus=corpus,
                 capacity=self.context,
                 pieces=lambda corpus, begin, end: cut_rows(corpus["tokens"].offsets[begin : end + 1], self.context),
-                recipe="documents",
+                cache_key="documents",
             )
         return Blocks(corpus, self.context)
 

@@ -140,7 +140,7 @@ class MLMNSP(Task):
             corpus=corpus,
             capacity=self.capacity,
             pieces=pairs,
-            recipe=pairs.recipe,
+            cache_key=pairs.cache_key,
             truncated="a document of one sentence, which nothing can be in order with",
         )
 

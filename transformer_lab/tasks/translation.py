@@ -50,7 +50,7 @@ class PairEncoding:
     columns = {"source": Token, "target": Token, "reference": np.uint8}  # noqa: RUF012 - the same for all
     written = 1
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         return {"kind": "pairs"}
 
     def texts(self, example: Pair) -> Sequence[str]:
@@ -167,7 +167,7 @@ class Translation(Task):
         return {"bleu_tokenizer": found}
 
     def packing(self, corpus: Corpus) -> Packing:
-        return Packs(corpus=corpus, capacity=self.capacity, pieces=self._pieces, recipe=f"pairs of {self.context}")
+        return Packs(corpus=corpus, capacity=self.capacity, pieces=self._pieces, cache_key=f"pairs of {self.context}")
 
     def _pieces(self, corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
         sides = [np.diff(corpus[side].offsets[begin : end + 1]) + 1 for side in ("source", "target")]
@@ -224,7 +224,7 @@ class Translation(Task):
         return self._shares[id(corpus)]
 
     def scored_by(self) -> str:
-        return scores.signature(self.bleu_tokenizer)
+        return scores.bleu_signature(self.bleu_tokenizer)
 
     def _translate(self, sources: list[list[int]]) -> list[str]:
         """`sources` are closed by the end token."""

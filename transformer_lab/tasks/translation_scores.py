@@ -50,7 +50,7 @@ def _metrics(tokenizer: Tokenizer) -> tuple[Any, Any]:
     return BLEU(tokenize=tokenizer), CHRF()
 
 
-def signature(tokenizer: Tokenizer) -> str:
+def bleu_signature(tokenizer: Tokenizer) -> str:
     """Which BLEU and chrF, in sacreBLEU's words; cased."""
     bleu, chrf = _metrics(tokenizer)
     for metric in (bleu, chrf):

@@ -24,7 +24,7 @@ class Source(ABC):
     language: str | None = None  # the code of the one that is to be written, where the data name it
 
     @abstractmethod
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Cheap facts, fit for JSON, that change when the data may have; of contents, a sample is read at most."""
 
     @abstractmethod

@@ -55,8 +55,8 @@ class DocstringLibraries(PackageDocstrings):
                 raise ValueError(f"data.{option}={limit}: at least 1, or null for no limit")
         self.names = _names_of({*self.roots, *ALSO_CALLED, *(name for also in ALSO_CALLED.values() for name in also)})
 
-    def signature(self) -> dict[str, Any]:
-        return {**super().signature(), **self.limits, "masked": self.names.pattern}
+    def cache_key(self) -> dict[str, Any]:
+        return {**super().cache_key(), **self.limits, "masked": self.names.pattern}
 
     def examples(self, found: Iterable[tuple[str, str]]) -> Sequence[LabeledText]:
         texts: dict[str, tuple[str, set[str]]] = {}  # up to case and space: as first found, and the packages it is in

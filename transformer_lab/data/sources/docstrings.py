@@ -39,7 +39,7 @@ class PackageDocstrings(Source):
         self.roots = {package: _roots(package) for package in packages}
         self._read: Sequence[Example] | None = None  # scanning costs seconds and is asked for more than once
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         packages = {}
         for package, files in self.files.items():
             packages[package] = [_version(package), len(files), _state(files)]

@@ -115,7 +115,7 @@ class Files(SplitSource):
             pass
         return None
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         facts = {split: self._states(split) for split in self.units}
         read = {**asdict(self.cells), "unreadable": self.unreadable}
         return {
@@ -123,7 +123,7 @@ class Files(SplitSource):
             "files": facts,
             **read,
             **asdict(self.columns),
-            **super().signature(),
+            **super().cache_key(),
         }
 
     def _states(self, split: Split) -> list[list[Any]]:

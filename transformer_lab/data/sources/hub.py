@@ -58,11 +58,11 @@ class HubSource(SplitSource):
         self.local = local(path=path, **of_files, **options) if path else None
         self._loaded: dict[Split, Any] = {}
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         if self.local:
-            return self.local.signature()
+            return self.local.cache_key()
         facts = {"source": "hub", "dataset": self.dataset, "config": self.config, "splits": self.names}
-        return {**facts, "datasets": metadata.version("datasets"), **asdict(self.columns), **super().signature()}
+        return {**facts, "datasets": metadata.version("datasets"), **asdict(self.columns), **super().cache_key()}
 
     def read(self) -> Iterator[tuple[Split, Any]]:
         return self.local.read() if self.local else super().read()

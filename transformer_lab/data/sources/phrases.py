@@ -64,7 +64,7 @@ class Phrases(Source):
         self.size, self.seed = size, seed
         self.hash_split = HashSplit(validation=validation, test=test)
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         return {
             "source": "phrases",
             "composed": COMPOSED,

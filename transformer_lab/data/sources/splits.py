@@ -33,7 +33,7 @@ class SplitSource(Source):
     def examples(self, split: Split) -> Iterator[Example]:
         """All of a split, also those without any text."""
 
-    def signature(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         return {
             "validation": self.hash_split.validation,
             "test": self.hash_split.test,
