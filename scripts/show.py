@@ -29,8 +29,8 @@ def main(*, run: str, checkpoint: Literal["best", "last"] = "best", depth: int =
     for step, integrity, size, marks in found.checkpoints:
         table.add_row(f"{step:,}", one_line(integrity), f"{size / 1e6:.1f}", marks)
     console.print(table)
-    for title, facts in found.facts.items():
-        line = one_line(f"{title}: {', '.join(map(_fact, facts.items()))}")
+    for title, table in found.tables.items():
+        line = one_line(f"{title}: {', '.join(map(_fact, table.items()))}")
         console.print(line, highlight=False, soft_wrap=True)
     table = Table("module", title="Parameters", title_justify="left")
     table.add_column("number", justify="right")

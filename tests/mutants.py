@@ -31,20 +31,24 @@ MODELS = "models/test_layers.py models/test_attention.py models/test_positions.p
 MUTANTS = [
     Mutant("layout.py", "np.repeat(offsets[:-1], sizes)", "np.repeat(offsets[1:], sizes)", "models/test_attention.py"),
     # Attention
-    Mutant(f"{KERNELS}/reference.py", "keep &= distance >= 0", "keep &= distance > 0", "models/test_attention.py"),
+    Mutant(
+        f"{KERNELS}/reference.py", "allowed &= distance >= 0", "allowed &= distance > 0", "models/test_attention.py"
+    ),
     Mutant(
         f"{KERNELS}/reference.py", "distance.abs() < window", "distance.abs() <= window", "models/test_attention.py"
     ),
     Mutant(f"{KERNELS}/reference.py", "q.shape[-1] ** -0.5", "q.shape[-1] ** -1", "models/test_attention.py"),
     Mutant(
         f"{KERNELS}/reference.py",
-        "keep &= queries.sequence[:, None] == keys.sequence[None, :]",
+        "allowed &= queries.sequence[:, None] == keys.sequence[None, :]",
         "pass",
         "models/test_attention.py",
     ),
     Mutant(f"{KERNELS}/reference.py", "scores = scores + added", "scores = scores - added", "models/test_attention.py"),
-    Mutant(f"{KERNELS}/sdpa.py", 'keep=None if rules["causal"] else keep', "keep=None", "models/test_attention.py"),
-    Mutant(f"{KERNELS}/sdpa.py", "hidden = hidden | ~keep", "pass", "models/test_attention.py"),
+    Mutant(
+        f"{KERNELS}/sdpa.py", 'allowed=None if rules["causal"] else allowed', "allowed=None", "models/test_attention.py"
+    ),
+    Mutant(f"{KERNELS}/sdpa.py", "hidden = hidden | ~allowed", "pass", "models/test_attention.py"),
     Mutant(f"{KERNELS}/sdpa.py", ".index_fill_(0, padding, 0)", "", "models/test_attention.py"),
     Mutant("models/layers/attention.py", '"window": self.window', '"window": None', "models/test_attention.py"),
     Mutant(
@@ -179,7 +183,12 @@ MUTANTS = [
         "self.plan.key(0)",
         "data training/test_training.py",
     ),
-    Mutant("data/masking.py", "self.share * per_sequence[own]", "self.share * len(tokens)", "data/test_masking.py"),
+    Mutant(
+        "data/masking.py",
+        "self.probability * per_sequence[own]",
+        "self.probability * len(tokens)",
+        "data/test_masking.py",
+    ),
     Mutant(
         "data/masking.py",
         "hidden[indices[kind < MASKED]] = self.mask",

@@ -253,7 +253,7 @@ def test_what_is_in_a_run_is_shown_also_where_its_best_checkpoint_is_damaged(tex
     best, other = (5, 10) if (tmp_path / "run/checkpoints/best").resolve().name.endswith("5") else (10, 5)
     states = {step: state for step, state, *_ in shown.checkpoints}
     assert states[other] == "whole" != states[best]
-    assert shown.facts["newest whole checkpoint"]["step"] == other and shown.parameters
+    assert shown.tables["newest whole checkpoint"]["step"] == other and shown.parameters
     for path in (tmp_path / "run" / "checkpoints").glob("step-*"):
         (path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"run: no checkpoint of run is whole \(step 5: .*; step 10: .*\)"):

@@ -63,7 +63,7 @@ def test_an_older_name_of_a_key_is_taken_and_the_new_one_told():
     config = settings("task=mlm_nsp", "task.mask_share=0.4")
     found = config_of_today(config)
     assert found["task"] == settings("task=mlm_nsp", "task.mlm_probability=0.4")["task"]
-    assert rehearse(found).collate.masking.share == 0.4
+    assert rehearse(found).collate.masking.probability == 0.4
     done = call("train.py", "task=mlm_nsp", "task.mask_share=2")
     assert done.returncode == 2 and "task.mask_share is called task.mlm_probability now" in done.stderr
     assert "error: task.mlm_probability: 2" in done.stderr

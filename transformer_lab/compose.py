@@ -19,12 +19,12 @@ from transformer_lab.agreement import refuse_disagreement
 from transformer_lab.build import Section, build, kernel_name
 from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule, StepSampler
-from transformer_lab.data.plan import Plan
+from transformer_lab.data.plan import BatchPlan
 from transformer_lab.data.steps import EvaluationSet, Steps
 from transformer_lab.data.store import Corpus, Store
 from transformer_lab.estimate import estimate
 from transformer_lab.preparation import Prepared, prepare_task
-from transformer_lab.report import RunLog, facts_before, facts_of_data, quiet_lightning, words_after
+from transformer_lab.report import RunLog, data_rows, quiet_lightning, run_rows, words_after
 from transformer_lab.resuming import refuse_other_config, restore
 from transformer_lab.runs import best_checkpoint, conclude, open_run, taken
 from transformer_lab.scores import scores_of
@@ -148,7 +148,7 @@ def train(
         best_by = best_by or learner.best_by
         check_metrics(best_by, watchers, learner, loaders, machine)
         if preview:
-            run_log.table("Data", facts_of_data(learner, loaders, made.facts))
+            run_log.table("Data", data_rows(learner, loaders, made.facts))
             steps = loaders.steps
             run_log.say(learner.show(steps.batch(0, steps.plan.step(0), PREVIEWED)))
             return {}
@@ -170,7 +170,7 @@ def train(
         if first:
             open_run(folder, saver.files, run_log)
         kernel = kernel_name(config, learner, machine)
-        run_log.table("Run", facts_before(learner, loaders, budget, machine, kernel, module.speed))
+        run_log.table("Run", run_rows(learner, loaders, budget, machine, kernel, module.speed))
         if resumed:
             ended = not module.trains_on
             stopped = "; a callback has stopped it" if progress.stopped else ""
@@ -271,9 +271,11 @@ def build_loaders(
     units_per_step = config["tokens_per_step"] // task.capacity
     train = task.packing(corpora["train"])
     num_units = min(train.num_units, units_per_step) if config["overfit"] else train.num_units
-    plan = Plan(num_units=num_units, units_per_step=units_per_step, seed=config["seed"], data=store.text_hash)
+    batch_plan = BatchPlan(
+        num_units=num_units, units_per_step=units_per_step, seed=config["seed"], data=store.text_hash
+    )
     sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
-    steps = Steps(packing=train, plan=plan, rank=ranks.rank(), world_size=ranks.world_size(), **sizes)
+    steps = Steps(packing=train, plan=batch_plan, rank=ranks.rank(), world_size=ranks.world_size(), **sizes)
     evaluation_sets: dict[Split, EvaluationSet] = {
         split: EvaluationSet(packing=task.evaluation_packing(corpus), **sizes)
         for split, corpus in corpora.items()
@@ -283,7 +285,7 @@ def build_loaders(
         evaluation_sets["validation"] = EvaluationSet(packing=train, num_units=num_units, **sizes)
         corpora["validation"] = corpora["train"]
     budget = Budget(
-        steps_per_epoch=plan.steps_per_epoch,
+        steps_per_epoch=batch_plan.steps_per_epoch,
         tokens_per_epoch=train.num_tokens * num_units // train.num_units,
         **{limit: config[limit] for limit in checks.LIMITS},
     )

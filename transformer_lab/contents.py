@@ -10,7 +10,7 @@ from transformer_lab.training import saved
 @dataclass(frozen=True)
 class Contents:
     checkpoints: list[tuple[int, str, int, str]]  # step, "whole" or what is wrong, bytes, what leads there
-    facts: dict[str, dict[str, Any]]
+    tables: dict[str, dict[str, Any]]
     parameters: dict[str, tuple[int, str]]  # how many numbers, of which type
     config: str
 
@@ -41,7 +41,7 @@ def contents(run: str, link: str) -> Contents:
     with saved.as_saved(chosen):
         progress = saved.read_progress(chosen)
         best = progress["best"] or {"step": None, "metrics": {}}
-        facts = {
+        tables = {
             title: {
                 "step": progress["step"],
                 "tokens": f"{progress['tokens']:,}",
@@ -50,4 +50,4 @@ def contents(run: str, link: str) -> Contents:
             },
             f"best validation, step {best['step']}": dict(best["metrics"]),
         }
-        return Contents(listed, facts, saved.sizes(chosen), (chosen / "config.yaml").read_text(encoding="utf-8"))
+        return Contents(listed, tables, saved.sizes(chosen), (chosen / "config.yaml").read_text(encoding="utf-8"))

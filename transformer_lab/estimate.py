@@ -18,7 +18,7 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.heads import LOGITS_AT_ONCE
 from transformer_lab.models.layers.attention import kernels_of
 from transformer_lab.tasks.base import Task
-from transformer_lab.training.flops import flops_per_token, matrix_rate, wait
+from transformer_lab.training.flops import flops_per_token, matrix_rate, synchronize
 from transformer_lab.training.hardware import Hardware, room
 from transformer_lab.training.optimizers import QUINTICS, product_dtype
 from transformer_lab.training.progress import Budget
@@ -217,10 +217,10 @@ def _bandwidth(machine: Hardware, megabytes: int = 64) -> float:
     b = torch.empty_like(a)
     best = 0.0
     for _ in range(5):
-        wait(machine.device)
+        synchronize(machine.device)
         started = time.perf_counter()
         b.copy_(a)
-        wait(machine.device)
+        synchronize(machine.device)
         best = max(best, 2 * FLOAT * a.numel() / (time.perf_counter() - started))
     return best
 

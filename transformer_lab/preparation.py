@@ -66,13 +66,13 @@ def _tokenizer(config: Section, source: Source) -> Tokenizer:
         log.info("Tokenizer: that of %s", config["init_from"])
         return known
     special_tokens = task_class(config).special_tokens
-    facts = {"tokenizer": trainer.cache_key(), "source": source.cache_key(), "special_tokens": special_tokens}
+    made_of = {"tokenizer": trainer.cache_key(), "source": source.cache_key(), "special_tokens": special_tokens}
 
     def write(folder: Path) -> None:
         texts = (text for split, example in source.read() if split == "train" for text in example.texts)
         trainer.train(texts, special_tokens=special_tokens).save(folder / "tokenizer.json")
 
-    folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(facts)}"
+    folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(made_of)}"
     return obtain(folder, write=write, read=lambda kept: Tokenizer.from_json(kept.read("tokenizer.json").decode()))
 
 

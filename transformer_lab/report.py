@@ -95,7 +95,7 @@ class RunLog:
         log.handlers[1] = kept
 
     def table(self, title: str, rows: dict[str, str]) -> None:
-        """Show facts as a table; in the log, one line each."""
+        """Show rows as a table; in the log, one line each."""
         table = Table(title=title, show_header=False, title_justify="left")
         for name, value in rows.items():
             table.add_row(name, plain(value))
@@ -121,44 +121,44 @@ class RunLog:
                 log.handlers[0].unread = True
 
 
-def facts_before(
+def run_rows(
     task: Task, loaders: DataModule, budget: Budget, machine: Hardware, kernel: str, speed: Speed
 ) -> dict[str, str]:
     """What a run is about to do."""
-    facts = {
+    rows = {
         "parameters": f"{sum(p.numel() for p in task.parameters()):,}",
         "vocabulary": f"{task.model.embedding.num_embeddings:,} tokens",
     }
-    facts |= facts_of_data(task, loaders, {})
+    rows |= data_rows(task, loaders, {})
     steps = loaders.steps
     per_step = min(steps.plan.units_per_step, steps.plan.num_units) * task.capacity
     batches = -(-steps.plan.units_per_step // (steps.units_per_batch * steps.world_size))
-    facts["tokens per step"] = f"up to {per_step:,} in {batches} micro-batch{'es' if batches > 1 else ''}" + (
+    rows["tokens per step"] = f"up to {per_step:,} in {batches} micro-batch{'es' if batches > 1 else ''}" + (
         " a device" if steps.world_size > 1 else ""
     )
     epochs = budget.total_steps / steps.plan.steps_per_epoch if budget.total_steps else None
-    facts["steps"] = (
+    rows["steps"] = (
         f"{budget.total_steps:,} ({epochs:.2f} epochs)" if epochs else f"as many as fit {budget.seconds / 60:g} minutes"
     )
-    facts["device"] = (f"{steps.world_size} × " if steps.world_size > 1 else "") + machine.description
-    facts["precision"] = "bf16, weights in fp32" if machine.bf16 else "fp32"
-    facts["attention kernel"] = kernel
+    rows["device"] = (f"{steps.world_size} × " if steps.world_size > 1 else "") + machine.description
+    rows["precision"] = "bf16, weights in fp32" if machine.bf16 else "fp32"
+    rows["attention kernel"] = kernel
     flops, rate = speed.flops_per_token, speed.matrix_rate
-    facts["FLOPs"] = f"{flops / 1e6:,.1f} million a token; {rate / 1e9:,.0f} billion a second at the most"
-    return facts
+    rows["FLOPs"] = f"{flops / 1e6:,.1f} million a token; {rate / 1e9:,.0f} billion a second at the most"
+    return rows
 
 
-def facts_of_data(task: Task, loaders: DataModule, learnt: dict[str, Any]) -> dict[str, str]:
+def data_rows(task: Task, loaders: DataModule, learnt: dict[str, Any]) -> dict[str, str]:
     """How much there is, of each class if there are any, and what of the texts gets lost: behind the end of a context,
     or in their tokens."""
-    facts: dict[str, str] = {}
+    rows: dict[str, str] = {}
     for split, corpus in loaders.corpora.items():
-        facts[split] = f"{corpus.num_examples:,} examples, {corpus.num_tokens:,} tokens, {corpus.text_bytes:,} bytes"
+        rows[split] = f"{corpus.num_examples:,} examples, {corpus.num_tokens:,} tokens, {corpus.text_bytes:,} bytes"
     for name, counts in learnt.items():
         if isinstance(counts, dict):
             some = sorted(counts.items(), key=lambda one: -one[1])[:MOST_CLASSES]
-            facts[name] = ", ".join(f"{key} {count:,}" for key, count in some)
-            facts[name] += f" and {len(counts) - MOST_CLASSES} more" if len(counts) > MOST_CLASSES else ""
+            rows[name] = ", ".join(f"{key} {count:,}" for key, count in some)
+            rows[name] += f" and {len(counts) - MOST_CLASSES} more" if len(counts) > MOST_CLASSES else ""
     truncated = {split: one.packing.num_truncated for split, one in loaders.evaluation_sets.items()}
     truncated = {"train": loaders.steps.packing.num_truncated, **truncated}
     unknown, kept = (
@@ -166,12 +166,12 @@ def facts_of_data(task: Task, loaders: DataModule, learnt: dict[str, Any]) -> di
         for share in ("unknown_share", "kept_share")
     )
     if any(truncated.values()):
-        facts[f"longer than task.context {task.context}"] = _by_split(truncated, ",")
+        rows[f"longer than task.context {task.context}"] = _by_split(truncated, ",")
     if any(unknown.values()):
-        facts["unknown tokens"] = _by_split(unknown, ".2%")
+        rows["unknown tokens"] = _by_split(unknown, ".2%")
     if min(kept.values()) < 1:
-        facts["texts that tokens give back"] = _by_split(kept, ".2%")
-    return facts
+        rows["texts that tokens give back"] = _by_split(kept, ".2%")
+    return rows
 
 
 def _by_split(numbers: Mapping[Any, float], form: str) -> str:

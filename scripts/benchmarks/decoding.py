@@ -18,8 +18,8 @@ from torch import Tensor
 from benchmarks import translation
 from benchmarks.measure import Contender, Pace
 from benchmarks.setting import Setting, rows
-from transformer_lab.models.packed import packed
-from transformer_lab.training.flops import wait
+from transformer_lab.models.prepacking import prepacked_weights
+from transformer_lab.training.flops import synchronize
 
 TITLE = "decoding"
 UNIT = "tokens"
@@ -53,14 +53,14 @@ class OurSearch:
         self.sources, self.limits, self.machine, self.device = sources, limits, setting.machine, setting.device
 
     def run(self, steps: int) -> Pace:
-        wait(self.device)
+        synchronize(self.device)
         started = time.perf_counter()
         # The matrices are laid out once for all batches, as `translate` has it.
-        with self.machine.autocast(), packed(self.task, len(self.sources) * self.task.beam.size):
+        with self.machine.autocast(), prepacked_weights(self.task, len(self.sources) * self.task.beam.size):
             for _ in range(steps):
                 written = self.task.search(self.sources, self.limits)
                 assert [len(text) for text in written] == self.limits
-        wait(self.device)
+        synchronize(self.device)
         return Pace(steps * sum(self.limits), time.perf_counter() - started, steps)
 
 
@@ -92,7 +92,7 @@ class Marian:
 
     @torch.inference_mode()
     def run(self, steps: int) -> Pace:
-        wait(self.device)
+        synchronize(self.device)
         started = time.perf_counter()
         with self.machine.autocast():
             for _ in range(steps):
@@ -105,7 +105,7 @@ class Marian:
                     use_cache=True,
                     logits_processor=self.processors,
                 )
-        wait(self.device)
+        synchronize(self.device)
         return Pace(steps * sum(self.limits), time.perf_counter() - started, steps)
 
 

@@ -14,7 +14,7 @@ from benchmarks.measure import Contender, Pace
 from benchmarks.setting import Setting, rows
 from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.packing import Packs
-from transformer_lab.data.plan import Plan
+from transformer_lab.data.plan import BatchPlan
 from transformer_lab.data.sealed import Sealed, seal
 from transformer_lab.data.steps import Steps
 from transformer_lab.data.store import Corpus, Ragged
@@ -39,7 +39,7 @@ class OurLoader:
             return np.stack((offsets[:-1], lengths), axis=1), lengths, 0
 
         packs = Packs(corpus=corpus, capacity=LENGTH, pieces=whole, cache_key="whole")
-        plan = Plan(num_units=packs.num_units, units_per_step=BATCH, seed=0, data="benchmark")
+        plan = BatchPlan(num_units=packs.num_units, units_per_step=BATCH, seed=0, data="benchmark")
         steps = Steps(packing=packs, plan=plan, collate=Collate(0), micro_batch_tokens=1 << 20)
         self.next = 0
         sampler = StepSampler(now=lambda: self.next, due=lambda: False, every=1 << 60, last=None)
@@ -104,7 +104,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
 
 def seek(examples: int = 10_000_000, epoch: int = 7, tries: int = 50) -> float:
     """Milliseconds to find which examples make a step in the middle of an epoch of so many; the median."""
-    plan = Plan(num_units=examples, units_per_step=BATCH, seed=0, data="benchmark")
+    plan = BatchPlan(num_units=examples, units_per_step=BATCH, seed=0, data="benchmark")
     draw = np.random.default_rng(0)
     times = []
     for _ in range(tries):

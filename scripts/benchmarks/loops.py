@@ -18,7 +18,7 @@ from transformer_lab.compose import build_loaders, build_trainer, build_training
 from transformer_lab.data.store import Corpus, Store
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.training.callbacks import ProgressBar
-from transformer_lab.training.flops import wait
+from transformer_lab.training.flops import synchronize
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.progress import Progress
 
@@ -64,12 +64,12 @@ class Clock(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.done += 1
         if self.done == 1:
-            wait(self.device)
+            synchronize(self.device)
             self.started = time.perf_counter()
             return
         self.tokens += batch.tokens
         if self.done == self.steps + 1:
-            wait(self.device)
+            synchronize(self.device)
             self.pace = Pace(self.tokens, time.perf_counter() - self.started, self.steps)
             trainer.should_stop = True
 
@@ -89,7 +89,7 @@ class OurLoop:
     def run(self, steps: int) -> Pace:
         self.task.to(self.device).train()
         self.optimizer.load_state_dict(self.optimizer.state_dict())  # Lightning leaves both on the CPU
-        wait(self.device)
+        synchronize(self.device)
         tokens, started = 0, time.perf_counter()
         for _ in range(steps):
             step = self.steps[self.next].to(self.device, non_blocking=True)
@@ -104,7 +104,7 @@ class OurLoop:
             self.optimizer.step()
             self.optimizer.zero_grad()
             tokens += step.tokens
-        wait(self.device)
+        synchronize(self.device)
         return Pace(tokens, time.perf_counter() - started, steps)
 
 
@@ -151,7 +151,7 @@ class Loop:
 
     def run(self, steps: int) -> Pace:
         tokens = 0
-        wait(self.device)
+        synchronize(self.device)
         started = time.perf_counter()
         for _ in range(steps):
             batch, useful = next(self.source, None) or self._again()
@@ -163,7 +163,7 @@ class Loop:
             self.optimizer.step()
             self.optimizer.zero_grad()
             tokens += useful
-        wait(self.device)
+        synchronize(self.device)
         return Pace(tokens, time.perf_counter() - started, steps)
 
     def _again(self) -> tuple[dict[str, Tensor], int]:
@@ -233,11 +233,11 @@ class HFTrainer:
             def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
                 self.done += 1
                 if self.done == 1:
-                    wait(outer.device)
+                    synchronize(outer.device)
                     # The loader is a batch ahead: as much at the start as at the end.
                     outer.tokens, self.started = 0, time.perf_counter()
                 if self.done == steps + 1:
-                    wait(outer.device)
+                    synchronize(outer.device)
                     self.pace = Pace(outer.tokens, time.perf_counter() - self.started, steps)
                     control.should_training_stop = True
 

@@ -232,21 +232,21 @@ def write(place: Path, setting: Setting, found: list[dict[str, Any]], more: dict
         lines += [f"| {' | '.join(headings(each))} |", f"|{' --- |' * len(headings(each))}"]
         lines += [f"| {' | '.join(cells(each, line))} |" for line in each["lines"]]
         lines += ["", *(f"Not there: {peer} ({why})." for peer, why in each["skipped"].items()), ""]
-    for title, facts in more.items():
-        lines += [f"## {title}", "", *rows_of(facts), ""]
+    for title, rows in more.items():
+        lines += [f"## {title}", "", *rows_of(rows), ""]
     place.with_name(f"{place.name}.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def rows_of(facts: Any) -> list[str]:
-    if isinstance(facts, dict):
-        return [f"- {name}: {value}" for name, value in facts.items()]
-    keys = list(facts[0])
+def rows_of(rows: Any) -> list[str]:
+    if isinstance(rows, dict):
+        return [f"- {name}: {value}" for name, value in rows.items()]
+    keys = list(rows[0])
     return [
         f"| {' | '.join(keys)} |",
         f"|{' --- |' * len(keys)}",
         *(
             f"| {' | '.join(f'{value:,.2f}' if isinstance(value, float) else f'{value}' for value in line.values())} |"
-            for line in facts
+            for line in rows
         ),
     ]
 

@@ -24,7 +24,7 @@ from transformer_lab.compose import train
 from transformer_lab.data.cache import obtain
 from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.packing import Blocks
-from transformer_lab.data.plan import Plan
+from transformer_lab.data.plan import BatchPlan
 from transformer_lab.data.sealed import BLOCK, Damaged, Sealed, seal
 from transformer_lab.data.sources.docstrings import Docstrings
 from transformer_lab.data.sources.text import Text
@@ -261,7 +261,7 @@ def test_damage_is_one_line_also_where_a_loader_process_finds_it(workers, tmp_pa
     flip(tmp_path / "values", random.Random(0))
     corpus = Corpus({"tokens": Ragged(values, np.array([0, len(values)]))}, ("tokens",), 1)
     packing = Blocks(corpus, 256)
-    plan = Plan(num_units=packing.num_units, units_per_step=7, seed=0, data="d")
+    plan = BatchPlan(num_units=packing.num_units, units_per_step=7, seed=0, data="d")
     steps = Steps(packing=packing, plan=plan, collate=Collate(0), micro_batch_tokens=512)
     sampler = StepSampler(now=lambda: 0, due=lambda: False, every=100, last=plan.steps_per_epoch)
     loaders = DataModule(

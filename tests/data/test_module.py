@@ -8,14 +8,14 @@ import pytest
 
 from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.packing import Blocks
-from transformer_lab.data.plan import Plan
+from transformer_lab.data.plan import BatchPlan
 from transformer_lab.data.sealed import Sealed, seal
 from transformer_lab.data.steps import LET_GO_EVERY, Batch, Steps
 from transformer_lab.data.store import Corpus, Ragged
 
 CORPUS = Corpus({"tokens": Ragged(np.arange(1000, dtype=np.uint16), np.array([0, 1000]))}, ("tokens",), 1000)
 PACKING = Blocks(CORPUS, 16)
-PLAN = Plan(num_units=PACKING.num_units, units_per_step=7, seed=0, data="d")
+PLAN = BatchPlan(num_units=PACKING.num_units, units_per_step=7, seed=0, data="d")
 MACHINES = list(itertools.product((1, 2, 3, 4), (0, 1, 4)))  # ranks, and loader workers of each
 
 
@@ -70,7 +70,7 @@ def test_a_run_does_not_hold_all_that_it_has_read_of_a_large_corpus(tmp_path):
     seal(tmp_path)
     values = Sealed(tmp_path).array("values", "uint16")
     packing = Blocks(Corpus({"tokens": Ragged(values, np.array([0, len(values)]))}, ("tokens",), 1), 256)
-    plan = Plan(num_units=packing.num_units, units_per_step=7, seed=0, data="d")
+    plan = BatchPlan(num_units=packing.num_units, units_per_step=7, seed=0, data="d")
     steps = Steps(packing=packing, plan=plan, collate=take, micro_batch_tokens=10**9)
     before = from_files()
     assert values[::1024].sum() == 0

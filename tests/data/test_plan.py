@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer_lab.data.packing import Blocks
-from transformer_lab.data.plan import Plan
+from transformer_lab.data.plan import BatchPlan
 from transformer_lab.data.steps import Batch, Steps
 from transformer_lab.data.store import Corpus, Ragged
 
@@ -28,14 +28,14 @@ def epoch_of(plan, epoch):
 @settings(deadline=None)
 @given(**SIZES, epoch=st.integers(0, 5))
 def test_each_unit_comes_once_an_epoch(num_units, units_per_step, seed, epoch):
-    plan = Plan(num_units=num_units, units_per_step=units_per_step, seed=seed, data="d")
+    plan = BatchPlan(num_units=num_units, units_per_step=units_per_step, seed=seed, data="d")
     assert sorted(epoch_of(plan, epoch)) == list(range(num_units))
 
 
 @settings(deadline=None)
 @given(**SIZES, number=st.integers(0, 10**12))
 def test_a_step_is_a_function_of_its_number_alone(num_units, units_per_step, seed, number):
-    make = lambda: Plan(num_units=num_units, units_per_step=units_per_step, seed=seed, data="d")  # noqa: E731
+    make = lambda: BatchPlan(num_units=num_units, units_per_step=units_per_step, seed=seed, data="d")  # noqa: E731
     asked_before = make()
     asked_before.step(number + 3)
     assert (asked_before.step(number) == make().step(number)).all()
@@ -43,7 +43,7 @@ def test_a_step_is_a_function_of_its_number_alone(num_units, units_per_step, see
 
 def test_epochs_seeds_and_data_have_orders_of_their_own():
     orders = [
-        epoch_of(Plan(num_units=500, units_per_step=7, seed=seed, data=data), epoch).tolist()
+        epoch_of(BatchPlan(num_units=500, units_per_step=7, seed=seed, data=data), epoch).tolist()
         for seed in (0, 1)
         for data in "ab"
         for epoch in (0, 1)
@@ -56,7 +56,7 @@ def test_epochs_seeds_and_data_have_orders_of_their_own():
 
 def test_neighbours_are_scattered():
     """The mean distance of units that follow each other is a third of the range, as in a random order."""
-    order = epoch_of(Plan(num_units=10_000, units_per_step=10, seed=3, data="d"), 0)
+    order = epoch_of(BatchPlan(num_units=10_000, units_per_step=10, seed=3, data="d"), 0)
     assert abs(np.abs(np.diff(order)).mean() / 10_000 - 1 / 3) < 0.02
 
 
@@ -65,7 +65,7 @@ def test_neighbours_are_scattered():
 def test_devices_and_micro_batches_share_a_step_without_loss(world_size, micro_batch_tokens, number):
     corpus = Corpus({"tokens": Ragged(np.arange(1000, dtype=np.uint16), np.array([0, 1000]))}, ("tokens",), 1000)
     packing = Blocks(corpus, 16)
-    plan = Plan(num_units=packing.num_units, units_per_step=12, seed=0, data="d")
+    plan = BatchPlan(num_units=packing.num_units, units_per_step=12, seed=0, data="d")
 
     def take(corpus, pieces, key):
         assert key == plan.key(number // plan.steps_per_epoch)
@@ -83,7 +83,7 @@ def test_devices_and_micro_batches_share_a_step_without_loss(world_size, micro_b
 
 
 def test_a_step_far_into_a_huge_epoch_is_computed_not_walked_to():
-    plan = Plan(num_units=10_000_000, units_per_step=64, seed=0, data="d")
+    plan = BatchPlan(num_units=10_000_000, units_per_step=64, seed=0, data="d")
     started = time.perf_counter()
     plan.step(57 * plan.steps_per_epoch - 2)
     assert time.perf_counter() - started < 1  # walking there would take minutes

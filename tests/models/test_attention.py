@@ -190,7 +190,7 @@ def test_regrouping_computes_hardly_more_than_is_there():
         groups = sdpa._similar_lengths(Layout.of(lengths), Layout.of(keys))
         assert sum(groups.queries.sizes) < 1.05 * int(lengths.sum())
         assert sum(groups.keys.sizes) < 1.05 * int(keys.sum())
-        assert len(groups.keep) < calls
+        assert len(groups.allowed) < calls
 
 
 def test_attention_weights_are_shares():

@@ -6,7 +6,7 @@ import torch
 from tests.conftest import CELLS, POSITIONS, batch_for, small_task
 from transformer_lab.layout import Layout
 from transformer_lab.models.generation import Sampling, generate
-from transformer_lab.models.packed import packed
+from transformer_lab.models.prepacking import prepacked_weights
 
 PROMPTS = {
     "of many lengths": [[1, 2, 3, 4, 5], [6], [7, 8, 9, 10, 11, 12, 13, 14], [15, 16]],
@@ -54,7 +54,7 @@ def test_packed_matrices_compute_the_same_and_leave_no_trace(cell):
             torch.nn.init.normal_(parameter, std=0.5)
     batch, hidden = batch_for(task, [9, 30, 14]), torch.randn(7, task.model.dim)
     expected, logits = task(batch).losses, task.head(hidden)
-    with packed(task, 64):
+    with prepacked_weights(task, 64):
         assert any("forward" in module.__dict__ for module in task.model.modules())
         torch.testing.assert_close(task(batch).losses, expected)
         torch.testing.assert_close(task.head(hidden), logits)

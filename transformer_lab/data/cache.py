@@ -33,8 +33,8 @@ DAY = 24 * 60 * 60  # seconds; older than that, what nobody has locked is left o
 TRIES = 3  # a disk on which new data are damaged as well is given up
 
 
-def fingerprint(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([FORMAT, facts], sort_keys=True).encode()).hexdigest()[:16]
+def fingerprint(made_of: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([FORMAT, made_of], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def obtain(folder: Path, *, write: Callable[[Path], None], read: Callable[[Sealed], T]) -> T:
@@ -63,12 +63,12 @@ def obtain(folder: Path, *, write: Callable[[Path], None], read: Callable[[Seale
 def _inode(folder: Path) -> int | None:
     """Which one it is of all that had this name; None where there is none. A link is none: it may lead anywhere."""
     try:
-        facts = folder.lstat()
+        status = folder.lstat()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ValueError(f"cache_dir: {folder} cannot be read: {error.strerror}") from error
-    return None if stat.S_ISLNK(facts.st_mode) else facts.st_ino
+    return None if stat.S_ISLNK(status.st_mode) else status.st_ino
 
 
 def _build(folder: Path, write: Callable[[Path], None], damaged: int | None) -> None:

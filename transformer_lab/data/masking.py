@@ -16,14 +16,15 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads neighbour
 
 @dataclass(frozen=True)
 class Masking:
-    """Hides `share` of the ordinary tokens of each sequence: a fixed number, but for a fair draw of its fraction.
+    """Hides each ordinary token with this `probability`: of a sequence a fixed number, but for a fair draw of what is
+    left of it behind the point.
 
     `mask` is the token that stands for a hidden one, `ordinary` are the tokens that may be hidden and replace others.
     With `continues`, which says of each token of the vocabulary whether it continues a word, whole words are hidden
     (whole-word masking, published with BERT in 2019).
     """
 
-    share: float
+    probability: float
     mask: int
     ordinary: np.ndarray
     continues: np.ndarray | None = None
@@ -65,7 +66,7 @@ class Masking:
         starts[order] = ends - lengths[order] - before[own[order]]
         # The word that crosses the border is taken with the probability that makes the mean exact.
         fraction = _uniform(mix(draws[first] ^ (GOLDEN >> np.uint64(1))))
-        return (starts + fraction * lengths < self.share * per_sequence[own])[word]
+        return (starts + fraction * lengths < self.probability * per_sequence[own])[word]
 
 
 def _uniform(bits: np.ndarray) -> np.ndarray:

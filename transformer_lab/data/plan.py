@@ -14,7 +14,7 @@ ROUNDS = 4  # as many as make a Feistel network indistinguishable from a random 
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """Steps of `units_per_step` units each; the last step of an epoch takes what is left."""
 
     num_units: int

@@ -61,13 +61,13 @@ class Sealed:
         lines = self._whole(SEAL).splitlines()
         if len(lines) != 2 or hashlib.sha256(lines[0]).hexdigest().encode() != lines[1]:
             raise Damaged(f"{folder / SEAL} is not what was written")
-        facts = json.loads(lines[0])
-        if facts["format"] != FORMAT:
-            raise Damaged(f"{folder / SEAL} is of format {facts['format']}, this version reads {FORMAT}")
+        head = json.loads(lines[0])
+        if head["format"] != FORMAT:
+            raise Damaged(f"{folder / SEAL} is of format {head['format']}, this version reads {FORMAT}")
         checksums = self._whole(CHECKSUMS)
-        if hashlib.sha256(checksums).hexdigest() != facts["checksums"]:
+        if hashlib.sha256(checksums).hexdigest() != head["checksums"]:
             raise Damaged(f"{folder / CHECKSUMS} is not what was written")
-        self.sizes: dict[str, int] = facts["files"]
+        self.sizes: dict[str, int] = head["files"]
         ends = np.cumsum([-(-size // BLOCK) for size in self.sizes.values()])
         parts = np.split(np.frombuffer(checksums, np.uint32), ends[:-1])
         self.checksums = dict(zip(self.sizes, parts, strict=True))  # of the blocks of each file
@@ -92,11 +92,11 @@ class Sealed:
                 what = "is missing" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
                 raise Damaged(f"{place} {what}") from error
             raise ValueError(f"{place} cannot be read: {error.strerror}") from error
-        facts, size = os.fstat(file.fileno()), self.sizes[name] if name not in (SEAL, CHECKSUMS) else None
-        if not stat.S_ISREG(facts.st_mode):
+        status, size = os.fstat(file.fileno()), self.sizes[name] if name not in (SEAL, CHECKSUMS) else None
+        if not stat.S_ISREG(status.st_mode):
             what = "is no file"
-        elif size not in (None, facts.st_size):
-            what = f"has {facts.st_size:,} bytes instead of {size:,}"
+        elif size not in (None, status.st_size):
+            what = f"has {status.st_size:,} bytes instead of {size:,}"
         else:
             return file
         file.close()

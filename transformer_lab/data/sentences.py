@@ -99,8 +99,8 @@ def sentences(text: str) -> list[str]:
 
 def cache_key() -> dict[str, Any]:
     """Facts that change when other sentences would come out: every constant of this file, and Unicode's tables."""
-    facts = {name: getattr(value, "pattern", value) for name, value in globals().items() if name.isupper()}
-    rules = hashlib.sha256(json.dumps(facts, default=sorted).encode()).hexdigest()
+    constants = {name: getattr(value, "pattern", value) for name, value in globals().items() if name.isupper()}
+    rules = hashlib.sha256(json.dumps(constants, default=sorted).encode()).hexdigest()
     return {"sentences": rules, "regex": regex.__version__}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from transformer_lab.data.packing import Packing
-from transformer_lab.data.plan import Plan
+from transformer_lab.data.plan import BatchPlan
 from transformer_lab.data.sealed import let_go
 from transformer_lab.data.store import Corpus
 from transformer_lab.layout import Layout
@@ -75,7 +75,7 @@ class Steps(Dataset[Step]):
         self,
         *,
         packing: Packing,
-        plan: Plan,
+        plan: BatchPlan,
         collate: Collate,
         micro_batch_tokens: int,
         rank: int = 0,

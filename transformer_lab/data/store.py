@@ -124,27 +124,27 @@ class Store:
 
     @classmethod
     def read(cls, sealed: Sealed) -> "Store":
-        facts = json.loads(sealed.read("store.json"))
+        written = json.loads(sealed.read("store.json"))
         splits = {}
-        for split, counts in facts["splits"].items():
+        for split, counts in written["splits"].items():
             columns = {}
-            for name, dtype in facts["columns"].items():
+            for name, dtype in written["columns"].items():
                 values, offsets = (f"{split}.{name}.{part}" for part in PARTS)
                 columns[name] = Ragged(sealed.array(values, dtype), sealed.array(offsets, "int64"))
             splits[split] = Corpus(
                 columns,
-                tuple(facts["tokens_in"]),
+                tuple(written["tokens_in"]),
                 counts["text_bytes"],
                 place=sealed.folder / split,
                 unknown_share=counts["unknown"] / max(1, counts["tokens"]),
                 kept_share=counts["kept"] / counts["decoded"] if counts["decoded"] else 1.0,
             )
-        return cls(splits, facts["text_hash"], [Overlap(**found) for found in facts["overlaps"]])
+        return cls(splits, written["text_hash"], [Overlap(**found) for found in written["overlaps"]])
 
 
 def prepare(source: Source, tokenizer: Tokenizer, encoding: Encoding, *, cache_dir: Path) -> Store:
     """The store of this source and tokenizer: opened where it lies, or built first."""
-    facts = {
+    made_of = {
         "format": FORMAT,
         "source": source.cache_key(),
         "tokenizer": tokenizer.hash,
@@ -152,10 +152,10 @@ def prepare(source: Source, tokenizer: Tokenizer, encoding: Encoding, *, cache_d
     }
 
     def write(folder: Path) -> None:
-        log.info("Tokenizing: no store for %s", _difference(facts, cache_dir))
-        _write(folder, source, tokenizer, encoding, facts)
+        log.info("Tokenizing: no store for %s", _difference(made_of, cache_dir))
+        _write(folder, source, tokenizer, encoding, made_of)
 
-    return obtain(cache_dir / f"store-{fingerprint(facts)}", write=write, read=Store.read)
+    return obtain(cache_dir / f"store-{fingerprint(made_of)}", write=write, read=Store.read)
 
 
 def prepared(text_hash: str, tokenizer: Tokenizer, encoding: Encoding, *, cache_dir: Path) -> Store | None:
@@ -164,13 +164,13 @@ def prepared(text_hash: str, tokenizer: Tokenizer, encoding: Encoding, *, cache_
     for folder in sorted(cache_dir.glob("store-*")):
         with suppress(ValueError, LookupError, OSError):  # damaged, or of another version: not this one
             sealed = Sealed(folder)
-            facts = json.loads(sealed.read("store.json"))
-            if facts["text_hash"] == text_hash and made.items() <= facts["made_of"].items():
+            written = json.loads(sealed.read("store.json"))
+            if written["text_hash"] == text_hash and made.items() <= written["made_of"].items():
                 return Store.read(sealed)
     return None
 
 
-def _write(folder: Path, source: Source, tokenizer: Tokenizer, encoding: Encoding, facts: dict[str, Any]) -> None:
+def _write(folder: Path, source: Source, tokenizer: Tokenizer, encoding: Encoding, made_of: dict[str, Any]) -> None:
     started, text_hash = time.monotonic(), hashlib.sha256()
     token = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     dtypes = {name: token if kind is Token else np.dtype(kind) for name, kind in encoding.columns.items()}
@@ -189,7 +189,7 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, encoding: Encodin
                 writers[split].look(some, tokens, tokenizer, encoding.written)
     tokens_in = [name for name, kind in encoding.columns.items() if kind is Token]
     content = {
-        "made_of": facts,
+        "made_of": made_of,
         "columns": {name: dtype.name for name, dtype in dtypes.items()},
         "tokens_in": tokens_in,
         "text_hash": text_hash.hexdigest(),
@@ -249,12 +249,12 @@ def _batches(examples: Iterator[tuple[Split, Any]]) -> Iterator[list[tuple[Split
         yield batch
 
 
-def _difference(facts: dict[str, Any], cache_dir: Path) -> str:
-    """What sets these facts apart from the newest store there is: the reason for a rebuild, in words."""
+def _difference(made_of: dict[str, Any], cache_dir: Path) -> str:
+    """What sets it apart from the newest store there is: the reason for a rebuild, in words."""
     for file in sorted(cache_dir.glob("store-*/store.json"), key=_since, reverse=True):
         with suppress(Exception):  # damaged, of another version, not for us to read: no reason to fail
-            before = json.loads(file.read_bytes())["made_of"] if file.is_file() else facts
-            if changed := [name for name in facts if facts[name] != before.get(name)]:
+            before = json.loads(file.read_bytes())["made_of"] if file.is_file() else made_of
+            if changed := [name for name in made_of if made_of[name] != before.get(name)]:
                 return f"this {' and '.join(changed)} (the newest in {cache_dir} differs in that)"
     return f"these data yet in {cache_dir}"
 

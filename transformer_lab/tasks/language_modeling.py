@@ -21,7 +21,7 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.generation import Sampling, generate
 from transformer_lab.models.heads import TokenHead
-from transformer_lab.models.packed import packed
+from transformer_lab.models.prepacking import prepacked_weights
 from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_truncated
 
 END = "<eos>"
@@ -210,7 +210,7 @@ class LanguageModeling(Task):
         training = self.training
         self.eval()
         written: list[str] = []
-        with packed(self, min(len(lines), PROMPTS_AT_ONCE)):
+        with prepacked_weights(self, min(len(lines), PROMPTS_AT_ONCE)):
             for begin in range(0, len(lines), PROMPTS_AT_ONCE):
                 sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed + begin)
                 written += self._continue(lines[begin : begin + PROMPTS_AT_ONCE], max_new_tokens, sampling)

@@ -22,7 +22,7 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.generation import Beam, Sampling, beam_search, generate
 from transformer_lab.models.heads import TokenHead
-from transformer_lab.models.packed import packed
+from transformer_lab.models.prepacking import prepacked_weights
 from transformer_lab.models.seq2seq import Seq2Seq
 from transformer_lab.tasks import translation_scores as scores
 from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_truncated
@@ -201,7 +201,7 @@ class Translation(Task):
     def score(self, batch: PairBatch) -> Outcome:
         outcome = self(batch)
         sources = [text.tolist() for text in batch.source.split(batch.source_layout.lengths.tolist())]
-        with packed(self, len(sources) * self.beam.size):
+        with prepacked_weights(self, len(sources) * self.beam.size):
             written = self._translate(sources)
         return Outcome(outcome.losses, scores.statistics(written, batch.references, self.bleu_tokenizer))
 
@@ -259,7 +259,7 @@ class Translation(Task):
         written: list[str] = []
         # Those translated together shall end together.
         by_length = sorted(range(len(lines)), key=lambda i: len(lines[i]))
-        with packed(self, min(len(lines), AT_ONCE) * self.beam.size):
+        with prepacked_weights(self, min(len(lines), AT_ONCE) * self.beam.size):
             for begin in range(0, len(lines), AT_ONCE):
                 some_lines = [lines[i] for i in by_length[begin : begin + AT_ONCE]]
                 encoded = [[*ids, self.end][: self.context] for ids in self.tokenizer.encode_batch(some_lines)]

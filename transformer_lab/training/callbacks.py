@@ -28,7 +28,7 @@ class ProgressBar(Callback):
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[shown]}"),
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -38,20 +38,20 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.bar.start()
         total = pl_module.budget.total_steps
-        self.task = self.bar.add_task("training", total=total, completed=pl_module.progress.step, facts="")
+        self.task = self.bar.add_task("training", total=total, completed=pl_module.progress.step, shown="")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         assert self.task is not None
-        point, facts = pl_module.point, ""
+        point, shown = pl_module.point, ""
         if point:
             pace = f"{point['train/tokens_per_second']:,.0f} tokens/s · MFU {point['train/mfu']:.0%}"
-            facts = f"loss {point['train/loss']:.3f} · {pace}"
-        self.bar.update(self.task, completed=pl_module.progress.step, facts=facts)
+            shown = f"loss {point['train/loss']:.3f} · {pace}"
+        self.bar.update(self.task, completed=pl_module.progress.step, shown=shown)
         if self.bar.disable and time.monotonic() - self.said >= SILENCE:
             self.said = time.monotonic()
             total = pl_module.budget.total_steps
             steps = f"step {pl_module.progress.step}" + (f"/{total}" if total else "")
-            log.info(" · ".join(filter(None, [steps, facts])))
+            log.info(" · ".join(filter(None, [steps, shown])))
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         if self.task is not None:

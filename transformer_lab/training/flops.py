@@ -101,12 +101,12 @@ def matrix_rate(
     a = torch.randn(rows, inner, device=device, dtype=dtype)
     b = torch.randn(inner, columns, device=device, dtype=dtype)
     a @ b  # the first product of a process makes the library ready
-    wait(device)
+    synchronize(device)
     best, until = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         started = time.perf_counter()
         a @ b
-        wait(device)
+        synchronize(device)
         best = max(best, 2 * rows * inner * columns / (time.perf_counter() - started))
     return best
 
@@ -114,7 +114,7 @@ def matrix_rate(
 _rate_here = cache(matrix_rate)  # the trials of a sweep, one after the other, need it measured once
 
 
-def wait(device: torch.device) -> None:
-    """… until the device has done all it was given."""
+def synchronize(device: torch.device) -> None:
+    """Return once the device has done all it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize()

@@ -115,13 +115,13 @@ def damage(folder: Path) -> str | None:
         files = manifest["files"]
         if manifest["format"] != FORMAT:
             return f"manifest.json is of format {manifest['format']}, this version reads {FORMAT}"
-        for name, facts in files.items():
+        for name, listed in files.items():
             path = folder / Path(name).name  # a name leads nowhere else
             if not path.is_file():
                 return f"{name} is missing"
-            if path.stat().st_size != facts["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {facts['bytes']}"
-            if _sha256(path) != facts["sha256"]:
+            if path.stat().st_size != listed["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {listed['bytes']}"
+            if _sha256(path) != listed["sha256"]:
                 return f"{name} is not what was written (SHA-256 differs)"
         missing = {
             "model.safetensors",

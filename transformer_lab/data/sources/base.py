@@ -25,7 +25,7 @@ class Source(ABC):
 
     @abstractmethod
     def cache_key(self) -> dict[str, Any]:
-        """Cheap facts, fit for JSON, that change when the data may have; of contents, a sample is read at most."""
+        """What changes when the data may have; of contents, a sample is read at most."""
 
     @abstractmethod
     def read(self) -> Iterator[tuple[Split, Any]]:

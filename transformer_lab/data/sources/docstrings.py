@@ -144,8 +144,8 @@ def _state(files: list[str]) -> str:
     """A hash that is another when one of them was written to or replaced: one that is installed to be edited, say."""
     state = hashlib.blake2b(digest_size=16)
     for file in files:
-        facts = os.stat(file)
-        state.update(f"{file!r} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}\n".encode())
+        status = os.stat(file)
+        state.update(f"{file!r} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
     return state.hexdigest()
 
 

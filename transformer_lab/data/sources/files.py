@@ -116,11 +116,11 @@ class Files(SplitSource):
         return None
 
     def cache_key(self) -> dict[str, Any]:
-        facts = {split: self._states(split) for split in self.units}
+        files = {split: self._states(split) for split in self.units}
         read = {**asdict(self.cells), "unreadable": self.unreadable}
         return {
             "source": type(self).__name__.lower(),
-            "files": facts,
+            "files": files,
             **read,
             **asdict(self.columns),
             **super().cache_key(),
@@ -172,15 +172,15 @@ def _state(file: Path) -> list[Any]:
     it may be another one after a restart, or on the next machine.)
     """
     try:
-        facts, sample = file.stat(), hashlib.blake2b(digest_size=8)
-        if stat.S_ISREG(facts.st_mode):  # what comes through a pipe comes once
+        status, sample = file.stat(), hashlib.blake2b(digest_size=8)
+        if stat.S_ISREG(status.st_mode):  # what comes through a pipe comes once
             with file.open("rb", buffering=0) as opened:
-                for begin in (0, max(0, (facts.st_size - SAMPLED) // 2), max(0, facts.st_size - SAMPLED)):
+                for begin in (0, max(0, (status.st_size - SAMPLED) // 2), max(0, status.st_size - SAMPLED)):
                     sample.update(os.pread(opened.fileno(), SAMPLED, begin))
     except OSError as error:
         raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
-    times = [facts.st_mtime_ns, facts.st_ctime_ns]
-    return [os.path.realpath(file), facts.st_ino, facts.st_size, *times, sample.hexdigest()]
+    times = [status.st_mtime_ns, status.st_ctime_ns]
+    return [os.path.realpath(file), status.st_ino, status.st_size, *times, sample.hexdigest()]
 
 
 def listed(option: str, path: str, wanted: Callable[[Path], bool], ends: str) -> list[Path]:

@@ -61,8 +61,8 @@ class HubSource(SplitSource):
     def cache_key(self) -> dict[str, Any]:
         if self.local:
             return self.local.cache_key()
-        facts = {"source": "hub", "dataset": self.dataset, "config": self.config, "splits": self.names}
-        return {**facts, "datasets": metadata.version("datasets"), **asdict(self.columns), **super().cache_key()}
+        made_of = {"source": "hub", "dataset": self.dataset, "config": self.config, "splits": self.names}
+        return {**made_of, "datasets": metadata.version("datasets"), **asdict(self.columns), **super().cache_key()}
 
     def read(self) -> Iterator[tuple[Split, Any]]:
         return self.local.read() if self.local else super().read()

@@ -45,14 +45,14 @@ class LayerCache:
         """Attention of one new token per row, q (R, H, K), to all that its row holds: (R, H, K)."""
         key_positions = torch.arange(self.filled, device=q.device)
         added = bias(positions, key_positions)  # (H, R, T)
-        keep = None
+        allowed = None
         if not self.even or window is not None or added is not None:
-            keep = visible(positions, key_positions, causal=True, window=window)[:, None, None]  # (R, 1, 1, T)
-        if added is not None and keep is not None:
-            keep = added.transpose(0, 1)[:, :, None].to(q.dtype).masked_fill(~keep, float("-inf"))
+            allowed = visible(positions, key_positions, causal=True, window=window)[:, None, None]  # (R, 1, 1, T)
+        if added is not None and allowed is not None:
+            allowed = added.transpose(0, 1)[:, :, None].to(q.dtype).masked_fill(~allowed, float("-inf"))
         keys, values = self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
         grouped = q.shape[1] != keys.shape[1]
-        mixed = scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=keep, enable_gqa=grouped)
+        mixed = scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=allowed, enable_gqa=grouped)
         return mixed.squeeze(2)
 
     def select(self, rows: Tensor) -> None:
@@ -64,7 +64,7 @@ class CrossCache:
 
     keys: Tensor  # (B, G, T, K)
     values: Tensor
-    keep: Tensor | None  # (B, 1, 1, T), False where there is no token; None where there is one everywhere
+    allowed: Tensor | None  # (B, 1, 1, T), False where there is no token; None where there is one everywhere
 
     def write(self, k: Tensor, v: Tensor, layout: Layout) -> None:
         """Take the keys and values of a packed memory, (M, G, K)."""
@@ -72,18 +72,18 @@ class CrossCache:
         where = layout.sequence, layout.positions
         self.keys, self.values = (x.new_zeros(shape).index_put(where, x).transpose(1, 2) for x in (k, v))
         real = torch.arange(layout.longest, device=k.device) < layout.lengths[:, None]
-        self.keep = None if layout.equal else real[:, None, None]
+        self.allowed = None if layout.equal else real[:, None, None]
 
     def attend(self, q: Tensor) -> Tensor:
         """Attention of R rows, q (R, H, K), to the memory of their sequence: (R, H, K)."""
         beams = q.unflatten(0, (len(self.keys), -1)).transpose(1, 2)  # (B, H, R / B, K)
         grouped = q.shape[1] != self.keys.shape[1]
-        mixed = scaled_dot_product_attention(beams, self.keys, self.values, attn_mask=self.keep, enable_gqa=grouped)
+        mixed = scaled_dot_product_attention(beams, self.keys, self.values, attn_mask=self.allowed, enable_gqa=grouped)
         return mixed.transpose(1, 2).flatten(0, 1)
 
     def select(self, sequences: Tensor) -> None:
         self.keys, self.values = self.keys.index_select(0, sequences), self.values.index_select(0, sequences)
-        self.keep = None if self.keep is None else self.keep.index_select(0, sequences)
+        self.allowed = None if self.allowed is None else self.allowed.index_select(0, sequences)
 
 
 class Cache:

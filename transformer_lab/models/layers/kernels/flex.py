@@ -42,7 +42,7 @@ def _block_mask(queries: Layout, keys: Layout, causal: bool, window: int | None)
         query_sequence, key_sequence = queries.sequence, keys.sequence
         query_positions, key_positions = queries.positions, keys.positions
 
-        def keep(batch, head, query, key):  # type: ignore[no-untyped-def]
+        def allowed(batch, head, query, key):  # type: ignore[no-untyped-def]
             distance = query_positions[query] - key_positions[key]
             seen = query_sequence[query] == key_sequence[key]
             if causal:
@@ -54,7 +54,7 @@ def _block_mask(queries: Layout, keys: Layout, causal: bool, window: int | None)
         some, every = tiles(queries, keys, causal, window)
         lists = *_listed(some & ~every), *_listed(every)
         sizes = len(query_sequence), len(key_sequence)
-        queries.scratch[name] = keys, BlockMask.from_kv_blocks(*lists, TILE, keep, sizes)
+        queries.scratch[name] = keys, BlockMask.from_kv_blocks(*lists, TILE, allowed, sizes)
     return queries.scratch[name][1]  # type: ignore[no-any-return]
 
 

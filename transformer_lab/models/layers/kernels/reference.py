@@ -16,12 +16,12 @@ Bias = Callable[[Tensor, Tensor], Tensor | None]
 def visible(query_positions: Tensor, key_positions: Tensor, causal: bool, window: int | None) -> Tensor:
     """Which keys a query may look at within one sequence: (Q, K), True where it may."""
     distance = query_positions[..., :, None] - key_positions[..., None, :]
-    keep = torch.ones_like(distance, dtype=torch.bool)
+    allowed = torch.ones_like(distance, dtype=torch.bool)
     if causal:
-        keep &= distance >= 0
+        allowed &= distance >= 0
     if window is not None:
-        keep &= distance.abs() < window
-    return keep
+        allowed &= distance.abs() < window
+    return allowed
 
 
 def weights(
@@ -33,9 +33,9 @@ def weights(
     added = bias(queries.positions, keys.positions)
     if added is not None:
         scores = scores + added
-    keep = visible(queries.positions, keys.positions, causal, window)
-    keep &= queries.sequence[:, None] == keys.sequence[None, :]
-    return scores.masked_fill(~keep, float("-inf")).softmax(dim=-1)
+    allowed = visible(queries.positions, keys.positions, causal, window)
+    allowed &= queries.sequence[:, None] == keys.sequence[None, :]
+    return scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
 
 
 def attend(

@@ -78,7 +78,7 @@ class Groups:
 
     queries: Side
     keys: Side
-    keep: list[Tensor | None]  # of each group (B, 1, 1, K), False where a key is padding; None where none is
+    allowed: list[Tensor | None]  # of each group (B, 1, 1, K), False where a key is padding; None where none is
 
 
 def attend(
@@ -88,15 +88,15 @@ def attend(
     if queries.equal and keys.equal:
         size = queries.num_sequences
         q, k, v = (x.unflatten(0, (size, -1)) for x in (q, k, v))  # (B, T, H, K)
-        return _attend_group(q, k, v, keep=None, **rules).flatten(0, 1)
+        return _attend_group(q, k, v, allowed=None, **rules).flatten(0, 1)
     return _attend_groups(q, k, v, queries, keys, rules)
 
 
 def _attend_groups(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, rules: dict[str, Any]) -> Tensor:
     groups = _regroup(queries, keys)
-    parts = zip(groups.queries.spread(q), groups.keys.spread(k), groups.keys.spread(v), groups.keep, strict=True)
+    parts = zip(groups.queries.spread(q), groups.keys.spread(k), groups.keys.spread(v), groups.allowed, strict=True)
     return groups.queries.collect(
-        [_attend_group(q, k, v, keep=None if rules["causal"] else keep, **rules) for q, k, v, keep in parts]
+        [_attend_group(q, k, v, allowed=None if rules["causal"] else allowed, **rules) for q, k, v, allowed in parts]
     )
 
 
@@ -111,7 +111,7 @@ def stay_uncompiled() -> None:
 
 
 def _attend_group(
-    q: Tensor, k: Tensor, v: Tensor, *, keep: Tensor | None, causal: bool, window: int | None, bias: Bias
+    q: Tensor, k: Tensor, v: Tensor, *, allowed: Tensor | None, causal: bool, window: int | None, bias: Bias
 ) -> Tensor:
     """Attention within B sequences of one length: q (B, Q, H, K), k and v (B, K, G, K) -> (B, Q, H, K)."""
     query_positions = torch.arange(q.shape[1], device=q.device)
@@ -119,14 +119,14 @@ def _attend_group(
     mask = bias(query_positions, key_positions)  # (H, Q, K)
     if mask is not None or window is not None:
         hidden = ~visible(query_positions, key_positions, causal, window)
-        if keep is not None:
-            hidden = hidden | ~keep  # (B, 1, Q, K)
+        if allowed is not None:
+            hidden = hidden | ~allowed  # (B, 1, Q, K)
         mask = q.new_zeros(hidden.shape) if mask is None else mask.to(q.dtype)
         mask = mask.masked_fill(hidden, float("-inf"))
         mask = mask.expand(q.shape[0], q.shape[2], -1, -1)
         causal = False
     else:
-        mask = keep
+        mask = allowed
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     grouped = q.shape[1] != k.shape[1]
     mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
@@ -149,8 +149,8 @@ def _similar_lengths(queries: Layout, keys: Layout) -> Groups:
     ]
     query_side, _ = _side(groups, query_offsets, device)
     key_side, real = _side(groups, key_offsets, device)
-    keep = [None if each.all() else each[:, None, None, :].to(device) for each in real]
-    return Groups(query_side, key_side, keep)
+    allowed = [None if each.all() else each[:, None, None, :].to(device) for each in real]
+    return Groups(query_side, key_side, allowed)
 
 
 def _side(groups: list[Tensor], offsets: Tensor, device: torch.device) -> tuple[Side, list[Tensor]]:

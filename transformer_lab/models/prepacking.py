@@ -10,7 +10,7 @@ from transformer_lab.models.heads import TokenHead, divided
 
 
 @contextmanager
-def packed(task: nn.Module, rows: int) -> Iterator[None]:
+def prepacked_weights(task: nn.Module, rows: int) -> Iterator[None]:
     """For as long as this lasts, multiply about so many rows by copies of a task's matrices that oneDNN has laid out.
 
     On a CPU in single precision; elsewhere nothing changes. What is computed is the same to rounding, and writing 1.1
@@ -22,7 +22,7 @@ def packed(task: nn.Module, rows: int) -> Iterator[None]:
     layers = [layer for layer in layers if (m := _matrix(layer)).device.type == "cpu" and m.dtype == torch.float32]
     try:
         for layer in layers:
-            layer.forward = _packed(layer, rows)  # type: ignore[assignment, method-assign]
+            layer.forward = _prepacked(layer, rows)  # type: ignore[assignment, method-assign]
         yield
     finally:
         for layer in layers:
@@ -33,7 +33,7 @@ def _matrix(layer: nn.Linear | TokenHead) -> Tensor:
     return layer.weight if isinstance(layer, nn.Linear) else layer.matrix
 
 
-def _packed(layer: nn.Linear | TokenHead, rows: int) -> Callable[[Tensor], Tensor]:
+def _prepacked(layer: nn.Linear | TokenHead, rows: int) -> Callable[[Tensor], Tensor]:
     # What torch.compile uses for models that do not change any more; there is no other way to lay out a matrix once.
     copy = torch.ops.mkldnn._reorder_linear_weight(_matrix(layer).detach(), rows)
     ratio = layer.width_ratio if isinstance(layer, TokenHead) else 1.0
