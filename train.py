@@ -7,10 +7,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from transformer_lab.checks import fail, full_error, problems
-from transformer_lab.command_line import defaults, preflight
-from transformer_lab.going_on import gone_on_with
-from transformer_lab.importing import importable, keep_out
+from transformer_lab.composition.checks import fail, full_error, problems
+from transformer_lab.composition.command_line import defaults, preflight
+from transformer_lab.composition.going_on import gone_on_with
+from transformer_lab.composition.importing import importable, keep_out
 from transformer_lab.renamed import config_of_today
 
 
@@ -27,7 +27,7 @@ def main(config: DictConfig) -> None:
     if found := problems(values, typed=values.get("extensions") or []):
         fail(found)
     # These imports take seconds, the second more than the first: so not before all is known to be well.
-    from transformer_lab.build import refuse_giants, rehearse
+    from transformer_lab.composition.build import refuse_giants, rehearse
     from transformer_lab.training.contact import take_srun
 
     try:
@@ -39,7 +39,7 @@ def main(config: DictConfig) -> None:
         if full_error():
             raise
         fail([str(error)])
-    from transformer_lab.launch import launch
+    from transformer_lab.run.launch import launch
 
     launch(values)
 

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from transformer_lab.checks import unknown
-from transformer_lab.script import answer
+from transformer_lab.composition.checks import unknown
+from transformer_lab.composition.script import answer
 
 WORKS = (
     "language_modeling",

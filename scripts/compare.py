@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from transformer_lab.script import answer
+from transformer_lab.composition.script import answer
 
 
 def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") -> None:
@@ -13,7 +13,7 @@ def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") ->
     metric: of the validations
     output: where the picture (.png) and the table (.md) go
     """
-    from transformer_lab.comparison import folders, picture, read, table
+    from transformer_lab.finished.comparison import folders, picture, read, table
     from transformer_lab.folders import replace
     from transformer_lab.terminal import plain
 

@@ -7,7 +7,7 @@ after each how large what the parts write is, on average.
 from pathlib import Path
 from typing import Any, Literal
 
-from transformer_lab.script import answer
+from transformer_lab.composition.script import answer
 
 TASKS = {"decoder": "language_modeling", "encoder": "mlm_nsp", "seq2seq": "translation"}
 WIDTHS = (64, 128, 256, 512)
@@ -53,9 +53,9 @@ def learner(model: str, width: int, mup: bool) -> tuple[Any, Any, Any]:
     """A task on the data that it has by default, its optimizer and a batch: the same for all widths."""
     from benchmarks.setting import config
 
-    from transformer_lab.build import build
-    from transformer_lab.compose import build_loaders
-    from transformer_lab.preparation import prepare_task
+    from transformer_lab.composition.build import build
+    from transformer_lab.run.preparation import prepare_task
+    from transformer_lab.run.train import build_loaders
     from transformer_lab.training.progress import Progress
 
     values = config(

@@ -3,7 +3,7 @@
 import json
 from typing import Any, Literal
 
-from transformer_lab.script import answer
+from transformer_lab.composition.script import answer
 
 
 def main(
@@ -28,7 +28,7 @@ def main(
     task: task.beam_size=…, task.length_penalty=… and the like: options that the run may have otherwise
     extensions: packages of your own that the run was trained with
     """
-    from transformer_lab.finished import evaluate_file, evaluate_run, load_run
+    from transformer_lab.finished.loaded_run import evaluate_file, evaluate_run, load_run
 
     loaded = load_run(run, extensions, task)
     loaded.config["cache_dir"] = cache_dir  # a stranger's run does not choose where something is written

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from transformer_lab.script import answer
+from transformer_lab.composition.script import answer
 
 
 def main(*, sweep: str) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.checks import unknown
+from transformer_lab.composition.checks import unknown
+from transformer_lab.composition.script import answer
+from transformer_lab.composition.signatures import expected, live, shown
 from transformer_lab.data.sources.base import no_such_path
 from transformer_lab.data.sources.streams import clean
-from transformer_lab.script import answer
-from transformer_lab.signatures import expected, live, shown
 from transformer_lab.terminal import one_line, say
 
 TABLES, OTHERS = (".csv", ".tsv"), (".json", ".parquet", ".gz")  # what results may be written into, and what not
@@ -56,8 +56,16 @@ def main(
     if prompt is None and name != "-" and not Path(name).expanduser().exists():
         raise no_such_path("file", name)
     end = _end(output, name, json)
-    from transformer_lab.finished import load_run
-    from transformer_lab.predictions import Given, kept, predict_file, predicted, warned, write_lines, write_table
+    from transformer_lab.finished.loaded_run import load_run
+    from transformer_lab.finished.predictions import (
+        Given,
+        kept,
+        predict_file,
+        predicted,
+        warned,
+        write_lines,
+        write_table,
+    )
 
     loaded = load_run(run, extensions, task)
     _check(options, loaded.task)

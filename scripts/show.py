@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from transformer_lab.script import answer
+from transformer_lab.composition.script import answer
 
 
 def main(*, run: str, checkpoint: Literal["best", "last"] = "best", depth: int = 2, config: bool = True) -> None:
@@ -15,7 +15,7 @@ def main(*, run: str, checkpoint: Literal["best", "last"] = "best", depth: int =
     """
     from rich.table import Table
 
-    from transformer_lab.contents import contents
+    from transformer_lab.finished.contents import contents
     from transformer_lab.terminal import console as screen
     from transformer_lab.terminal import one_line, plain
 

@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from transformer_lab.build import build_task, task_class
+from transformer_lab.composition.build import build_task, task_class
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.data.tokenizers import SPECIAL_TOKENS, Bytes
 from transformer_lab.data.workers import SIGNALS

@@ -175,7 +175,7 @@ MUTANTS = [
         "data/steps.py",
         "self.plan.step(number)[self.rank :: self.world_size]",
         "self.plan.step(number)",
-        "training/test_training.py test_ranks.py",
+        "training/test_training.py run/test_ranks.py",
     ),
     Mutant(
         "data/steps.py",
@@ -237,13 +237,13 @@ MUTANTS = [
         "training/module.py",
         "torch.default_generator.manual_seed(seed)",
         "pass",
-        "test_resume.py training/test_training.py",
+        "run/test_resume.py training/test_training.py",
     ),
     Mutant(
         "training/module.py",
         "rank(metrics, self.best_by) > rank(",
         "rank(metrics, self.best_by) < rank(",
-        "test_best.py",
+        "run/test_best.py",
     ),
     Mutant("training/optimizers.py", "math.sqrt(max(1, rows / columns))", "1", "training/test_optimizers.py"),
     Mutant(
@@ -267,11 +267,14 @@ MUTANTS = [
         "1 - math.cos(math.pi * ahead / 2)",
         "training/test_schedules.py",
     ),
-    Mutant("training/averages.py", "1 - kept)", "kept)", "test_resume.py"),
+    Mutant("training/averages.py", "1 - kept)", "kept)", "run/test_resume.py"),
     Mutant(
-        "training/checkpoints.py", "whole >= self.keep", "whole > self.keep", "training/test_checkpoints.py test_run.py"
+        "training/checkpoints.py",
+        "whole >= self.keep",
+        "whole > self.keep",
+        "training/test_checkpoints.py",
     ),
-    Mutant("scores.py", "-metrics[by] if by.endswith(LOSSES) else metrics[by]", "metrics[by]", "test_best.py"),
+    Mutant("scores.py", "-metrics[by] if by.endswith(LOSSES) else metrics[by]", "metrics[by]", "run/test_best.py"),
 ]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 METHOD = multiprocessing.get_start_method()  # Python's own, for the processes that a program starts
 SERVER = multiprocessing.get_context("forkserver")  # one process, that has imported all of it, and forks the others
-SERVER.set_forkserver_preload(["hydra.main", "transformer_lab.compose", "transformer_lab.finished"])
+SERVER.set_forkserver_preload(["hydra.main", "transformer_lab.run.train", "transformer_lab.finished.loaded_run"])
 
 
 class Program:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs import call
-from transformer_lab.finished import evaluate_file, evaluate_run, load_run
+from transformer_lab.finished.loaded_run import evaluate_file, evaluate_run, load_run
 
 SMALL = [
     "tokenizer.vocab_size=400",

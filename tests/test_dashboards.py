@@ -21,7 +21,7 @@ from tensorboard.util.grpc_util import ChannelCredsType
 
 from tests.conftest import settings
 from tests.programs import call
-from transformer_lab.compose import train
+from transformer_lab.run.train import train
 from transformer_lab.tasks.language_modeling import LanguageModeling
 from transformer_lab.training import hardware
 

@@ -17,13 +17,13 @@ import pytest
 import torch
 import yaml
 
+from tests.composition.test_checks import TARGETS
 from tests.conftest import settings
 from tests.programs import call
-from tests.test_checks import TARGETS
-from transformer_lab.compose import train
-from transformer_lab.contents import contents
 from transformer_lab.data.tokenizers import Tokenizer
-from transformer_lab.finished import evaluate_run, load_run
+from transformer_lab.finished.contents import contents
+from transformer_lab.finished.loaded_run import evaluate_run, load_run
+from transformer_lab.run.train import train
 
 ROOT = Path(__file__).parent.parent
 WORDS = [

@@ -10,8 +10,8 @@ import torch
 
 from tests.conftest import settings
 from tests.programs import call
-from transformer_lab.build import rehearse
-from transformer_lab.finished import evaluate_run, load_run
+from transformer_lab.composition.build import rehearse
+from transformer_lab.finished.loaded_run import evaluate_run, load_run
 from transformer_lab.renamed import config_of_today
 from transformer_lab.training.saved import read_weights
 

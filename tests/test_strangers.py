@@ -12,8 +12,8 @@ import pytest
 
 from tests.conftest import settings
 from tests.programs import latest
-from transformer_lab.compose import train
-from transformer_lab.finished import evaluate_run, load_run
+from transformer_lab.finished.loaded_run import evaluate_run, load_run
+from transformer_lab.run.train import train
 from transformer_lab.sweeps.leaderboard import Leaderboard
 from transformer_lab.terminal import cell, one_line, plain, without_markup
 

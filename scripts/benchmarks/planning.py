@@ -46,10 +46,10 @@ def table() -> list[dict[str, Any]]:
 
 
 def main(name: str) -> None:
-    from transformer_lab.build import build
-    from transformer_lab.compose import build_loaders
-    from transformer_lab.estimate import estimate
-    from transformer_lab.preparation import prepare_task
+    from transformer_lab.composition.build import build
+    from transformer_lab.run.estimate import estimate
+    from transformer_lab.run.preparation import prepare_task
+    from transformer_lab.run.train import build_loaders
     from transformer_lab.training.progress import Progress
 
     values = config("hardware=cpu", *CASES[name])

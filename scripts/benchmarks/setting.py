@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from transformer_lab.build import Section, build
+from transformer_lab.composition.build import Section, build
 from transformer_lab.data.store import Ragged
 from transformer_lab.data.tokenizers import SPECIAL_TOKENS, Tokenizer
 from transformer_lab.training.hardware import Hardware

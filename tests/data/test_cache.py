@@ -20,7 +20,6 @@ import pytest
 
 from tests.conftest import fingerprint, settings
 from tests.programs import call
-from transformer_lab.compose import train
 from transformer_lab.data.cache import obtain
 from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.packing import Blocks
@@ -31,7 +30,8 @@ from transformer_lab.data.sources.text import Text
 from transformer_lab.data.steps import Steps
 from transformer_lab.data.store import Corpus, Ragged, prepare
 from transformer_lab.data.tokenizers import Bytes
-from transformer_lab.preparation import prepare_task
+from transformer_lab.run.preparation import prepare_task
+from transformer_lab.run.train import train
 from transformer_lab.tasks.language_modeling import Collate, DocumentEncoding
 
 ROOT = Path(__file__).parent.parent.parent

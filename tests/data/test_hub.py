@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import CONFIGS, settings
 from tests.data.conftest import examples, mistake, sides
-from transformer_lab.build import build
+from transformer_lab.composition.build import build
 from transformer_lab.data.examples import LabeledText, Pair
 from transformer_lab.data.sources import hub, hub_access
 from transformer_lab.data.sources.hub import Hub, HubLabeled, HubParallel

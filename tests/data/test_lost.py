@@ -3,12 +3,12 @@
 import pytest
 
 from tests.conftest import WORDS, batch_for, corpus_for, settings, small_task
-from transformer_lab.build import build
-from transformer_lab.compose import train
+from transformer_lab.composition.build import build
 from transformer_lab.data.examples import Document, Pair
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.store import prepare
-from transformer_lab.preparation import prepare_store
+from transformer_lab.run.preparation import prepare_store
+from transformer_lab.run.train import train
 from transformer_lab.training.evaluation import Totals, reported
 
 THAI = ["สวัสดีครับ วันนี้อากาศดีมาก", "ผมชอบกินข้าวผัด", "เธออ่านหนังสือทุกวัน", "แมวนอนหลับอยู่บนเก้าอี้"]

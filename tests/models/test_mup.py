@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import batch_for, settings, small_task
-from transformer_lab.build import build
+from transformer_lab.composition.build import build
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))  # as for a script that lies there
 

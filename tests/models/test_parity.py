@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.conftest import VOCABULARY, WORDS, settings
-from transformer_lab.build import build_task, task_class
+from transformer_lab.composition.build import build_task, task_class
 from transformer_lab.layout import Layout
 
 SHAPES = 20

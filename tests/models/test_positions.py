@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import POSITIONS, settings
-from transformer_lab.build import factory
+from transformer_lab.composition.build import factory
 from transformer_lab.models.layers.positions.alibi import Alibi
 from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.models.layers.positions.learned import Learned

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchmetrics.functional import classification as library
 
 from tests.conftest import WORDS, batch_for, corpus_for, settings, small_task
-from transformer_lab.build import rehearse
+from transformer_lab.composition.build import rehearse
 from transformer_lab.data.examples import LabeledText
 from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.tasks import classification_report as report

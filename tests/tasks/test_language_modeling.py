@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL, VOCABULARY, settings, small_task
-from transformer_lab.build import build_task
+from transformer_lab.composition.build import build_task
 from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.data.tokenizers import Tokenizer, WordPiece

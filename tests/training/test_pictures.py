@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.conftest import CELLS, POSITIONS, batch_for, corpus_for, settings, small_task
-from transformer_lab.build import factory
+from transformer_lab.composition.build import factory
 from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.training.pictures import attention_maps, attention_picture, chosen, position_picture, probe
 

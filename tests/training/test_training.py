@@ -22,8 +22,8 @@ from tests.conftest import (
     settings,
     small_task,
 )
-from transformer_lab.build import build, build_task, task_class
-from transformer_lab.compose import train
+from transformer_lab.composition.build import build, build_task, task_class
+from transformer_lab.run.train import train
 from transformer_lab.training.saved import read_training
 
 LENGTHS = [40, 3, 17, 1, 33, 8, 25, 2]

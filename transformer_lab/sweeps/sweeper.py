@@ -21,7 +21,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from transformer_lab.checks import Refused, fail, full_error, problems
+from transformer_lab.composition.checks import Refused, fail, full_error, problems
 from transformer_lab.folders import refuse_links, replace
 from transformer_lab.scores import height, metrics_of
 from transformer_lab.sweeps.space import Space
@@ -103,7 +103,7 @@ class Sweep(Sweeper):
         total = self._total(space)
         self._rehearse(space)
         # Slow to import, and all that could be wrong with the words is found.
-        from transformer_lab.runs import lock
+        from transformer_lab.run.folder import lock
         from transformer_lab.sweeps.leaderboard import Leaderboard
         from transformer_lab.sweeps.trials import ABOUT, Trials
 
@@ -206,7 +206,7 @@ class Sweep(Sweeper):
 
     def _rehearse(self, space: Space) -> None:
         """Build what a trial would build, for every combination or some of each value: better now than after hours."""
-        from transformer_lab.build import rehearse
+        from transformer_lab.composition.build import rehearse
 
         found: dict[str, None] = {}
         for words in space.samples(CHECKED):

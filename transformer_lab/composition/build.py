@@ -1,0 +1,127 @@
+"""From the sections of a checked config to the objects they name; knows PyTorch, but nothing slower to import."""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from transformer_lab.composition.checks import untrained
+from transformer_lab.data.sources.base import Source
+from transformer_lab.data.tokenizers import Bytes, Tokenizer, TokenizerTrainer
+from transformer_lab.models.layers.kernels import auto
+from transformer_lab.models.layers.positions.base import Position
+from transformer_lab.tasks.base import Task
+from transformer_lab.training.hardware import Hardware, room
+from transformer_lab.training.loggers import Curves
+from transformer_lab.training.schedules import Schedule
+
+Section = dict[str, Any]
+
+
+def build(section: Section, **handed: Any) -> Any:
+    """Call what `_target_` names with the section's other keys and with what the build hands over."""
+    return factory(section)(**handed)
+
+
+def factory(section: Section) -> Callable[..., Any]:
+    """What `_target_` names, with the section's other keys already given; whoever calls it gives the rest."""
+    module, _, attribute = section["_target_"].rpartition(".")
+    values = {
+        key: build(value) if isinstance(value, dict) and "_target_" in value else value
+        for key, value in section.items()
+        if key != "_target_"
+    }
+    return partial(getattr(importlib.import_module(module), attribute), **values)
+
+
+def task_class(config: Section) -> type[Task]:
+    return factory(config["task"]).func  # type: ignore[attr-defined, no-any-return]
+
+
+PARTS = ("position", "norm", "feed_forward", "residual", "attention")  # what the model calls with its own sizes
+
+
+def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
+    """`facts` are what the task has learnt of the training data (see `Task.learn`)."""
+    model = build(config["model"], vocab_size=tokenizer.vocab_size, **{part: factory(config[part]) for part in PARTS})
+    expected = task_class(config).model_types
+    if not isinstance(model, expected):
+        names = [kind.__name__ for kind in expected]
+        raise ValueError(untrained(config["task"]["name"], type(model).__name__, names))
+    task: Task = build(config["task"], model=model, tokenizer=tokenizer, **facts)
+    return task
+
+
+# What the class that a section names must descend from; norms, feed-forwards and kernels need only be callable.
+KINDS: dict[str, type] = {
+    "task": Task,
+    "data": Source,
+    "tokenizer": TokenizerTrainer,
+    "position": Position,
+    "optimizer": torch.optim.Optimizer,
+    "schedule": Schedule,
+    "hardware": Hardware,
+    "logger": Curves,
+}
+
+
+def rehearse(config: Section) -> Task:
+    """Build everything that needs no data, without memory for weights: an impossible value ends the run here.
+
+    Returns the task, whose vocabulary is as small as can be. Raises ValueError, in one line that names the key.
+    """
+    for section, kind in KINDS.items():
+        given = factory(config[section]).func  # type: ignore[attr-defined]
+        if not (isinstance(given, type) and issubclass(given, kind)):
+            raise ValueError(f"{section}._target_: {config[section]['_target_']} is not a {kind.__name__}")
+    expected, given = task_class(config).example_type, factory(config["data"]).func.example_type  # type: ignore[attr-defined]
+    if given is not expected:
+        raise ValueError(
+            f"data: {config['task']['name']} reads examples of the kind {expected.__name__}, these are "
+            f"of the kind {given.__name__}"
+        )
+    build(config["data"])
+    build(config["tokenizer"]).cache_key()
+    with torch.device("meta"):
+        kind = task_class(config)
+        task = build_task(config, Bytes().train([], special_tokens=kind.special_tokens), kind.rehearsal(config["task"]))
+        kernel_name(config, task, build(config["hardware"]))
+    build(config["optimizer"], model=task)
+    if config["average"]:
+        build(config["average"])
+    if config["tokens_per_step"] < task.capacity:
+        raise ValueError(
+            f"tokens_per_step: {config['tokens_per_step']} is less than one sequence of task.context "
+            f"{task.context} may need; nearest {task.capacity}"
+        )
+    # How long an epoch is, only the data tell; whether the schedule can do without, is known now.
+    endless = config["max_steps"] is None and config["max_epochs"] is None and config["max_tokens"] is None
+    if config["max_steps"] is not None or endless:
+        build(config["schedule"], total_steps=config["max_steps"])
+    return task
+
+
+def refuse_giants(task: Task) -> None:
+    """Raises ValueError where the weights of a task on the device "meta" are more than this machine's memory."""
+    needed = sum(tensor.nbytes for tensor in (*task.parameters(), *task.buffers()))
+    if needed > (there := room()):
+        raise ValueError(
+            f"model: its weights and tables alone take {needed / 1e9:,.1f} GB of memory, and this machine "
+            f"has {there / 1e9:,.1f}; plan=true says what would fit"
+        )
+
+
+def kernel_name(config: Section, task: Task, machine: Hardware) -> str:
+    """Which attention kernel a run uses; for `auto`, which one it picks. Raises ValueError for one that cannot run."""
+    place = torch.zeros(1, dtype=torch.int64)
+    biased = task.model.position.bias(place, place) is not None
+    served = machine.device, machine.dtype, task.model.dim // task.model.num_heads
+    name: str = config["attention"]["_target_"].split(".")[-2]
+    if name == "auto":
+        both = (auto.choose(*served, biased=biased, plain=plain) for plain in (False, True))
+        return f"{' or '.join(dict.fromkeys(both))} (auto)"
+    if why := auto.refusal(name, *served, biased=biased):
+        raise ValueError(f"attention: {why}")
+    return name

@@ -1,0 +1,175 @@
+"""A finished run: loaded with its best weights, to predict or to be evaluated."""
+
+import json
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from transformer_lab.composition import checks
+from transformer_lab.composition.build import Section, build, build_task, refuse_giants
+from transformer_lab.composition.signatures import signature
+from transformer_lab.data.examples import Document, LabeledText, Pair, Split
+from transformer_lab.data.sources.files import Files
+from transformer_lab.data.sources.labeled import Labeled
+from transformer_lab.data.sources.parallel import Parallel
+from transformer_lab.data.sources.text import Text
+from transformer_lab.data.steps import EvaluationSet
+from transformer_lab.data.store import Corpus, prepare, prepared
+from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.run.folder import best_checkpoint
+from transformer_lab.run.preparation import prepare_store
+from transformer_lab.tasks.base import Task
+from transformer_lab.training import saved
+from transformer_lab.training.evaluation import evaluate
+from transformer_lab.training.hardware import Hardware
+
+log = logging.getLogger(__name__)
+PATHS = ("path", "validation_path", "test_path")  # keys of data that lead to files; without them, a hub is asked
+# What reads a file of examples of each kind.
+FILES: dict[type, type[Files]] = {Document: Text, LabeledText: Labeled, Pair: Parallel}
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run with its best weights: `task` is ready to predict, `text` the hash of what it was trained on."""
+
+    task: Task
+    config: Section
+    text: str
+
+
+def load_run(run: str, extensions: list[str], options: Section | None = None) -> LoadedRun:
+    """The run in this folder, on this machine's CPU, with other `options` of its task, such as `beam_size`.
+
+    The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
+    """
+    folder = best_checkpoint(run)
+    with saved.as_saved(folder):
+        config = saved.read_config(folder)
+    # Of the machine that trained it, nothing matters here; and callbacks are never built again.
+    config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
+    if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
+        raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
+    config["task"] = config["task"] | (options or {})
+    if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
+        raise ValueError(found[0])
+    with saved.as_saved(folder):
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    # What is wrong with other options is no fault of the run's.
+    with nullcontext() if options else saved.as_saved(folder):
+        _same_sizes(config, tokenizer, facts, folder)
+    with saved.as_saved(folder):
+        task = build_task(config, tokenizer, facts)
+        task.load_state_dict(saved.read_weights(folder))
+        return LoadedRun(task.eval(), config, saved.read_identity(folder)["text"])
+
+
+class Unfilled(TorchFunctionMode):
+    """Leaves out what would fill a tensor: on the device "meta" it changes nothing, and PyTorch would import a compiler
+    for it, for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        first = next(iter((*args, *kwargs.values())), None)
+        fills = func.__name__.endswith("_") and not func.__name__.endswith(("__", "requires_grad_"))
+        return first if fills and isinstance(first, Tensor) else func(*args, **kwargs)
+
+
+def _same_sizes(config: Section, tokenizer: Tokenizer, facts: Section, folder: Path) -> None:
+    """Raises ValueError where a config is not that of the weights beside it, before a model is built by it."""
+    sizes = {name: count for name, (count, _) in saved.sizes(folder).items()}
+    layers = config["model"].get("num_layers", 0)
+    if layers > len(sizes):
+        raise ValueError(f"model.num_layers: {layers} are more than its {len(sizes)} weights")
+    with torch.device("meta"), Unfilled():
+        task = build_task(config, tokenizer, facts)
+    refuse_giants(task)
+    for name, tensor in task.state_dict().items():
+        if sizes.get(name) != tensor.numel():
+            raise ValueError(f"{name} has {sizes.get(name, 0):,} numbers, and by its config {tensor.numel():,}")
+
+
+def evaluate_run(run: LoadedRun, split: Split, accelerator: str, named: Section | None = None) -> dict[str, float]:
+    """The metrics of a loaded run on a split of its data, as they were prepared for it, or as the keys `named` have it.
+
+    Raises ValueError where they would have to be read from a place, or fetched from a hub, that only the run names.
+    """
+    store = (
+        None
+        if named
+        else prepared(run.text, run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
+    )
+    if store is None:
+        section = run.config["data"] | (named or {})
+        if found := checks.problems(run.config | {"data": section}, allowed=[section["_target_"].split(".")[0]]):
+            raise ValueError(found[0])
+        _refuse_paths(section, named or {}, run.config["cache_dir"])
+        store = prepare_store(run.config, build(section), run.task)
+    if store.text_hash != run.text:
+        log.warning("The data are no longer those of the run: this split may hold text that it was trained on")
+    if split not in store.splits:
+        raise ValueError(f"split: the run's data have no {split} split; one of {', '.join(store.splits)}")
+    return _evaluate(run, store.splits[split], accelerator)
+
+
+def _refuse_paths(section: Section, named: Section, cache_dir: str) -> None:
+    there = [key for key in PATHS if section.get(key)]
+    if asked := [key for key in there or ["dataset"] if section.get(key) and key not in named]:
+        words = " ".join(f"data.{key}={section[key]}" for key in asked)
+        raise ValueError(
+            f"data.{asked[0]}: the run's data are not prepared in {cache_dir}, and what it names is not "
+            f"read unasked: add {words} to read it, or take file=FILE"
+        )
+
+
+def evaluate_file(run: LoadedRun, file: str, accelerator: str, named: Section | None = None) -> dict[str, float]:
+    """The metrics of a loaded run on all of a file (see `reader`)."""
+    try:
+        source = reader(run, file, named or {})
+        store = prepare(source, run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
+    except ValueError as error:
+        text = str(error).replace("data.path=", "file=")
+        raise ValueError(f"file: read as the run's data were: {text}" if text.startswith("data.") else text) from error
+    return _evaluate(run, store.splits["train"], accelerator)
+
+
+def reader(run: LoadedRun, file: str, named: Section) -> Files:
+    """What reads all of a file as the run's own data are read where they come from files, but for what is `named`."""
+    kind = FILES.get(run.task.example_type)
+    if kind is None:
+        raise ValueError(f"file: {run.task.name} reads examples of a kind of its own, and none from files")
+    target = f"{kind.__module__}.{kind.__name__}"
+    taken, own = signature(target), run.config["data"]
+    assert taken is not None
+    section = {"_target_": target, **{key: own[key] for key in taken.parameters if key in own}, **named}
+    section |= {
+        "path": file,
+        "validation_path": None,
+        "test_path": None,
+        "validation": 0.0,
+        "test": 0.0,
+        "max_examples": None,
+    }
+    found = checks.problems(run.config | {"data": section}, allowed=["transformer_lab"])
+    if wrong := [line for line in found if line.startswith("data.")]:
+        raise ValueError(wrong[0])
+    source: Files = build(section)
+    return source
+
+
+def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> dict[str, float]:
+    task, hardware = run.task, run.config["hardware"]
+    machine: Hardware = build(hardware | {"accelerator": accelerator, "precision": "auto", "compile": False})
+    packing = task.evaluation_packing(corpus)
+    return evaluate(
+        task,
+        EvaluationSet(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens),
+        machine,
+    )

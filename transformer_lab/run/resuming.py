@@ -1,0 +1,118 @@
+"""Going on with a run: only as the run that it was, from its newest whole checkpoint."""
+
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+
+from transformer_lab.composition.build import Section
+from transformer_lab.training import saved
+from transformer_lab.training.checkpoints import Checkpoints
+from transformer_lab.training.module import Training
+
+log = logging.getLogger(__name__)
+LEARNING = ("optimizer.", "schedule.", "gradient_clip ")  # what resume=changed may change
+
+
+def restore(
+    saver: Checkpoints, module: Training, watchers: dict[str, Callback], config: Section, resume: str
+) -> dict[str, Any] | None:
+    """Put the newest whole checkpoint back where it came from; returns what it holds, or None where there is none.
+
+    With `resume` "changed", what is learned with may differ from before; else any difference is refused.
+    """
+    found = saved.newest_whole(saver.folder)
+    if found is None:
+        return None
+    with saved.as_saved(found):
+        training = saved.read_training(found)
+        before, state = training["identity"], training["callbacks"]
+    for change in refuse_another_run(before, saver.identity, _allowed(resume)):
+        log.warning("Going on with a change: %s", change)
+    with saved.as_saved(found):
+        module.task.load_state_dict(saved.read_weights(found))
+        if module.average:
+            module.average.restore(module.task, training["weights"])
+        _restore_optimizer(module.optimizer, training["optimizer"])
+        module.progress.load_state_dict(training["progress"])
+        _restore_callbacks(watchers, state, config["callbacks"])
+        if module.progress.stopped and saved.read_config(found)["callbacks"] != config["callbacks"]:
+            module.progress.stopped = False
+            log.info("The callbacks are no longer those that stopped it after step %s", module.progress.step)
+    saver.verified.add(found.name)
+    saver.set_back(module)
+    return training
+
+
+def _allowed(resume: str) -> Collection[str]:
+    return LEARNING if resume == "changed" else ()
+
+
+def refuse_other_config(folder: Path, fixed: Section, resume: str) -> None:
+    """Raises ValueError where a config is not that of the run in a folder: before its data are prepared, which may take
+    long."""
+    for step in saved.steps(folder / "checkpoints"):
+        with suppress(Exception):  # damaged: once the data are there, that is told
+            before = saved.read_identity(step)["config"]
+            # What nobody has set, the data may decide, as they did before.
+            decided = {key: value for key, value in before["task"].items() if fixed["task"].get(key) is None}
+            break
+    else:
+        return
+    refuse_another_run({"config": before}, {"config": fixed | {"task": fixed["task"] | decided}}, _allowed(resume))
+
+
+def _restore_callbacks(watchers: dict[str, Callback], state: dict[str, Any], sections: Section) -> None:
+    """What they have counted; their options, which some keep as well, are those of the config."""
+    for name, watcher in watchers.items():
+        if watcher.state_key in state:
+            watcher.load_state_dict(state[watcher.state_key])
+            for option in sections[name].keys() & state[watcher.state_key].keys():
+                setattr(watcher, option, sections[name][option])
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """What it has gathered, and the present rate; its options are those of the config."""
+    options = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError as error:
+        raise ValueError(
+            "resume: the optimizer's state is of other groups of parameters; optimizer.layer_decay and "
+            "optimizer._target_ have to stay as they were"
+        ) from error
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        for option in group.keys() - own.keys() - {"params", "lr"}:  # of an earlier version
+            del group[option]
+        group.update(own)
+
+
+def refuse_another_run(before: dict[str, Any], now: dict[str, Any], allowed: Collection[str] = ()) -> list[str]:
+    """Raises ValueError where going on would not be the same run; returns the differences in sections `allowed`."""
+    changed = list(differences(before, now))
+    refused = [line for line in changed if not line.startswith(tuple(allowed))]
+    if refused:
+        hint = (
+            ""
+            if allowed or not all(line.startswith(LEARNING) for line in refused)
+            else ("; resume=changed goes on all the same")
+        )
+        raise ValueError(
+            f"resume: this would be another run: {'; '.join(refused[:3])}"
+            + (f" and {len(refused) - 3} more" if len(refused) > 3 else "")
+            + hint
+        )
+    return changed
+
+
+def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Between what two runs, or two ranks, were made of: a few words for each."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield f"{path.removeprefix('config.')} was {before}, is {now}"
