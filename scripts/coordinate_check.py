@@ -53,7 +53,7 @@ def learner(model: str, width: int, mup: bool) -> tuple[Any, Any, Any]:
     """A task on the data that it has by default, its optimizer and a batch: the same for all widths."""
     from benchmarks.setting import config
 
-    from transformer_lab.composition.build import build
+    from transformer_lab.composition.build import build, build_optimizer
     from transformer_lab.run.preparation import prepare_task
     from transformer_lab.run.train import build_loaders
     from transformer_lab.training.progress import Progress
@@ -68,7 +68,7 @@ def learner(model: str, width: int, mup: bool) -> tuple[Any, Any, Any]:
     )
     made = prepare_task(values)
     loaders, _ = build_loaders(values, made.task, made.store, build(values["hardware"]), Progress())
-    return made.task, build(values["optimizer"], model=made.task), loaders.steps[0].micro_batches[0]
+    return made.task, build_optimizer(values["optimizer"], made.task), loaders.steps[0].micro_batches[0]
 
 
 def sizes(task: Any, optimizer: Any, batch: Any) -> list[dict[str, float]]:

@@ -1,8 +1,24 @@
-"""A user adds a position scheme, a task and a config in a folder of his own, and edits nothing of ours."""
+"""A user adds parts of a model, a task and their configs in a folder of his own, and edits nothing of ours."""
 
+import itertools
 import json
+import re
+import sys
+from pathlib import Path
 
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import FIRST, batch_for, small_task
 from tests.programs import call
+from tests.run.test_estimate import check_without_weights
+from tests.training.test_training import learns_by_heart
+from transformer_lab.layout import Layout
+from transformer_lab.models.generation import Sampling, generate
+from transformer_lab.training.flops import forward_flops
+from transformer_lab.training.module import auxiliary_losses
+from transformer_lab.training.optimizers import Muon, orthogonal
 
 POSITION = '''
 """A trained penalty on the logarithm of the distance."""
@@ -76,3 +92,115 @@ def test_a_position_and_a_task_from_a_users_folder(tmp_path, corpus_folder):
     assert json.loads(evaluated.stdout)["test"] == metrics["test"]
     stranger = call(*script[:-1], cwd=tmp_path)
     assert stranger.returncode == 2 and "mine" in stranger.stderr and "Traceback" not in stranger.stderr
+
+
+# The folder that docs/adding.md makes.
+PAGE = (Path(__file__).parent.parent / "docs" / "adding.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S))
+EXPERTS = ["feed_forward._target_=mine.experts.Experts", "feed_forward.num_experts=4", "feed_forward.balance=0.01"]
+RECURRENCE = ["mixer._target_=mine.recurrence.Recurrence"]
+PARTS = {
+    "two": ["feed_forward._target_=mine.parts.Two"],
+    **{
+        f"no weight, {name}": ["norm._target_=mine.parts.Unweighed", f"residual={name}"]
+        for name in ("pre_norm", "post_norm", "sandwich_norm")
+    },
+    "experts": EXPERTS,
+    "recurrence": RECURRENCE,
+}
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mine")
+    for name, text in {"mine/__init__.py": "", **BLOCKS}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    sys.path.append(str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("words", ["feed_forward=two", "norm=unweighed", "feed_forward=experts", "mixer=recurrence"])
+def test_a_part_of_the_page_is_planned_and_trained_from_the_command_line(mine, corpus_folder, words):
+    common = [
+        "data=text",
+        f"data.path={corpus_folder}",
+        "tokenizer=bytes",
+        "task.context=32",
+        "tokens_per_step=512",
+        "max_steps=4",
+        "validate_every_steps=4",
+        "cache_dir=cache",
+        "pictures.layers=[]",
+        "extensions=[mine]",
+        f"hydra.searchpath=[file://{mine}/settings]",
+        words,
+    ]
+    run = words.replace("=", "_")
+    planned, trained = (call("train.py", *common, more, cwd=mine) for more in ("plan=true", f"run_dir={run}"))
+    assert planned.returncode == trained.returncode == 0, planned.stderr + trained.stderr
+    counted = [re.search(r"FLOPs +│ ([\d.]+ million)", done.stdout)[1] for done in (planned, trained)]
+    assert counted[0] == counted[1]
+    predicted = call("scripts/predict.py", f"run={run}", "prompt=class", "extensions=[mine]", cwd=mine)
+    assert predicted.returncode == 0 and predicted.stdout.startswith("class"), predicted.stderr
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_model_with_a_part_of_the_page_learns_by_heart(mine, part):
+    learns_by_heart("language_modeling", *PARTS[part])
+
+
+@pytest.mark.parametrize("part", ["two", "experts", "recurrence"])
+def test_what_a_part_costs_is_known_without_its_weights(mine, part):
+    check_without_weights("task=language_modeling", "model.dim=64", "model.num_layers=2", *PARTS[part])
+
+
+def test_experts_are_counted_and_learn_as_matrices_do_and_their_router_does_not(mine):
+    plain, task = (small_task("task=language_modeling", *words) for words in (["feed_forward=relu"], EXPERTS))
+    batch = batch_for(plain, [30, 20])
+    router = 2 * batch.num_tokens * 32 * 4  # two FLOPs for each weight and token
+    assert forward_flops(task, batch) - forward_flops(plain, batch) == 2 * router
+    optimizer = Muon(model=task, lr=0.01, adamw_lr=0.001)
+    moved_so = [p for group in optimizer.param_groups if optimizer.orthogonalises(group) for p in group["params"]]
+    layer = task.model.blocks[0].feed_forward.layer
+    among = [any(p is weight for p in moved_so) for weight in (layer.up, layer.down, layer.router.weight)]
+    assert among == [True, True, False]
+    nn.init.normal_(layer.down)
+    task.train()(batch).losses["tokens"].backward()
+    before, gradients = layer.down.detach().clone(), layer.down.grad.clone()
+    optimizer.step()
+    expected = torch.cat([orthogonal(gradient[None]) for gradient in gradients])  # of each expert alone
+    assert (before - layer.down.detach() - 0.01 * expected).norm() < 0.02 * 0.01 * expected.norm()  # in half precision
+
+
+def test_experts_have_a_loss_of_their_own_that_is_learned_and_shown(mine):
+    task = small_task("task=language_modeling", *EXPERTS).train()
+    batch = batch_for(task, [30, 20])
+    task(batch)
+    (loss,) = auxiliary_losses(task).values()
+    assert loss.item() >= 2 * 0.01 * 0.99  # of two layers; least where each expert has its share
+    loss.backward()
+    assert all(block.feed_forward.layer.router.weight.grad.norm() > 0 for block in task.model.blocks)
+    task.eval()(batch)
+    assert not any(block.feed_forward.layer.losses for block in task.model.blocks)
+
+
+def test_no_state_of_a_recurrence_crosses_a_border_and_its_cache_equals_the_full_pass(mine):
+    task = small_task("task=language_modeling", *RECURRENCE)
+    texts = [torch.randint(FIRST, 200, (length,)).tolist() for length in (9, 1, 14)]
+    tokens, layout = torch.tensor(list(itertools.chain(*texts))), Layout.of([len(text) for text in texts])
+    with torch.no_grad():
+        together = task.model(tokens, layout).split([len(text) for text in texts])
+        for text, states in zip(texts, together, strict=True):
+            alone = task.model(torch.tensor(text), Layout.of([len(text)]))
+            torch.testing.assert_close(states, alone, atol=1e-5, rtol=0)
+    greedy = {"limits": [12, 5, 9], "stop": -1, "sampling": Sampling(temperature=0)}
+    written = generate(task.model.forward, task.head, texts, task.model.new_cache(3), **greedy)
+    for text, more in zip(texts, written, strict=True):
+        whole = torch.tensor([*text, *more])
+        with torch.no_grad():
+            expected = task.head(task.model(whole, Layout.of([len(whole)]))).argmax(1)
+        assert more == expected[len(text) - 1 : -1].tolist()

@@ -9,12 +9,15 @@ log = logging.getLogger(__name__)
 KEYS = {"task.mask_share": "task.mlm_probability"}
 CLASSES: dict[str, str] = {}
 WEIGHTS = {"judge.": "nsp_head."}  # how their names begin
+# What sections were before there was a choice.
+BEFORE: dict[str, Any] = {"mixer": {"_target_": "transformer_lab.models.layers.attention.Attention"}}
 STATE = {"progress.window.targets": "progress.window.num_targets"}  # in training.json
 
 
 def config_of_today(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with the names of today; of each other one a line says so, once."""
-    return _classes(_keys(config, KEYS, tell=True))
+    """The config with the sections and names of today; of each other name a line says so, once."""
+    found = _classes(_keys(config, KEYS, tell=True))
+    return (BEFORE if "model" in found else {}) | found
 
 
 def state_of_today(state: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def table() -> list[dict[str, Any]]:
 
 
 def main(name: str) -> None:
-    from transformer_lab.composition.build import build
+    from transformer_lab.composition.build import build, build_optimizer
     from transformer_lab.run.estimate import estimate
     from transformer_lab.run.preparation import prepare_task
     from transformer_lab.run.train import build_loaders
@@ -55,7 +55,7 @@ def main(name: str) -> None:
     values = config("hardware=cpu", *CASES[name])
     machine, made = build(values["hardware"]), prepare_task(values, weightless=True)
     loaders, budget = build_loaders(values, made.task, made.store, machine, Progress())
-    planned = estimate(made.task, build(values["optimizer"], model=made.task), loaders, budget, machine)
+    planned = estimate(made.task, build_optimizer(values["optimizer"], made.task), loaders, budget, machine)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # from here on the most is counted
     run = Ours(name, values, made.task.tokenizer, made.store.splits["train"], made.facts)

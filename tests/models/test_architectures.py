@@ -162,9 +162,7 @@ def test_flex_agrees_with_the_reference(position):
 def reader(task, source, lengths):
     """What `beam_search` reads target tokens with, of these sources."""
     memory = task.model.encode(source, Layout.of(lengths))
-    return lambda tokens, layout, cache: task.model.decode(
-        tokens, layout, None if cache.layers[0].filled else memory, cache
-    )
+    return lambda tokens, layout, cache: task.model.decode(tokens, layout, None if cache.filled else memory, cache)
 
 
 @pytest.mark.parametrize("extra", [[], ["model.num_kv_heads=1"], ["model.cross_position=true"]], ids=str)

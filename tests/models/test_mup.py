@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import batch_for, settings, small_task
-from transformer_lab.composition.build import build
+from transformer_lab.composition.build import build_optimizer
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))  # as for a script that lies there
 
@@ -22,7 +22,7 @@ def grown(model, mup):
         # What is to be told of pairs of random segments is noise, and so is what it teaches.
         words += ("task.sentence_task=none",) if model == "encoder" else ()
         task = small_task(*words)
-        optimizer = build(settings(*words)["optimizer"], model=task)
+        optimizer = build_optimizer(settings(*words)["optimizer"], task)
         found.append(sizes(task, optimizer, batch_for(task, [60, 50, 60, 40]))[-1])
     return {part: found[1][part] / found[0][part] for part in found[0]}
 
@@ -40,7 +40,7 @@ def test_at_the_base_width_mup_changes_nothing(model, optimizer):
     def after_a_step(mup):
         words = (f"task={TASKS[model]}", "model.dim=128", f"model.mup={mup}", f"optimizer={optimizer}")
         task = small_task(*words)
-        steps = build(settings(*words)["optimizer"], model=task)
+        steps = build_optimizer(settings(*words)["optimizer"], task)
         torch.stack(list(task(batch_for(task, [40, 30])).losses.values())).sum().backward()
         steps.step()
         return task.state_dict()
@@ -52,7 +52,7 @@ def test_at_the_base_width_mup_changes_nothing(model, optimizer):
 def test_matrices_learn_slower_the_wider_they_are_and_decay_as_before():
     words = ("task=classification", "task.pooling=pooler", "model.dim=512", "model.mup=true", "optimizer=adamw")
     task = small_task(*words)
-    optimizer = build(settings(*words)["optimizer"], model=task)
+    optimizer = build_optimizer(settings(*words)["optimizer"], task)
     names = {id(parameter): name for name, parameter in task.named_parameters()}
     rates = {
         names[id(p)]: (group["initial_lr"], group["weight_decay"])

@@ -472,6 +472,20 @@ def several(go, leave, tmp_path, monkeypatch, grid):
         same(whole, tmp_path / f"run{number}")
 
 
+def test_a_run_by_an_optimizer_of_pytorch_is_scheduled_and_resumes_exactly(go, leave, monkeypatch):
+    words = ["optimizer=adamw", "optimizer._target_=torch.optim.SGD", "optimizer.lr=0.1", "optimizer.momentum=0.9"]
+    whole = go(*words, name="whole")
+    leave(11, validations=(2,))
+    left(go, *words)
+    left(go, *words, "resume=auto")
+    monkeypatch.undo()
+    run = go(*words, "resume=auto")
+    same(whole, run)
+    rates = dict(curves(run)["train/learning_rate"])
+    assert max(rates.values()) == pytest.approx(0.1, rel=0.01) and rates[60] < 0.001
+    assert load_run(str(run), []).task.predict(["a"])
+
+
 def test_a_run_of_the_same_seed_is_the_same_run_and_another_seed_is_not(go):
     whole = go(name="whole")
     same(whole, go(name="again"))

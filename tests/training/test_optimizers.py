@@ -9,6 +9,9 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
+from tests.conftest import SMALL, settings
+from transformer_lab.composition.build import build_optimizer, rehearse
+from transformer_lab.composition.checks import problems
 from transformer_lab.training import optimizers
 from transformer_lab.training.optimizers import QUINTICS, AdamW, Muon, orthogonal
 
@@ -287,3 +290,37 @@ def test_lower_layers_learn_slower_by_the_same_factor_each(model, make):
         assert rates[1][parameter] == rates[0][parameter] * 0.5**depth
     with pytest.raises(ValueError, match=r"optimizer\.layer_decay"):
         make(model, layer_decay=0.0)
+
+
+OWN = {
+    "SGD": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1},
+    "NAdam": {"lr": 0.01, "weight_decay": 0.1},
+    "Adafactor": {"lr": 0.01, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_optimizer_of_pytorch_may_be_named_and_only_matrices_decay(name):
+    config = settings("task=language_modeling", *SMALL)
+    config["optimizer"] = {"_target_": f"torch.optim.{name}", **OWN[name]}
+    assert problems(config) == []
+    optimizer = build_optimizer(config["optimizer"], rehearse(config))
+    assert type(optimizer) is getattr(torch.optim, name)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.1 if parameter.ndim >= 2 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("torch.optim.LBFGS", "it asks for the loss several times"),
+        ("torch.optim.SGDD", "SGDD"),
+        ("torch.optim.lr_scheduler.StepLR", "name a class of torch.optim itself"),
+        ("torch.nn.Linear", "is of none of"),
+    ],
+)
+def test_what_is_no_optimizer_of_pytorch_is_refused(target, said):
+    config = settings("task=language_modeling") | {"optimizer": {"_target_": target, "lr": 0.1}}
+    (line,) = problems(config)
+    assert line.startswith("optimizer._target_: ") and said in line

@@ -22,7 +22,7 @@ from tests.conftest import (
     settings,
     small_task,
 )
-from transformer_lab.composition.build import build, build_task, task_class
+from transformer_lab.composition.build import build_optimizer, build_task, task_class
 from transformer_lab.run.train import train
 from transformer_lab.training.saved import read_training
 
@@ -175,7 +175,7 @@ def learns_by_heart(cell, *words):
     exact = {"label_smoothing", "dropout"} & config["task"].keys()
     config["task"] |= dict.fromkeys(exact, 0.0)
     task = build_task(config, WORDS, task_class(config).stand_in)
-    updates = build(config["optimizer"], model=task)
+    updates = build_optimizer(config["optimizer"], task)
     batch = batch_for(task, [12] * 8)
     if cell == "language_modeling":
         batch.labels[batch.layout.offsets[:-1].long()] = 7  # a first token alone does not tell what follows

@@ -10,11 +10,13 @@ import torch
 from transformer_lab.composition.checks import untrained
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.tokenizers import Bytes, Tokenizer, TokenizerTrainer
+from transformer_lab.models.layers.attention import Attention
 from transformer_lab.models.layers.kernels import auto
 from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.hardware import Hardware, room
 from transformer_lab.training.loggers import Curves
+from transformer_lab.training.optimizers import for_torch
 from transformer_lab.training.schedules import Schedule
 
 Section = dict[str, Any]
@@ -40,7 +42,14 @@ def task_class(config: Section) -> type[Task]:
     return factory(config["task"]).func  # type: ignore[attr-defined, no-any-return]
 
 
-PARTS = ("position", "norm", "feed_forward", "residual", "attention")  # what the model calls with its own sizes
+PARTS = (
+    "position",
+    "norm",
+    "mixer",
+    "feed_forward",
+    "residual",
+    "attention",
+)  # what the model calls with its own sizes
 
 
 def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
@@ -52,6 +61,15 @@ def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
         raise ValueError(untrained(config["task"]["name"], type(model).__name__, names))
     task: Task = build(config["task"], model=model, tokenizer=tokenizer, **facts)
     return task
+
+
+def build_optimizer(section: Section, task: Task) -> torch.optim.Optimizer:
+    """Ours look into the model; those of `torch.optim` are handed `params`."""
+    if section["_target_"].startswith("torch.optim."):
+        optimizer: torch.optim.Optimizer = build(section, params=for_torch(task))
+        return optimizer
+    optimizer = build(section, model=task)
+    return optimizer
 
 
 # What the class that a section names must descend from; norms, feed-forwards and kernels need only be callable.
@@ -88,7 +106,7 @@ def rehearse(config: Section) -> Task:
         kind = task_class(config)
         task = build_task(config, Bytes().train([], special_tokens=kind.special_tokens), kind.rehearsal(config["task"]))
         kernel_name(config, task, build(config["hardware"]))
-    build(config["optimizer"], model=task)
+    build_optimizer(config["optimizer"], task)
     if config["average"]:
         build(config["average"])
     if config["tokens_per_step"] < task.capacity:
@@ -115,8 +133,10 @@ def refuse_giants(task: Task) -> None:
 
 def kernel_name(config: Section, task: Task, machine: Hardware) -> str:
     """Which attention kernel a run uses; for `auto`, which one it picks. Raises ValueError for one that cannot run."""
-    place = torch.zeros(1, dtype=torch.int64)
-    biased = task.model.position.bias(place, place) is not None
+    if not any(isinstance(module, Attention) for module in task.modules()):
+        return "none"
+    first = torch.zeros(1, dtype=torch.int64)
+    biased = task.model.position.bias(first, first) is not None
     served = machine.device, machine.dtype, task.model.dim // task.model.num_heads
     name: str = config["attention"]["_target_"].split(".")[-2]
     if name == "auto":

@@ -16,26 +16,28 @@ SWEEPER, SWEEPER_PLUGIN = "transformer_lab.sweeps.sweeper.Sweep", "hydra_plugins
 
 # What the build hands over at run time, section by section: no key of a config.
 PROVIDED = {
-    "model": {"vocab_size", "position", "norm", "feed_forward", "residual", "attention"},
+    "model": {"vocab_size", "position", "norm", "mixer", "feed_forward", "residual", "attention"},
     "position": {"dim", "num_heads", "causal"},
     "norm": {"dim"},
+    "mixer": {"dim", "num_heads", "num_kv_heads", "bias", "kernel", "norm", "scale", "causal", "window"},
     "feed_forward": {"dim"},
     "residual": {"dim", "layer", "norm", "dropout"},
     "attention": {"q", "k", "v", "queries", "keys", "causal", "window", "bias"},
     "task": {"model", "tokenizer", "labels"},
-    "optimizer": {"model"},
+    "optimizer": {"model", "params"},
     "schedule": {"total_steps"},
     "pictures": {"batches"},
     "checkpoint": {"folder", "again", "files", "identity"},
 }
 # The model calls these itself: functions will do.
-RECIPES = {"position", "norm", "feed_forward", "residual", "attention"}
+RECIPES = {"position", "norm", "mixer", "feed_forward", "residual", "attention"}
 RESERVED = re.compile(r"_[a-z]+_")  # keys that mean something to Hydra
 NAMED = {"callbacks"}  # a section of sections
 
 # Other libraries' classes that a config may name: the package, and what they must descend from.
 EXTERNAL = {
     "lightning.pytorch.callbacks": "Callback",
+    "torch.optim": "Optimizer",
 }
 # … but for those of Lightning's that would change or save a run behind its back: what to use instead.
 SAVES = "a run saves its own checkpoints, as plain data: checkpoint.every_steps and checkpoint.keep"
@@ -53,6 +55,8 @@ REFUSED = {
     "BaseFinetuning": "freeze_layers and optimizer.layer_decay are what a resumed run knows of",
     "BackboneFinetuning": "freeze_layers and optimizer.layer_decay are what a resumed run knows of",
     "ModelPruning": "its masks are not saved",
+    "LBFGS": "it asks for the loss several times a step",
+    "SparseAdam": "gradients are dense here",
     "ProgressBar": "a run shows its own progress",
     "RichProgressBar": "a run shows its own progress",
     "TQDMProgressBar": "a run shows its own progress",

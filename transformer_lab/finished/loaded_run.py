@@ -54,10 +54,11 @@ def load_run(run: str, extensions: list[str], options: Section | None = None) ->
         config = saved.read_config(folder)
     # Of the machine that trained it, nothing matters here; and callbacks are never built again.
     config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
-    if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
+    allowed = ("transformer_lab", "torch.optim", *extensions)
+    if found := checks.problems(config, allowed=allowed):
         raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
     config["task"] = config["task"] | (options or {})
-    if found := checks.problems(config, allowed=("transformer_lab", *extensions)):
+    if found := checks.problems(config, allowed=allowed):
         raise ValueError(found[0])
     with saved.as_saved(folder):
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))

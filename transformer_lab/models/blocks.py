@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from transformer_lab.layout import Layout
-from transformer_lab.models.layers.attention import Attention, Memory, Norm
-from transformer_lab.models.layers.cache import CrossCache, LayerCache
+from transformer_lab.models.layers.attention import Memory, Norm
+from transformer_lab.models.layers.cache import CrossCache
 from transformer_lab.models.layers.dropout import Dropout
-from transformer_lab.models.layers.feed_forward import FeedForward
 from transformer_lab.models.layers.positions.base import Position
+from transformer_lab.models.layers.sublayer import SequenceCache, SubLayer
 
 
 class Residual(nn.Module):
@@ -21,7 +21,7 @@ class Residual(nn.Module):
 
     final_norm: ClassVar[bool]  # whether a stack of these ends with a norm of its own
 
-    def __init__(self, *, dim: int, layer: Attention | FeedForward, norm: Norm, dropout: float) -> None:
+    def __init__(self, *, dim: int, layer: SubLayer, norm: Norm, dropout: float) -> None:
         super().__init__()
         self.norm = norm(dim=dim)
         self.layer = layer
@@ -31,18 +31,8 @@ class Residual(nn.Module):
         raise NotImplementedError
 
     def initialise(self, residual: float) -> None:
-        """Matrices get variance 1 / fan-in; what is added to the residual stream is scaled by `residual`."""
-        for module in self.layer.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features**-0.5)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        with torch.no_grad():
-            self.scaled().mul_(residual)
-
-    def scaled(self) -> Tensor:
-        """The weight that decides how much is added."""
-        return self.layer.writer.weight
+        """Draw the weights of the sub-layer anew; what is added to the residual stream is scaled by `residual`."""
+        self.layer.initialise(residual)
 
 
 class PreNorm(Residual):
@@ -64,21 +54,29 @@ class PostNorm(Residual):
 
 
 class SandwichNorm(Residual):
-    """x + norm(f(norm(x))): before and after (Ding et al., 2021, arXiv:2105.13290)."""
+    """x + norm(f(norm(x))): before and after (Ding et al., 2021, arXiv:2105.13290).
+
+    What the layer writes is normalised, so that only the outer norm's weight can make it small; where the norm has
+    none, `gain` is one.
+    """
 
     final_norm = True
 
-    def __init__(self, *, dim: int, layer: Attention | FeedForward, norm: Norm, dropout: float) -> None:
+    def __init__(self, *, dim: int, layer: SubLayer, norm: Norm, dropout: float) -> None:
         super().__init__(dim=dim, layer=layer, norm=norm, dropout=dropout)
         self.outer_norm = norm(dim=dim)
+        weighed = isinstance(getattr(self.outer_norm, "weight", None), nn.Parameter)
+        self.gain = None if weighed else nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
-        return x + self.dropout(self.outer_norm(self.layer(self.norm(x), *context)))
+        added = self.outer_norm(self.layer(self.norm(x), *context))
+        return x + self.dropout(added if self.gain is None else added * self.gain)
 
-    def scaled(self) -> Tensor:
-        weight = self.outer_norm.weight  # what the layer writes is normalised: only this can make it small
-        assert isinstance(weight, Tensor)
-        return weight
+    @torch.no_grad()
+    def initialise(self, residual: float) -> None:
+        self.layer.initialise(1.0)
+        weight: Any = self.outer_norm.weight if self.gain is None else self.gain
+        weight.mul_(residual)
 
 
 class Block(nn.Module):
@@ -101,7 +99,7 @@ class Block(nn.Module):
         position: Position,
         cross_position: Position | None = None,
         memory: Memory | None = None,
-        cache: LayerCache | None = None,
+        cache: SequenceCache | None = None,
         cross_cache: CrossCache | None = None,
         indices: Tensor | None = None,
     ) -> Tensor:

@@ -13,11 +13,11 @@ from torch.utils.checkpoint import checkpoint
 from transformer_lab.layout import Layout
 from transformer_lab.models.blocks import Block, Residual
 from transformer_lab.models.layers.attention import Attention, CrossAttention, Kernel, Memory, Norm
-from transformer_lab.models.layers.cache import Cache, CrossCache, LayerCache
+from transformer_lab.models.layers.cache import Cache, CrossCache
 from transformer_lab.models.layers.dropout import Dropout
-from transformer_lab.models.layers.feed_forward import FeedForward
 from transformer_lab.models.layers.kernels import sdpa
 from transformer_lab.models.layers.positions.base import Position
+from transformer_lab.models.layers.sublayer import Mixer, SubLayer
 
 MOST_LAYERS = 10_000  # ten times as many as anybody has trained: a slip of the hand would take minutes to build
 BASE_DIM, BASE_HEAD_DIM = 128, 32  # the widths that muP measures others by: those of the shipped models
@@ -26,10 +26,11 @@ BASE_DIM, BASE_HEAD_DIM = 128, 32  # the widths that muP measures others by: tho
 class Stack(nn.Module):
     """Embedded tokens in, hidden states out: (N, D) -> (N, D).
 
-    `position`, `norm`, `feed_forward`, `residual` are called with the sizes of the stack and give its parts;
-    `attention` is a kernel. With `cross`, each block also looks at a memory; with `cross_position`, positions of both
-    texts count there. Of layers with a `window`, every `global_every`th, the first among them, sees everything
-    (Gemma Team, 2024; ModernBERT). `embedding_norm` normalises what the first block reads (BERT).
+    `position`, `norm`, `mixer`, `feed_forward`, `residual` are called with the sizes of the stack and give its parts;
+    `attention` is the kernel of those mixers that attend. With `cross`, each block also looks at a memory; with
+    `cross_position`, positions of both texts count there. Of layers with a `window`, every `global_every`th, the first
+    among them, sees everything (Gemma Team, 2024; ModernBERT). `embedding_norm` normalises what the first block reads
+    (BERT).
 
     Matrices start normal with variance 1 / fan-in (LeCun et al., 1998). What a block adds to the residual stream
     starts at zero (ReZero; Bachlechner et al., 2021); with `residual_init: scaled` smaller by the root of the number
@@ -50,9 +51,10 @@ class Stack(nn.Module):
         num_heads: int,
         position: Callable[..., Position],
         norm: Norm,
-        feed_forward: Callable[..., FeedForward],
+        feed_forward: Callable[..., SubLayer],
         residual: type[Residual],
         attention: Kernel,
+        mixer: Callable[..., Mixer] = Attention,
         causal: bool,
         cross: bool = False,
         cross_position: bool = False,
@@ -91,14 +93,22 @@ class Stack(nn.Module):
             "scale": scale,
         }
 
-        def around(layer: nn.Module) -> Residual:
-            return residual(dim=dim, layer=layer, norm=norm, dropout=dropout)  # type: ignore[arg-type]
+        def around(layer: SubLayer, option: str) -> Residual:
+            if not isinstance(layer, SubLayer):
+                raise ValueError(
+                    f"{option}._target_: {type(layer).__name__} is not a SubLayer (models/layers/sublayer.py)"
+                )
+            return residual(dim=dim, layer=layer, norm=norm, dropout=dropout)
 
         def block(index: int) -> Block:
             sees_all = global_every is not None and index % global_every == 0
-            own = Attention(causal=causal, window=None if sees_all else window, **sizes)
-            other = around(CrossAttention(causal=False, window=None, **sizes)) if cross else None
-            return Block(attention=around(own), cross_attention=other, feed_forward=around(feed_forward(dim=dim)))
+            own = mixer(causal=causal, window=None if sees_all else window, **sizes)
+            other = CrossAttention(causal=False, window=None, **sizes) if cross else None
+            return Block(
+                attention=around(own, "mixer"),
+                cross_attention=around(other, "mixer") if other else None,
+                feed_forward=around(feed_forward(dim=dim), "feed_forward"),
+            )
 
         blocks = [block(index) for index in range(num_layers)]
         self.blocks = nn.ModuleList(blocks)
@@ -107,7 +117,6 @@ class Stack(nn.Module):
         self.norm = norm(dim=dim) if last.final_norm else nn.Identity()
         if embedding_norm and last.final_norm:  # what has just been normalised need not be once more
             blocks[0].attention.norm = nn.Identity()
-        self.cache_shape = {"num_heads": num_kv_heads, "head_dim": dim // num_heads}
         every = [part for block in blocks for part in block.residuals]
         for part in every:
             part.initialise({"zero": 0.0, "scaled": len(every) ** -0.5, "plain": 1.0}[residual_init])
@@ -145,7 +154,7 @@ class Stack(nn.Module):
             else:
                 x = block(x, layout, position, across, memory, indices=read)
         if cache:
-            cache.lengths = cache.lengths + layout.lengths
+            cache.count(layout)
         return self.norm(x)
 
     def checkpoint_activations(self) -> None:
@@ -170,8 +179,9 @@ class Stack(nn.Module):
         like: Tensor = next(self.blocks.parameters())
         if torch.is_autocast_enabled(like.device.type):
             like = like.new_empty(0, dtype=torch.get_autocast_dtype(like.device.type))  # what keys and values come in
-        layers = [LayerCache(rows=rows, like=like, **self.cache_shape) for _ in self.blocks]
-        return Cache(layers, [CrossCache() for _ in self.blocks] if self.cross else [])
+        layers = [block.attention.layer.new_cache(rows, like) for block in self.blocks]  # type: ignore[union-attr, operator]
+        cross = [CrossCache() for _ in self.blocks] if self.cross else []
+        return Cache(layers, cross, rows=rows, device=like.device)
 
 
 def embedding(vocab_size: int, dim: int, *, scaled: bool, residual_init: str, width_ratio: float = 1.0) -> nn.Embedding:

@@ -4,7 +4,9 @@ A step is gone through once on PyTorch's device without memory, "meta"; what it 
 up, and so is what it computes. How fast this machine multiplies matrices of that size and copies memory is measured.
 """
 
+import copy
 import time
+from collections import defaultdict
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -20,7 +22,7 @@ from transformer_lab.models.layers.attention import kernels_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.flops import flops_per_token, matrix_rate, synchronize
 from transformer_lab.training.hardware import Hardware, room
-from transformer_lab.training.optimizers import QUINTICS, product_dtype
+from transformer_lab.training.optimizers import QUINTICS, Muon, product_dtype
 from transformer_lab.training.progress import Budget
 
 # What is kept of a step costs as much time as to copy it so many times: activations and norms, and their gradients. As
@@ -110,7 +112,7 @@ def estimate(
     weights = FLOAT * sum(p.numel() for p in task.parameters())
     gradients = FLOAT * sum(p.numel() for p in task.parameters() if p.requires_grad)
     states = FLOAT * sum(
-        p.numel() * (1 if "momentum" in group else 2) for group in optimizer.param_groups for p in group["params"]
+        _states(optimizer, group) * p.numel() for group in optimizer.param_groups for p in group["params"]
     )
     wide = task.model.embedding.num_embeddings * max(batch.num_targets.values(), default=0)
     logits = FLOAT * min(LOGITS_AT_ONCE[machine.device.type], wide)
@@ -121,9 +123,7 @@ def estimate(
     touched = TOUCHED["cuda, compiled" if machine.compile and machine.device.type == "cuda" else machine.device.type]
     seconds += touched * kept * share / batch.num_tokens / bandwidth
     seconds += _update_seconds(task, optimizer, machine, bandwidth)
-    matrices = FLOAT * sum(
-        p.numel() for group in optimizer.param_groups if "momentum" in group for p in group["params"]
-    )
+    matrices = FLOAT * sum(p.numel() for p in _orthogonal(optimizer))
     passing = PASSING * (kept + logits) + COPIES * matrices + (OWN if machine.device.type == "cpu" else 0)
     return Estimate(
         _by_module(task),
@@ -138,6 +138,23 @@ def estimate(
         budget.total_steps,
         seconds,
     )
+
+
+def _orthogonal(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The weights whose updates are made orthogonal."""
+    if not isinstance(optimizer, Muon):
+        return []
+    return [p for group in optimizer.param_groups if optimizer.orthogonalises(group) for p in group["params"]]
+
+
+def _states(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> float:
+    """How many numbers an optimizer keeps for each weight of a group: as it does for a small matrix."""
+    small = torch.nn.Parameter(torch.zeros(4, 4))
+    small.grad = torch.zeros(4, 4)
+    other = copy.copy(optimizer)
+    other.param_groups, other.state = [{**group, "params": [small]}], defaultdict(dict)
+    other.step()
+    return sum(x.numel() for x in other.state[small].values() if isinstance(x, Tensor) and x.ndim) / small.numel()
 
 
 def _room(machine: Hardware) -> float:
@@ -227,13 +244,10 @@ def _bandwidth(machine: Hardware, megabytes: int = 64) -> float:
 
 def _update_seconds(task: Task, optimizer: torch.optim.Optimizer, machine: Hardware, bandwidth: float) -> float:
     """Of the optimizer: memory is read and written, and Muon's matrices are multiplied."""
-    moved = flops = 0.0
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            moved += FLOAT * p.numel() * 8
-            if "momentum" in group:
-                small, large = sorted(p.shape)
-                flops += len(QUINTICS) * (4 * small**2 * large + 2 * small**3)
+    flops, moved = 0.0, sum(FLOAT * p.numel() * 8 for group in optimizer.param_groups for p in group["params"])
+    for p in _orthogonal(optimizer):
+        small, large = sorted(p.shape[-2:])
+        flops += p.numel() / (small * large) * len(QUINTICS) * (4 * small**2 * large + 2 * small**3)
     seconds = moved / bandwidth
     if flops:
         size = (task.model.dim, task.model.dim, 4 * task.model.dim)

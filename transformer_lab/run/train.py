@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from transformer_lab.composition import checks
-from transformer_lab.composition.build import Section, build, kernel_name
+from transformer_lab.composition.build import Section, build, build_optimizer, kernel_name
 from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.plan import BatchPlan
@@ -80,6 +80,7 @@ def train(
     position: Section,
     attention: Section,
     norm: Section,
+    mixer: Section,
     feed_forward: Section,
     residual: Section,
     task: Section,
@@ -140,7 +141,7 @@ def train(
             learner = made.task
             loaders, budget = build_loaders(config, learner, made.store, machine, progress)
         if plan:
-            found = estimate(learner, build(optimizer, model=learner), loaders, budget, machine)
+            found = estimate(learner, build_optimizer(optimizer, learner), loaders, budget, machine)
             run_log.table("Plan", found.rows())
             for warning in found.warnings():
                 log.warning("%s", warning)
@@ -317,7 +318,7 @@ def build_training(
 ) -> Training:
     return Training(
         task=task,
-        optimizer=build(config["optimizer"], model=task),
+        optimizer=build_optimizer(config["optimizer"], task),
         schedule=build(config["schedule"], total_steps=budget.total_steps),
         budget=budget,
         progress=progress,

@@ -246,7 +246,7 @@ class Translation(Task):
             cache = self.model.new_cache(len(prompts))
 
             def read(tokens: Tensor, layout: Layout, cache: Any) -> Tensor:
-                return self.model.decode(tokens, layout, None if cache.layers[0].filled else memory, cache)
+                return self.model.decode(tokens, layout, None if cache.filled else memory, cache)
 
         more: dict[str, Any] = {"limits": limits, "stop": self.end}
         if self.beam.size == 1:

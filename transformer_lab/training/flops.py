@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from transformer_lab.data.steps import Batch, Steps
-from transformer_lab.layout import Layout
-from transformer_lab.models.layers.attention import Attention, kernels_of
+from transformer_lab.models.layers.attention import kernels_of
+from transformer_lab.models.layers.sublayer import sublayers
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.hardware import Hardware
 
 SAMPLED = 4096  # tokens that are looked at to count FLOPs
-PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm)
+PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm)
 
 
 @dataclass(frozen=True)
@@ -45,25 +45,17 @@ def measure(task: Task, steps: Steps, machine: Hardware) -> Speed:
 
 
 def forward_flops(task: Task, batch: Batch) -> float:
-    """Floating-point operations of a forward pass: products with matrices, and the scores and sums of attention.
+    """Floating-point operations of a forward pass: products with matrices, and what sub-layers do beside them.
 
-    Attention counts what it must look at: no padding, and half of all pairs where a model is causal. It is counted
-    here and not computed: a kernel that compiles itself cannot while PyTorch counts the products.
+    Attention is not computed here: a kernel that compiles itself cannot be while PyTorch counts the products.
     """
-    looked = 0.0
+    extra = 0.0
 
-    def look(attention: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        nonlocal looked
-        queries, memory = inputs[1], inputs[3] if len(inputs) > 3 else None
-        own, other = _lengths(queries), _lengths(queries if memory is None else memory.layout)
-        if attention.window is not None:
-            other = other.clamp(max=attention.window if attention.causal else 2 * attention.window - 1)
-            pairs = own * other
-        else:
-            pairs = own * other / (2 if attention.causal else 1)
-        looked += 4 * attention.out.in_features * float(pairs.sum())  # two FLOPs each for its score and its value
+    def count(layer: Any, inputs: tuple[Any, ...], more: dict[str, Any], output: Tensor) -> None:
+        nonlocal extra
+        extra += layer.extra_flops(*inputs, **more)
 
-    hooks = [module.register_forward_hook(look) for module in task.modules() if isinstance(module, Attention)]
+    hooks = [layer.register_forward_hook(count, with_kwargs=True) for layer in sublayers(task)]
     try:
         with torch.no_grad(), kernels_of(task, lambda _: _blind), FlopCounterMode(display=False) as counter:
             task(batch)
@@ -71,17 +63,11 @@ def forward_flops(task: Task, batch: Batch) -> float:
         for hook in hooks:
             hook.remove()
     counts = counter.get_flop_counts().get("Global", {})
-    return looked + sum(counts.get(product, 0) for product in PRODUCTS)
+    return extra + sum(counts.get(product, 0) for product in PRODUCTS)
 
 
 def _blind(q: Tensor, k: Tensor, v: Tensor, **rules: Any) -> Tensor:
     return torch.empty_like(q)
-
-
-def _lengths(layout: Layout) -> Tensor:
-    """… of its sequences; of one without numbers, where they were noted."""
-    known: Tensor = layout.scratch.get("lengths", layout.lengths)
-    return known.double()
 
 
 def flops_per_token(task: Task, batch: Batch) -> float:

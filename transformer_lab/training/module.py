@@ -17,6 +17,7 @@ from torch import Tensor
 from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.packing import Packing
 from transformer_lab.data.steps import Step, Steps
+from transformer_lab.models.layers.sublayer import sublayers
 from transformer_lab.scores import rank
 from transformer_lab.tasks.base import Outcome, Task
 from transformer_lab.training import ranks
@@ -41,6 +42,15 @@ def by_layer(task: Task) -> dict[str, Tensor]:
             assert part is not None
             norms.setdefault(part[1], []).append(torch.linalg.vector_norm(parameter.grad))
     return {part: torch.linalg.vector_norm(torch.stack(some)) for part, some in norms.items()}
+
+
+def auxiliary_losses(task: Task) -> dict[str, Tensor]:
+    """What sub-layers have left of the pass that has just been made; of one name the sum over the layers."""
+    found: dict[str, Tensor] = {}
+    for layer in sublayers(task):
+        for name in layer.auxiliary:
+            found[name] = found[name] + layer.losses.pop(name) if name in found else layer.losses.pop(name)
+    return found
 
 
 def memory(device: torch.device) -> float:
@@ -81,6 +91,9 @@ class Training(LightningModule):
         self.budget, self.progress, self.validation = budget, progress, validation
         self.gradient_clip, self.log_every_steps, self.seed = gradient_clip, log_every_steps, seed
         self.speed, self.best_by, self.average = speed, best_by, average
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])  # PyTorch's name for what schedules begin at
+        self.auxiliary = sorted({name for layer in sublayers(task) for name in layer.auxiliary})
         self.validated: dict[str, float] = {}  # what the latest validation reported
         self.sums: dict[str, Tensor] = {}  # what it counted
         self.point: dict[str, float] = {}  # the latest point of the training curves
@@ -126,6 +139,7 @@ class Training(LightningModule):
             self.over = self.trainer.should_stop = self.budget.out_of_steps(self.progress)
             return
         num_targets, tokens, last = self._agreed(step)
+        num_targets |= dict.fromkeys(self.auxiliary, tokens)  # means over tokens
         losses = self._backward(step, num_targets)
         self.updating = True
         # A step without a single target teaches nothing, and decay alone is no step.
@@ -189,10 +203,12 @@ class Training(LightningModule):
         losses: dict[str, Tensor] = {}
         for batch in step.micro_batches:
             outcome: Outcome = self.task(batch)
-            parts = [loss / num_targets[name] for name, loss in outcome.losses.items() if num_targets[name]]
+            auxiliary = {name: loss * batch.num_tokens for name, loss in auxiliary_losses(self.task).items()}
+            summed = outcome.losses | auxiliary
+            parts = [loss / num_targets[name] for name, loss in summed.items() if num_targets[name]]
             if parts:
                 self.manual_backward(torch.stack(parts).sum())
-            for name, loss in outcome.losses.items():
+            for name, loss in summed.items():
                 losses[name] = losses.get(name, 0.0) + loss.detach()
         return losses
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from transformer_lab.models.heads import SequenceHead
+from transformer_lab.models.layers.sublayer import sublayers
 from transformer_lab.models.stack import Stack
 
 # The minimax polynomials of Polar Express (Amsel et al., 2025, arXiv:2505.16932) for singular values from 0.003
@@ -77,9 +78,10 @@ class Muon(torch.optim.Optimizer):
         check(weight_decay >= 0, "weight_decay", "0 or more", weight_decay)
         check_shares(momentum=(momentum,), adamw_betas=adamw_betas)
         parameters = trainable(model)
-        inside = {k: p for k, p in parameters.items() if p.ndim == 2 and "blocks" in k.split(".")}
+        matrices = _matrices(model)
+        inside = {name: weight for name, weight in parameters.items() if weight in matrices}
         if not inside:
-            raise ValueError("optimizer: Muon finds no matrices in the `blocks` of this model; choose optimizer=adamw")
+            raise ValueError("optimizer: Muon finds no matrices in the blocks of this model; choose optimizer=adamw")
         muon = {"params": list(inside.values()), "lr": lr, "initial_lr": lr, "weight_decay": weight_decay}
         rest = [p for name, p in parameters.items() if name not in inside]
         # `fused` also tells load_state_dict to keep the step counters beside the parameters.
@@ -98,8 +100,12 @@ class Muon(torch.optim.Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             grads = [p.grad for p in parameters]
             if parameters:
-                (self._muon if "momentum" in group else self._adamw)(group, parameters, grads)
+                (self._muon if self.orthogonalises(group) else self._adamw)(group, parameters, grads)
         return loss
+
+    def orthogonalises(self, group: Group) -> bool:
+        """Whether the updates of these parameters are made orthogonal."""
+        return "momentum" in group
 
     def _muon(self, group: Group, parameters: list[Tensor], grads: list[Tensor]) -> None:
         momenta = self._states(parameters, "momentum_buffer")
@@ -107,12 +113,13 @@ class Muon(torch.optim.Optimizer):
         updates = torch._foreach_lerp(grads, momenta, group["momentum"])  # Nesterov's look ahead
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        batches = defaultdict(list)  # matrices of one shape go through the iteration together
+        batches = defaultdict(list)  # matrices of one shape go through the iteration together, also those of experts
         for parameter, update in zip(parameters, updates, strict=True):
             batches[parameter.shape].append((parameter, update))
-        for (rows, columns), batch in batches.items():
+        for (*_, rows, columns), batch in batches.items():
             moved, directions = zip(*batch, strict=True)
-            steps = orthogonal(torch.stack(directions)).unbind()
+            together = torch.stack(directions)
+            steps = orthogonal(together.flatten(0, -3)).view_as(together).unbind()
             torch._foreach_add_(moved, steps, alpha=-group["lr"] * math.sqrt(max(1, rows / columns)))
 
     def _adamw(self, group: Group, parameters: list[Tensor], grads: list[Tensor]) -> None:
@@ -174,8 +181,26 @@ def product_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def _matrices(model: nn.Module) -> set[nn.Parameter]:
+    """What sub-layers say of theirs; where a model's `blocks` have none, every matrix in them."""
+    found, spoken = set[nn.Parameter](), set[nn.Parameter]()
+    for layer in sublayers(model):
+        found.update(layer.matrices())
+        spoken.update(layer.parameters())
+    named = (weight for name, weight in model.named_parameters() if "blocks" in name.split(".") and weight.ndim == 2)
+    return found | {weight for weight in named if weight not in spoken}
+
+
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def for_torch(model: nn.Module) -> list[Group]:
+    """The parameters as optimizers of `torch.optim` take them: only matrices decay, and each by what it is given."""
+    return [
+        {"params": [p for p in trainable(model).values() if p.ndim >= 2]},
+        {"params": [p for p in trainable(model).values() if p.ndim < 2], "weight_decay": 0.0},
+    ]
 
 
 def split(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> list[Group]:
@@ -193,6 +218,7 @@ def by_width(groups: list[Group], model: nn.Module) -> list[Group]:
         return groups
     outputs = {id(head.out) for head in model.modules() if isinstance(head, SequenceHead)}
     matrices = {m.weight for m in model.modules() if isinstance(m, nn.Linear) and id(m) not in outputs}
+    matrices |= {weight for layer in sublayers(model) for weight in layer.matrices()}
     found = []
     for group in groups:
         rate = group["initial_lr"] / ratio

@@ -6,12 +6,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.cache import CrossCache, LayerCache
 from transformer_lab.models.layers.positions.base import Position
+from transformer_lab.models.layers.sublayer import Mixer
 
 Kernel = Callable[..., Tensor]
 Norm = Callable[..., nn.Module]  # called with dim=…
@@ -25,7 +27,7 @@ class Memory:
     layout: Layout
 
 
-class Attention(nn.Module):
+class Attention(Mixer):
     """Tokens of a sequence look at each other; `kernel` does the looking (see `kernels/`).
 
     `norm` normalises queries and keys over each head (Henry et al., 2020, arXiv:2010.04245); None: not at all.
@@ -58,9 +60,23 @@ class Attention(nn.Module):
         self.key_norm = norm(dim=head_dim) if norm else nn.Identity()
 
     @property
-    def writer(self) -> nn.Linear:
-        """The matrix that writes to the residual stream."""
+    def output(self) -> nn.Linear:
         return self.out
+
+    def new_cache(self, rows: int, like: Tensor) -> LayerCache:
+        return LayerCache(rows=rows, num_heads=self.num_kv_heads, head_dim=self.head_dim, like=like)
+
+    def extra_flops(self, x: Tensor, layout: Layout, *more: Any) -> float:
+        """Of scores and sums: what must be looked at, so no padding, and half of all pairs where it is causal."""
+        return self._flops_of(layout, layout)
+
+    def _flops_of(self, queries: Layout, keys: Layout) -> float:
+        own, other = _lengths(queries), _lengths(keys)
+        if self.window is not None:
+            pairs = own * other.clamp(max=self.window if self.causal else 2 * self.window - 1)
+        else:
+            pairs = own * other / (2 if self.causal else 1)
+        return 4 * self.out.in_features * float(pairs.sum())  # two FLOPs each for its score and its value
 
     def queries(self, x: Tensor) -> Tensor:
         q = self.query_norm(self.heads(self.query, x))  # (N, H, K)
@@ -113,6 +129,16 @@ class CrossAttention(Attention):
             cache.write(k, v, memory.layout)
         assert cache is not None
         return self.out(cache.attend(q).flatten(1))
+
+    def extra_flops(self, x: Tensor, layout: Layout, *more: Any) -> float:
+        memory: Memory = more[1]
+        return self._flops_of(layout, memory.layout)
+
+
+def _lengths(layout: Layout) -> Tensor:
+    """… of its sequences; of one without numbers, where they were noted."""
+    known: Tensor = layout.scratch.get("lengths", layout.lengths)
+    return known.double()
 
 
 @contextmanager

@@ -4,12 +4,15 @@
 **G** key/value heads, **K** head width.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.kernels.reference import Bias, visible
+from transformer_lab.models.layers.sublayer import SequenceCache
 
 ROOM = 16  # tokens that a cache has room for at first
 
@@ -87,13 +90,18 @@ class CrossCache:
 
 
 class Cache:
-    """The caches of all layers; `lengths` (R,) says how many tokens each row holds."""
+    """The caches of all layers for so many `rows`; `lengths` (R,) says how many tokens each row holds."""
 
-    def __init__(self, layers: list[LayerCache], cross: list[CrossCache] | None = None) -> None:
-        self.layers = layers
-        self.cross = cross or []
-        keys = layers[0].keys
-        self.lengths = torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
+    def __init__(
+        self, layers: Sequence[SequenceCache], cross: Sequence[CrossCache], *, rows: int, device: torch.device
+    ) -> None:
+        self.layers, self.cross = layers, cross
+        self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.filled = False
+
+    def count(self, layout: Layout) -> None:
+        """These tokens have been read."""
+        self.lengths, self.filled = self.lengths + layout.lengths, True
 
     def next(self) -> Layout:
         """The layout of one further token for every row."""

@@ -8,8 +8,10 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transformer_lab.models.layers.sublayer import SubLayer
 
-class FeedForward(nn.Module):
+
+class FeedForward(SubLayer):
     """down(activation(up(x))): (N, D) -> (N, D); F = 4 D unless `hidden_dim` says else."""
 
     def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = True) -> None:
@@ -19,8 +21,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(hidden_dim, dim, bias=bias)
 
     @property
-    def writer(self) -> nn.Linear:
-        """The matrix that writes to the residual stream."""
+    def output(self) -> nn.Linear:
         return self.down
 
     def forward(self, x: Tensor) -> Tensor:
