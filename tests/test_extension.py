@@ -1,5 +1,6 @@
 """A user adds parts of a model, a task and their configs in a folder of his own, and edits nothing of ours."""
 
+import importlib
 import itertools
 import json
 import re
@@ -10,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import FIRST, batch_for, small_task
+from tests.conftest import FIRST, batch_for, settings, small_task
 from tests.programs import call
 from tests.run.test_estimate import check_without_weights
 from tests.training.test_training import learns_by_heart
+from transformer_lab.composition.build import rehearse
 from transformer_lab.layout import Layout
 from transformer_lab.models.generation import Sampling, generate
 from transformer_lab.training.flops import forward_flops
@@ -204,3 +206,47 @@ def test_no_state_of_a_recurrence_crosses_a_border_and_its_cache_equals_the_full
         with torch.no_grad():
             expected = task.head(task.model(whole, Layout.of([len(whole)]))).argmax(1)
         assert more == expected[len(text) - 1 : -1].tolist()
+
+
+BROKEN = {
+    "feed_forward": (
+        "class Broken(SubLayer):\n    def __init__(self, *, dim):\n        super().__init__()\n        {}['no']\n",
+        "feed_forward: mine.broken.Broken: KeyError: 'no'",
+    ),
+    "mixer": (
+        "class Broken(Mixer):\n    def __init__(self, *, dim):\n        super().__init__()\n",
+        "mixer: mine.broken.Broken: TypeError: Broken.__init__() got an unexpected keyword argument",
+    ),
+    "norm": (
+        "class Broken:\n    def __init__(self, *, dim):\n        1 / 0\n",
+        "norm: mine.broken.Broken: ZeroDivisionError: division by zero",
+    ),
+    "optimizer": (
+        "class Broken(torch.optim.SGD):\n    def __init__(self, *, model, lr):\n        model.nothing\n",
+        "optimizer: mine.broken.Broken: AttributeError: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("section", BROKEN)
+def test_what_a_class_from_elsewhere_raises_is_one_line_that_names_its_section(mine, monkeypatch, section):
+    text, said = BROKEN[section]
+    (mine / "mine" / "broken.py").write_text(
+        f"import torch\nfrom transformer_lab.models.layers.sublayer import *\n{text}"
+    )
+    monkeypatch.delitem(sys.modules, "mine.broken", raising=False)
+    importlib.invalidate_caches()
+    config = settings("task=language_modeling")
+    config[section] = {"_target_": "mine.broken.Broken"} | ({"lr": 0.1} if section == "optimizer" else {})
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        rehearse(config)
+    assert "\n" not in str(error.value)
+
+
+def test_a_layer_that_is_no_sub_layer_is_refused(mine):
+    (mine / "mine" / "plain.py").write_text(
+        "from torch import nn\nclass Plain(nn.Module):\n    def __init__(self, dim): super().__init__()\n"
+    )
+    importlib.invalidate_caches()
+    with pytest.raises(ValueError, match=r"^feed_forward\._target_: Plain is not a SubLayer"):
+        rehearse(settings("task=language_modeling") | {"feed_forward": {"_target_": "mine.plain.Plain"}})

@@ -108,6 +108,6 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
             f"{name}, grouped by length", train_sampling_strategy="group_by_length", length_column_name="length"
         )
         made.cycle = 50  # batches from the longest texts to the shortest
-        return made  # type: ignore[no-any-return]
+        return made
 
     yield f"{name}, grouped by length", grouped

@@ -82,7 +82,7 @@ class Marian:
         self.end = torch.tensor(limits, device=self.device).repeat_interleave(beams)
         end = self.model.config.eos_token_id
 
-        class Ends(LogitsProcessor):
+        class Ends(LogitsProcessor):  # type: ignore[misc]
             def __call__(processor, input_ids: Tensor, scores: Tensor) -> Tensor:
                 now = input_ids.shape[1] > self.end
                 scores[:, end] = torch.where(now, 1e9, -float("inf")).to(scores.dtype)

@@ -227,7 +227,7 @@ class HFTrainer:
 
         outer = self
 
-        class Clock(TrainerCallback):
+        class Clock(TrainerCallback):  # type: ignore[misc]
             done = 0
 
             def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:

@@ -60,7 +60,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         ]
         process: Any = Process("transformer_lab", [str(ROOT / "train.py"), *words])
         process.folder = folder  # stays for as long as it is read
-        return process  # type: ignore[no-any-return]
+        return process
 
     yield "transformer_lab", ours
     imports = "import torch, lightning.pytorch"

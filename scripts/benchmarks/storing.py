@@ -71,7 +71,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
 
     def kept(contender: Any) -> Contender:
         contender.folder = folder  # stays for as long as it is read
-        return contender  # type: ignore[no-any-return]
+        return contender
 
     yield OurStore.name, lambda: kept(OurStore(file, words))
     yield Alone.name, lambda: kept(Alone(file, words))

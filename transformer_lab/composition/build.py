@@ -1,6 +1,7 @@
 """From the sections of a checked config to the objects they name; knows PyTorch, but nothing slower to import."""
 
 import importlib
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -39,7 +40,7 @@ def factory(section: Section) -> Callable[..., Any]:
 
 
 def task_class(config: Section) -> type[Task]:
-    return factory(config["task"]).func  # type: ignore[attr-defined, no-any-return]
+    return factory(config["task"]).func  # type: ignore[attr-defined]
 
 
 PARTS = (
@@ -88,8 +89,34 @@ KINDS: dict[str, type] = {
 def rehearse(config: Section) -> Task:
     """Build everything that needs no data, without memory for weights: an impossible value ends the run here.
 
-    Returns the task, whose vocabulary is as small as can be. Raises ValueError, in one line that names the key.
+    Returns the task, whose vocabulary is as small as can be. Raises ValueError, in one line that names the key, also
+    for whatever a class from elsewhere raises.
     """
+    try:
+        return _rehearse(config)
+    except ValueError:
+        raise
+    except Exception as error:
+        key = _whose(config, error)
+        if key is None:  # a fault of ours
+            raise
+        said = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{key}: {config[key]['_target_']}: {type(error).__name__}: {said}") from error
+
+
+def _whose(config: Section, error: Exception) -> str | None:
+    """The section whose class, of another package, has raised an error, or could not be called as it was."""
+    sections = {key: x["_target_"] for key, x in config.items() if isinstance(x, dict) and "_target_" in x}
+    others = {key: target for key, target in sections.items() if not target.startswith("transformer_lab.")}
+    inside = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    for key, target in others.items():
+        module, _, name = target.rpartition(".")
+        if module in inside or f"{name}." in str(error):
+            return key
+    return None
+
+
+def _rehearse(config: Section) -> Task:
     for section, kind in KINDS.items():
         given = factory(config[section]).func  # type: ignore[attr-defined]
         if not (isinstance(given, type) and issubclass(given, kind)):

@@ -173,7 +173,9 @@ def sweeper_problems(section: dict[str, Any]) -> list[str]:
 
 
 class Check:
-    def __init__(self, config: dict, allowed: Collection[str] | None, typed: Collection[str], groups: Collection[str]):
+    def __init__(
+        self, config: dict[str, Any], allowed: Collection[str] | None, typed: Collection[str], groups: Collection[str]
+    ):
         named = config.get("extensions")
         extensions = [x for x in named if isinstance(x, str)] if isinstance(named, list) else []
         train = signature(TRAIN)

@@ -85,7 +85,7 @@ class CommandLine:
         strange = [w for w in words if re.match(r"--?[a-z]", w) and w.partition("=")[0] not in flags]
         if strange:
             fail(unknown(word, "flag", flags, ["--help", "--multirun", "--cfg"]) for word in strange)
-        parser.error = lambda message: fail([message])  # type: ignore[method-assign,assignment]
+        parser.error = lambda message: fail([message])  # type: ignore[method-assign]
         self.args = parser.parse_intermixed_args(words)
         if self.args.experimental_rerun:
             raise ValueError("--experimental-rerun: refused; the file it reads can run anything")

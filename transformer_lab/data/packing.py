@@ -143,7 +143,7 @@ class Packs:
 
     def pieces(self, units: np.ndarray) -> np.ndarray:
         begins, ends = (offsets * self._width for offsets in (self.offsets[units], self.offsets[units + 1]))
-        return self._pieces[ranges(begins, ends - begins)].reshape(-1, self._width)  # type: ignore[no-any-return]
+        return self._pieces[ranges(begins, ends - begins)].reshape(-1, self._width)
 
     def _write(self, folder: Path, list_pieces: Pieces) -> None:
         written = tokens = truncated = width = 0

@@ -193,4 +193,4 @@ def _words(text: str, end: int) -> list[str]:
     """Up to five words before this place and of its line, the last one without what opens before it; at least one."""
     line = LINE.split(text[max(0, end - 80) : end])[-1]
     words = line.split()[-5:] if line and not line[-1].isspace() else [""]
-    return [word[OPENING.match(word).end() :] for word in words]  # type: ignore[union-attr]
+    return [word[OPENING.match(word).end() :] for word in words]

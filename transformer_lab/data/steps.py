@@ -58,7 +58,7 @@ class Step:
     def num_targets(self) -> dict[str, float]:
         counts: Counter[str] = Counter()
         for batch in self.micro_batches:
-            counts.update(batch.num_targets)  # type: ignore[arg-type]  # class weights make fractions of targets
+            counts.update(batch.num_targets)  # class weights make fractions of targets
         return dict(counts)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Step":

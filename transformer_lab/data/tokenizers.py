@@ -130,7 +130,7 @@ class Tokenizer:
             found[number] = inside and not UNSPACED.match(first)
         return found
 
-    def __reduce__(self) -> tuple:  # to a worker process; the library would forget encode_special_tokens
+    def __reduce__(self) -> tuple[Any, ...]:  # to a worker process; the library would forget encode_special_tokens
         return Tokenizer.from_json, (self._inner.to_str(),)
 
 
@@ -227,7 +227,7 @@ class WordPiece(TokenizerTrainer):
             vocab_size=self.vocab_size, special_tokens=[*special_tokens, *forms], show_progress=False
         )
         inner.train_from_iterator(_without_others(texts, kept), trainer)
-        return inner.get_vocab()  # type: ignore[no-any-return]
+        return inner.get_vocab()
 
     def _untrained(self, vocabulary: dict[str, int], letters: Collection[str] = ()) -> tokenizers.Tokenizer:
         """An unknown one of the `letters` is parted from the rest of its word, which would be unknown with it."""
@@ -279,7 +279,7 @@ class Unigram(TokenizerTrainer):
             vocab_size=self.vocab_size, special_tokens=special_tokens, unk_token=UNKNOWN, show_progress=False
         )
         trained.train_from_iterator(_without_others(texts, kept), trainer)
-        return json.loads(trained.to_str())["model"]["vocab"]  # type: ignore[no-any-return]
+        return json.loads(trained.to_str())["model"]["vocab"]
 
     def _with(self, model: models.Unigram) -> tokenizers.Tokenizer:
         inner = tokenizers.Tokenizer(model)

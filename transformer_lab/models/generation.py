@@ -119,7 +119,7 @@ def _start(prompts: Sequence[Sequence[int]], cache: Cache) -> tuple[Tensor, Layo
 def _choose(logits: Tensor, sampling: Sampling, randomness: list[torch.Generator]) -> list[int]:
     if sampling.temperature == 0:
         if logits.device.type == "cpu":  # NumPy finds it nine times as fast there
-            return logits.float().numpy().argmax(-1).tolist()  # type: ignore[no-any-return]
+            return logits.float().numpy().argmax(-1).tolist()
         return logits.argmax(-1).tolist()
     logits = sampling.filtered(logits).cpu()
     # The likeliest of log p + Gumbel noise is a fair draw from p (Gumbel, 1954).

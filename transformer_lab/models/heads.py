@@ -87,7 +87,7 @@ def token_loss(
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     # Asked here: a Function is told that its inputs need gradients also where none are kept.
     learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
-    return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, label_smoothing, learns, compiled)  # type: ignore[no-any-return]
+    return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, label_smoothing, learns, compiled)  # type: ignore[no-untyped-call]
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -203,8 +203,10 @@ class Training(LightningModule):
         losses: dict[str, Tensor] = {}
         for batch in step.micro_batches:
             outcome: Outcome = self.task(batch)
-            auxiliary = {name: loss * batch.num_tokens for name, loss in auxiliary_losses(self.task).items()}
-            summed = outcome.losses | auxiliary
+            summed = outcome.losses
+            if self.auxiliary:
+                own = auxiliary_losses(self.task)
+                summed = summed | {name: loss * batch.num_tokens for name, loss in own.items()}
             parts = [loss / num_targets[name] for name, loss in summed.items() if num_targets[name]]
             if parts:
                 self.manual_backward(torch.stack(parts).sum())
@@ -217,7 +219,7 @@ class Training(LightningModule):
         own = (step.num_targets, step.tokens, self.budget.out_of_time(), self.received)
         num_targets: Counter[str] = Counter()
         for counts, *_ in (every := ranks.all_gather(own)):
-            num_targets.update(counts)  # type: ignore[arg-type]  # class weights make fractions of targets
+            num_targets.update(counts)  # class weights make fractions of targets
         self.leaving = max((number for *_, number in every if number), default=None)
         return dict(num_targets), sum(tokens for _, tokens, *_ in every), any(over for *_, over, _ in every)
 

@@ -91,7 +91,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(by_depth([muon | {"momentum": momentum}, *others], model, layer_decay), {})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -184,12 +184,12 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 def read_identity(folder: Path) -> dict[str, Any]:
     """What the run was made of, without the optimizer, which is twice as large as the model."""
-    return _plain_training(folder)["identity"]  # type: ignore[no-any-return]
+    return _plain_training(folder)["identity"]
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
     """The counters of the run."""
-    return _plain_training(folder)["progress"]  # type: ignore[no-any-return]
+    return _plain_training(folder)["progress"]
 
 
 def sizes(folder: Path) -> dict[str, tuple[int, str]]:

@@ -55,7 +55,7 @@ def _block_mask(queries: Layout, keys: Layout, causal: bool, window: int | None)
         lists = *_listed(some & ~every), *_listed(every)
         sizes = len(query_sequence), len(key_sequence)
         queries.scratch[name] = keys, BlockMask.from_kv_blocks(*lists, TILE, allowed, sizes)
-    return queries.scratch[name][1]  # type: ignore[no-any-return]
+    return queries.scratch[name][1]
 
 
 def tiles(queries: Layout, keys: Layout, causal: bool, window: int | None) -> tuple[Tensor, Tensor]:

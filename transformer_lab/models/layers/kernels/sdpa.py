@@ -40,7 +40,7 @@ class Side:
     def collect(self, groups: list[Tensor]) -> Tensor:
         """Groups of (B, T, H, K) as (N, H, K)."""
         slots = torch.cat([group.flatten(0, 1) for group in groups])
-        return _Collect.apply(slots, self.index, self.order, self.padding)  # type: ignore[no-any-return, no-untyped-call]
+        return _Collect.apply(slots, self.index, self.order, self.padding)  # type: ignore[no-untyped-call]
 
 
 class _Spread(torch.autograd.Function):
@@ -137,7 +137,7 @@ def _regroup(queries: Layout, keys: Layout) -> Groups:
     name = ("groups", id(keys))  # with itself, and with a decoder's memory; kept alive, so the number stays its own
     if name not in queries.scratch:
         queries.scratch[name] = keys, _similar_lengths(queries, keys)
-    return queries.scratch[name][1]  # type: ignore[no-any-return]
+    return queries.scratch[name][1]
 
 
 def _similar_lengths(queries: Layout, keys: Layout) -> Groups:
