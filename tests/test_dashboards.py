@@ -16,6 +16,7 @@ import torch
 from tensorboard import context
 from tensorboard.backend.event_processing import data_provider
 from tensorboard.backend.event_processing import plugin_event_multiplexer as multiplexer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.data.server_ingester import SubprocessServerDataIngester, get_server_binary
 from tensorboard.util.grpc_util import ChannelCredsType
 
@@ -215,6 +216,20 @@ def test_runs_are_compared_by_curves_and_by_what_differs(runs, tmp_path):
     hurt = call(*command, f"runs={runs}/language,{tmp_path}/hurt")
     assert hurt.returncode == 2 and hurt.stderr.startswith(f"error: runs: {tmp_path}/hurt/config.yaml is no YAML: ")
     assert len(hurt.stderr.splitlines()) == 1
+
+
+def test_a_table_holds_the_curves_that_tensorboard_draws_and_runs_are_compared_by_it(runs, tmp_path):
+    for name in (LANGUAGE.partition("/")[0], TRANSLATION.partition("/")[0]):
+        events = EventAccumulator(str(runs / name / "tensorboard"), size_guidance={"scalars": 0})
+        events.Reload()
+        with (runs / name / "curves.csv").open() as file:
+            rows = [(row["name"], int(row["step"]), float(row["value"])) for row in csv.DictReader(file)]
+        for tag in ("train/loss", "val/loss", "train/tokens"):
+            drawn = [(tag, event.step, pytest.approx(event.value, rel=1e-6)) for event in events.Scalars(tag)]
+            assert drawn and [row for row in rows if row[0] == tag] == drawn
+        shutil.copytree(runs / name, tmp_path / name, ignore=shutil.ignore_patterns("tensorboard"), symlinks=True)
+    done = call("scripts/compare.py", f"output={tmp_path}/both", f"runs={tmp_path}/*")
+    assert done.returncode == 0 and (tmp_path / "both.png").exists(), done.stderr
 
 
 def test_a_run_in_half_precision_learns_as_much_and_its_samples_are_in_half_precision(tmp_path, monkeypatch):

@@ -101,6 +101,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "adding.md").read_text(encoding=
 BLOCKS = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S))
 EXPERTS = ["feed_forward._target_=mine.experts.Experts", "feed_forward.num_experts=4", "feed_forward.balance=0.01"]
 RECURRENCE = ["mixer._target_=mine.recurrence.Recurrence"]
+STORED_SENTENCES = Path(__file__).parent / "stored_runs" / "data" / "sentences.tsv"
 PARTS = {
     "two": ["feed_forward._target_=mine.parts.Two"],
     **{
@@ -250,3 +251,40 @@ def test_a_layer_that_is_no_sub_layer_is_refused(mine):
     importlib.invalidate_caches()
     with pytest.raises(ValueError, match=r"^feed_forward\._target_: Plain is not a SubLayer"):
         rehearse(settings("task=language_modeling") | {"feed_forward": {"_target_": "mine.plain.Plain"}})
+
+
+def test_a_task_from_nothing_learns_is_evaluated_on_a_file_and_predicts(mine):
+    sentences = [row.partition("\t")[0] for row in STORED_SENTENCES.read_text().splitlines()[1:]]
+
+    def tag(word):
+        return "CAP" if word[0].isupper() else "END" if word.endswith(".") else "LOW"
+
+    table = "".join(f"{text}\t{' '.join(map(tag, text.split()))}\n" for text in sentences)
+    (mine / "tagged.tsv").write_text(f"text\ttags\n{table}")
+    words = [
+        "task=tagging",
+        "model=encoder",
+        "data=parallel",
+        "data.path=tagged.tsv",
+        "data.source=text",
+        "data.target=tags",
+        "data.validation=0.1",
+        "data.test=0.1",
+        "tokenizer=characters",
+        "model.dim=32",
+        "model.num_layers=1",
+        "tokens_per_step=512",
+        "max_steps=40",
+        "cache_dir=cache",
+        "pictures.layers=[]",
+        f"hydra.searchpath=[file://{mine}/settings]",
+        "run_dir=tagged",
+    ]
+    trained = call("train.py", *words, "extensions=[mine]", cwd=mine)
+    assert trained.returncode == 0, trained.stderr
+    metrics = json.loads((mine / "tagged" / "metrics.json").read_text())
+    assert metrics["best_by"] == "accuracy" and metrics["test"]["accuracy"] > 0.95  # most words are LOW: 0.7
+    evaluated = call("scripts/evaluate.py", "run=tagged", "extensions=[mine]", "file=tagged.tsv", cwd=mine)
+    assert evaluated.returncode == 0 and json.loads(evaluated.stdout)["tagged.tsv"]["accuracy"] > 0.95, evaluated.stderr
+    predicted = call("scripts/predict.py", "run=tagged", "extensions=[mine]", "prompt=The baker waits here.", cwd=mine)
+    assert predicted.stdout == "The/CAP baker/LOW waits/LOW here./END\n", predicted.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 METRICS = "metrics.json"
+CURVES = "curves.csv"  # of a run: step, name, value
 LOSSES = ("loss", "perplexity", "bits_per_byte")  # metrics whose names end so: the less, the better
 
 

@@ -19,7 +19,7 @@ from transformer_lab.layout import Layout
 LET_GO_EVERY = 8  # steps; what is looked at in between is some ten megabytes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
     """What a task's collate makes: tensors and layouts, and on the host what they hold."""
 

@@ -1,15 +1,15 @@
 """Several runs side by side: their curves by tokens and by time, and what differs in their configs."""
 
+import csv
 import glob
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transformer_lab.figures import legible, new_figure
-from transformer_lab.scores import metrics_of, scores_of
+from transformer_lab.scores import CURVES, metrics_of, scores_of
 from transformer_lab.training.loggers import hyperparameters
 
 Curve = list[tuple[float, float, float]]  # tokens, seconds of training, value
@@ -39,19 +39,30 @@ def folders(runs: str) -> list[Path]:
 
 
 def read(folder: Path, name: str) -> Run:
-    """Raises ValueError for a run without curves of TensorBoard, or whose config cannot be read."""
+    """Raises ValueError for a run without curves, or whose config cannot be read."""
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"runs: {folder / 'config.yaml'} is no YAML: {' '.join(str(error).split())}") from error
     reached = scores_of(metrics_of(folder))
+    return Run(name, hyperparameters(config), reached, _curves(_points(folder)))
+
+
+def _points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Of each curve its steps and values; of a run of before there was a table of them, as TensorBoard has them."""
+    values: dict[str, list[tuple[int, float]]] = {}
+    if (folder / CURVES).is_file():
+        with (folder / CURVES).open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                values.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
+        return values
     if not (folder / "tensorboard").is_dir():
-        raise ValueError(f"runs: {folder} has no curves: it was run with another logger, or has not begun")
+        raise ValueError(f"runs: {folder} has no {CURVES}: it has not begun")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
-    tags = events.Tags()["scalars"]
-    values = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
-    return Run(name, hyperparameters(config), reached, _curves(values))
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def _curves(values: dict[str, list[tuple[int, float]]]) -> dict[str, Curve]:

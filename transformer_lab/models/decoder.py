@@ -3,13 +3,13 @@
 **N** tokens of a batch, **D** width.
 """
 
-from typing import Any
+from typing import Unpack
 
 from torch import Tensor
 
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.cache import Cache
-from transformer_lab.models.stack import Stack, embedding
+from transformer_lab.models.stack import Stack, StackOptions, embedding
 
 
 class Decoder(Stack):
@@ -19,11 +19,12 @@ class Decoder(Stack):
     section 3.4).
     """
 
-    def __init__(self, *, vocab_size: int, scale_embedding: bool = False, **stack: Any) -> None:
-        super().__init__(causal=True, cross=False, cross_position=False, **stack)
-        init = stack.get("residual_init", "zero")
+    def __init__(
+        self, *, vocab_size: int, num_layers: int, scale_embedding: bool = False, **stack: Unpack[StackOptions]
+    ) -> None:
+        super().__init__(causal=True, cross=False, cross_position=False, num_layers=num_layers, **stack)
         self.embedding = embedding(
-            vocab_size, self.dim, scaled=scale_embedding, residual_init=init, width_ratio=self.width_ratio
+            vocab_size, self.dim, scaled=scale_embedding, residual_init=self.residual_init, width_ratio=self.width_ratio
         )
         self.scale = (self.dim / self.width_ratio) ** 0.5 if scale_embedding else 1.0
 

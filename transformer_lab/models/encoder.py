@@ -3,12 +3,12 @@
 **N** tokens of a batch, **D** width.
 """
 
-from typing import Any
+from typing import Unpack
 
 from torch import Tensor, nn
 
 from transformer_lab.layout import Layout
-from transformer_lab.models.stack import Stack, embedding
+from transformer_lab.models.stack import Stack, StackOptions, embedding
 
 
 class Encoder(Stack):
@@ -18,12 +18,15 @@ class Encoder(Stack):
     (BERT's two segments); 0: none.
     """
 
-    def __init__(self, *, vocab_size: int, token_types: int = 0, **stack: Any) -> None:
-        super().__init__(causal=False, cross=False, cross_position=False, **stack)
+    def __init__(
+        self, *, vocab_size: int, num_layers: int, token_types: int = 0, **stack: Unpack[StackOptions]
+    ) -> None:
+        super().__init__(causal=False, cross=False, cross_position=False, num_layers=num_layers, **stack)
         if token_types < 0:
             raise ValueError(f"model.token_types: {token_types} is negative; 2 for segment pairs, 0 for none")
-        init = stack.get("residual_init", "zero")
-        self.embedding = embedding(vocab_size, self.dim, scaled=False, residual_init=init, width_ratio=self.width_ratio)
+        self.embedding = embedding(
+            vocab_size, self.dim, scaled=False, residual_init=self.residual_init, width_ratio=self.width_ratio
+        )
         self.types = nn.Embedding(token_types, self.dim) if token_types else None
         if self.types is not None:
             nn.init.normal_(self.types.weight, std=0.02)

@@ -3,14 +3,14 @@
 **M** source tokens of a batch, **N** target tokens, **D** width.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.attention import Memory
 from transformer_lab.models.layers.cache import Cache
-from transformer_lab.models.stack import Stack, embedding
+from transformer_lab.models.stack import Stack, StackOptions, embedding
 
 
 class Seq2Seq(nn.Module):
@@ -30,7 +30,7 @@ class Seq2Seq(nn.Module):
         share_embeddings: bool = True,
         scale_embedding: bool = False,
         cross_position: bool = False,
-        **stack: Any,
+        **stack: Unpack[StackOptions],
     ) -> None:
         super().__init__()
         if num_decoder_layers is not None and num_decoder_layers < 1:
@@ -41,13 +41,18 @@ class Seq2Seq(nn.Module):
         )
         self.dim, self.num_heads = self.encoder.dim, self.encoder.num_heads
         self.width_ratio = self.encoder.width_ratio
-        init = {
-            "scaled": scale_embedding,
-            "residual_init": stack.get("residual_init", "zero"),
-            "width_ratio": self.width_ratio,
-        }
-        self.embedding = embedding(vocab_size, self.dim, **init)  # of what is written, and read unless:
-        self.source_embedding = None if share_embeddings else embedding(vocab_size, self.dim, **init)
+
+        def table() -> nn.Embedding:
+            return embedding(
+                vocab_size,
+                self.dim,
+                scaled=scale_embedding,
+                residual_init=self.encoder.residual_init,
+                width_ratio=self.width_ratio,
+            )
+
+        self.embedding = table()  # of what is written, and read unless:
+        self.source_embedding = None if share_embeddings else table()
         self.scale = (self.dim / self.width_ratio) ** 0.5 if scale_embedding else 1.0
 
     @property

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,28 @@ from transformer_lab.models.layers.sublayer import Mixer, SubLayer
 
 MOST_LAYERS = 10_000  # ten times as many as anybody has trained: a slip of the hand would take minutes to build
 BASE_DIM, BASE_HEAD_DIM = 128, 32  # the widths that muP measures others by: those of the shipped models
+
+
+class StackOptions(TypedDict, total=False):
+    """What a model takes for its stacks, besides how many blocks there are."""
+
+    dim: Required[int]
+    num_heads: Required[int]
+    position: Required[Callable[..., Position]]
+    norm: Required[Norm]
+    feed_forward: Required[Callable[..., SubLayer]]
+    residual: Required[type[Residual]]
+    attention: Required[Kernel]
+    mixer: Callable[..., Mixer]
+    num_kv_heads: int | None
+    window: int | None
+    global_every: int | None
+    qk_norm: bool
+    embedding_norm: bool
+    bias: bool
+    dropout: float
+    residual_init: Literal["zero", "scaled", "plain"]
+    mup: bool
 
 
 class Stack(nn.Module):
@@ -72,6 +94,7 @@ class Stack(nn.Module):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         _check_sizes(dim, num_layers, num_heads, num_kv_heads, window, global_every, dropout)
         self.dim, self.num_heads, self.cross, self.bias, self.make_norm = dim, num_heads, cross, bias, norm
+        self.residual_init = residual_init
         self.width_ratio = dim / BASE_DIM if mup else 1.0
         # Queries and keys that point the same way add up with the head's width, not with its root.
         scale = (BASE_HEAD_DIM * num_heads / dim) ** 0.5 if mup else 1.0

@@ -32,7 +32,7 @@ from transformer_lab.scores import scores_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.terminal import around, command
 from transformer_lab.training import ranks, saved
-from transformer_lab.training.callbacks import ProgressBar, Samples, ValidationLines
+from transformer_lab.training.callbacks import CurveFile, ProgressBar, Samples, ValidationLines
 from transformer_lab.training.checkpoints import Checkpoints
 from transformer_lab.training.evaluation import Totals, evaluate, reported
 from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of_memory, worker_died
@@ -186,7 +186,7 @@ def train(
             kept = curves.open(folder, progress.step + 1)
             validation = {"batches": loaders.evaluation_sets["validation"]}
             seen = [Samples(**validation), build(pictures, **validation)]
-            shown = [ProgressBar(console=run_log.console), ValidationLines(), *seen]
+            shown = [ProgressBar(console=run_log.console), ValidationLines(), CurveFile(folder=folder), *seen]
             signals = Signals(unread=lambda: run_log.unread)
             fit(build_trainer(machine, kept, [*shown, *watchers.values(), signals, saver]), module, loaders)
             ranks.barrier()  # for the last checkpoint

@@ -36,7 +36,7 @@ LOOKED_AT = 512  # examples of the validation split among which the worst mistak
 AT_ONCE = 64  # texts classified together
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TextBatch(Batch):
     tokens: Tensor  # (N,)
     layout: Layout
@@ -92,9 +92,13 @@ class Collate:
         tokens[last - lengths - 1], tokens[last] = self.begin, self.end
         if lengths.any():
             tokens[ranges(last - lengths, lengths)] = column.values[ranges(begins, lengths)]
-        classes, targets = self._classes(corpus, rows)
+        classes, num_targets = self._classes(corpus, rows)
         return TextBatch(
-            len(tokens), targets, torch.from_numpy(tokens), Layout.of(torch.from_numpy(lengths + 2)), classes
+            num_tokens=len(tokens),
+            num_targets=num_targets,
+            tokens=torch.from_numpy(tokens),
+            layout=Layout.of(torch.from_numpy(lengths + 2)),
+            classes=classes,
         )
 
     def _classes(self, corpus: Corpus, rows: np.ndarray) -> tuple[Tensor, dict[str, float]]:

@@ -28,7 +28,7 @@ END = "<eos>"
 PROMPTS_AT_ONCE = 64  # continued together; more would need more memory, not less time
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TextBatch(Batch):
     tokens: Tensor  # (N,)
     layout: Layout
@@ -76,12 +76,12 @@ class Collate:
             at = at[indices]
         after = torch.from_numpy(tokens[at].astype(np.int64))
         return TextBatch(
-            len(before),
-            {"tokens": len(after)},
-            torch.from_numpy(before),
-            Layout.of(torch.from_numpy(lengths.copy())),
-            after,
-            None if indices is None else torch.from_numpy(indices),
+            num_tokens=len(before),
+            num_targets={"tokens": len(after)},
+            tokens=torch.from_numpy(before),
+            layout=Layout.of(torch.from_numpy(lengths.copy())),
+            labels=after,
+            indices=None if indices is None else torch.from_numpy(indices),
         )
 
 

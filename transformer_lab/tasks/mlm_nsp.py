@@ -31,7 +31,7 @@ BEGIN, END, MASK = "<cls>", "<sep>", "<mask>"
 GUESSES = 5  # shown for each hidden token
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MaskedBatch(Batch):
     tokens: Tensor  # (N,) some hidden
     types: Tensor  # (N,) 0 in the first segment, 1 in the second
@@ -66,16 +66,16 @@ class Collate:
             types[ranges(begins, counts + 1)] = 1
         sequence = np.repeat(np.arange(len(pieces)), lengths)
         hidden, indices = self.masking(tokens, sequence, self._seeds(a, b, variant, key))
-        targets = {"mlm": float(len(indices))} | ({"nsp": float(len(pieces))} if self.predicts_next else {})
+        num_targets = {"mlm": float(len(indices))} | ({"nsp": float(len(pieces))} if self.predicts_next else {})
         return MaskedBatch(
-            len(tokens),
-            targets,
-            torch.from_numpy(hidden),
-            torch.from_numpy(types),
-            Layout.of(torch.from_numpy(lengths)),
-            torch.from_numpy(indices),
-            torch.from_numpy(tokens[indices]),
-            torch.from_numpy(nsp_labels.copy()) if self.predicts_next else None,
+            num_tokens=len(tokens),
+            num_targets=num_targets,
+            tokens=torch.from_numpy(hidden),
+            types=torch.from_numpy(types),
+            layout=Layout.of(torch.from_numpy(lengths)),
+            indices=torch.from_numpy(indices),
+            labels=torch.from_numpy(tokens[indices]),
+            nsp_labels=torch.from_numpy(nsp_labels.copy()) if self.predicts_next else None,
         )
 
     def _seeds(self, a: np.ndarray, b: np.ndarray, variant: np.ndarray, key: int) -> np.ndarray:

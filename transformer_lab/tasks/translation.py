@@ -32,7 +32,7 @@ END, BETWEEN = "<eos>", "<sep>"
 AT_ONCE = 64  # texts translated together
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class PairBatch(Batch):
     source: Tensor  # (M,) each source closed by the end token
     source_layout: Layout
@@ -81,17 +81,16 @@ class Collate:
         target[target_layout.offsets[:-1].numpy()] = self.end
         joined = Layout.of(source_layout.lengths + target_layout.lengths) if self.joined else None
         references = tuple(_reference(corpus, row) for row in rows)
-        tensors = [torch.from_numpy(tokens) for tokens in (source, target, labels)]
         return PairBatch(
-            len(source) + len(target),
-            {"tokens": len(labels)},
-            tensors[0],
-            source_layout,
-            tensors[1],
-            target_layout,
-            tensors[2],
-            references,
-            joined,
+            num_tokens=len(source) + len(target),
+            num_targets={"tokens": len(labels)},
+            source=torch.from_numpy(source),
+            source_layout=source_layout,
+            target=torch.from_numpy(target),
+            target_layout=target_layout,
+            labels=torch.from_numpy(labels),
+            references=references,
+            joined_layout=joined,
         )
 
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -12,11 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from transformer_lab.data.steps import EvaluationSet
+from transformer_lab.folders import replace
+from transformer_lab.scores import CURVES
+from transformer_lab.terminal import cell
 from transformer_lab.training.faults import worker_died
 from transformer_lab.training.pictures import attention_maps, attention_picture, chosen, position_picture, probe
 
 log = logging.getLogger(__name__)
 MOST_SHOWN = 40  # lines of a batch
+CURVE_COLUMNS = "step,name,value"
 SILENCE = 60.0  # seconds without a line, at the most, where nobody sees a progress bar
 
 
@@ -85,6 +90,43 @@ class ValidationLines(Callback):
             left = (time.monotonic() - self.started) / (step - self.began_at) * (total - step)
             parts.append(f"{left:.0f} s left")
         log.info(" · ".join(parts))
+
+
+class CurveFile(Callback):
+    """The curves of a run as a table of step, name and value, whatever its logger: `curves.csv` in its folder.
+
+    What a run that goes on had written beyond the step that it goes on from is dropped.
+    """
+
+    def __init__(self, *, folder: Path) -> None:
+        self.file = folder / CURVES
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        kept = [CURVE_COLUMNS, *self._until(pl_module.progress)] if trainer.is_global_zero else []
+        if kept:  # beside and renamed, whatever the file was
+            replace(self.file, "".join(f"{line}\n" for line in kept))
+
+    def _until(self, progress: Any) -> Iterator[str]:
+        if not progress.step or not self.file.is_file():
+            return
+        for line in self.file.read_text(encoding="utf-8").splitlines()[1:]:
+            step, _, name = line.partition(",")
+            again = progress.validation_due and name.startswith("val/")
+            if step.isdecimal() and int(step) <= progress.step - again:
+                yield line
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if pl_module.point and pl_module.progress.step % pl_module.log_every_steps == 0:
+            self._write(trainer, pl_module.progress.step, pl_module.point)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        values = {f"val/{name}": value for name, value in pl_module.validated.items()}
+        self._write(trainer, pl_module.progress.step, values)
+
+    def _write(self, trainer: Trainer, step: int, values: dict[str, float]) -> None:
+        if trainer.is_global_zero:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.writelines(f"{step},{cell(name)},{value!r}\n" for name, value in values.items())
 
 
 class Samples(Callback):

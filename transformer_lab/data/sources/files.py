@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from transformer_lab.data.examples import Example, Split
 from transformer_lab.data.sources.base import no_such_path
 from transformer_lab.data.sources.separated import Cells, Quoting
-from transformer_lab.data.sources.splits import SplitSource
+from transformer_lab.data.sources.splits import SplitOptions, SplitSource
 from transformer_lab.data.sources.streams import Unreadable, suffix, unzipped
 from transformer_lab.data.sources.tables import READERS, Columns, rows
 
@@ -32,6 +32,16 @@ NAMED = 5  # files that cannot be read, of however many there are
 SAMPLED = 4096  # bytes, of the beginning, the middle and the end of a file
 SHARD = re.compile(r"-\d+-of-\d+$")  # train-00000-of-00002 is a part of train
 log = logging.getLogger(__name__)
+
+
+class FileOptions(SplitOptions, total=False):
+    """What any source takes that reads files."""
+
+    validation_path: str | None
+    test_path: str | None
+    delimiter: str | None
+    quoting: Quoting | None
+    unreadable: Literal["error", "skip"]
 
 
 class Files(SplitSource):
@@ -51,7 +61,7 @@ class Files(SplitSource):
         delimiter: str | None = None,
         quoting: Quoting | None = None,
         unreadable: Literal["error", "skip"] = "error",
-        **options: Any,
+        **options: Unpack[SplitOptions],
     ) -> None:
         super().__init__(**options)
         self.columns, self.cells, self.unreadable = columns, Cells(delimiter, quoting), unreadable

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, Required, Unpack
 
 from transformer_lab.data.examples import Document, Example, LabeledText, Pair, Split
 from transformer_lab.data.sources.base import Source, no_such_name
@@ -12,7 +12,7 @@ from transformer_lab.data.sources.hub_access import cached, reachable
 from transformer_lab.data.sources.labeled import LabelColumns, Labeled, MissingLabel
 from transformer_lab.data.sources.parallel import PairColumns, Parallel, language_code
 from transformer_lab.data.sources.separated import Quoting
-from transformer_lab.data.sources.splits import SplitSource
+from transformer_lab.data.sources.splits import SplitOptions, SplitSource
 from transformer_lab.data.sources.tables import ROWS_AT_ONCE, Columns, Rows, named
 from transformer_lab.data.sources.text import Text, TextColumn
 
@@ -22,6 +22,20 @@ NAMES: dict[Split, tuple[str, ...]] = {
     "test": ("test",),
 }
 CONVERTED = "refs/convert/parquet"  # where the hub keeps a set that needs a program as plain data, a folder a config
+
+
+class HubOptions(SplitOptions, total=False):
+    """What any source takes that reads a data set of the hub."""
+
+    dataset: Required[str]
+    config: str | None
+    path: str | None
+    validation_split: str | None
+    test_split: str | None
+    streaming: bool
+    delimiter: str | None
+    quoting: Quoting | None
+    unreadable: Literal["error", "skip"]
 
 
 class HubSource(SplitSource):
@@ -44,7 +58,7 @@ class HubSource(SplitSource):
         delimiter: str | None = None,
         quoting: Quoting | None = None,
         unreadable: Literal["error", "skip"] = "error",
-        **options: Any,
+        **options: Unpack[SplitOptions],
     ) -> None:
         super().__init__(**options)
         self.columns, self.dataset, self.config, self.streaming = columns, dataset, config, streaming
@@ -146,7 +160,9 @@ class Hub(HubSource):
 
     example_type = Document
 
-    def __init__(self, *, column: str = "text", document_start: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, column: str = "text", document_start: str | None = None, **options: Unpack[HubOptions]
+    ) -> None:
         asked: dict[str, Any] = {"column": column, "document_start": document_start}
         super().__init__(columns=TextColumn(**asked), local=partial(Text, **asked), **options)
 
@@ -163,7 +179,7 @@ class HubLabeled(HubSource):
         label_column: str = "label",
         separator: str | None = None,
         missing_label: MissingLabel = "error",
-        **options: Any,
+        **options: Unpack[HubOptions],
     ) -> None:
         asked: dict[str, Any] = {
             "text_column": text_column,
@@ -183,7 +199,7 @@ class HubParallel(HubSource):
 
     example_type = Pair
 
-    def __init__(self, *, source: str, target: str, **options: Any) -> None:
+    def __init__(self, *, source: str, target: str, **options: Unpack[HubOptions]) -> None:
         asked: dict[str, Any] = {"source": source, "target": target}
         super().__init__(columns=PairColumns(**asked), local=partial(Parallel, **asked), **options)
         self.language = language_code(target)

@@ -5,10 +5,10 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from transformer_lab.data.examples import LabeledText, Split
-from transformer_lab.data.sources.files import TABLES, Files, Unit, is_table, listed, tables
+from transformer_lab.data.sources.files import TABLES, FileOptions, Files, Unit, is_table, listed, tables
 from transformer_lab.data.sources.streams import clean
 from transformer_lab.data.sources.tables import Columns, Row
 
@@ -106,7 +106,7 @@ class Labeled(Files):
         label_column: str = "label",
         separator: str | None = None,
         missing_label: MissingLabel = "error",
-        **options: Any,
+        **options: Unpack[FileOptions],
     ) -> None:
         self.labels = LabelColumns(text_column, label_column, separator, missing_label)
         super().__init__(columns=self.labels, path=path, **options)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from transformer_lab.data.examples import Pair
-from transformer_lab.data.sources.files import TABLES, Files, Unit, is_table, listed, tables
+from transformer_lab.data.sources.files import TABLES, FileOptions, Files, Unit, is_table, listed, tables
 from transformer_lab.data.sources.streams import clean, lines, unzipped
 from transformer_lab.data.sources.tables import Columns, Row
 
@@ -54,7 +54,7 @@ class Parallel(Files):
 
     example_type = Pair
 
-    def __init__(self, *, path: str, source: str, target: str, **options: Any) -> None:
+    def __init__(self, *, path: str, source: str, target: str, **options: Unpack[FileOptions]) -> None:
         self.source, self.target, self.language = source, target, language_code(target)
         super().__init__(columns=PairColumns(source, target), path=path, **options)
 

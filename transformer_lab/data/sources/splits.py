@@ -4,12 +4,20 @@ import logging
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 from transformer_lab.data.examples import Example, Split
 from transformer_lab.data.sources.base import HashSplit, Source
 
 log = logging.getLogger(__name__)
+
+
+class SplitOptions(TypedDict, total=False):
+    """What any source takes that may bring splits of its own."""
+
+    validation: float
+    test: float
+    max_examples: int | None
 
 
 class SplitSource(Source):

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, Unpack
 
 from transformer_lab.data.examples import Document
-from transformer_lab.data.sources.files import TABLES, Files, Unit, is_table, listed
+from transformer_lab.data.sources.files import TABLES, FileOptions, Files, Unit, is_table, listed
 from transformer_lab.data.sources.streams import Unreadable, no_nul, opened, place, suffix
 from transformer_lab.data.sources.tables import Columns, Row, Rows
 
@@ -52,7 +52,9 @@ class Text(Files):
 
     example_type = Document
 
-    def __init__(self, *, path: str, column: str = "text", document_start: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, path: str, column: str = "text", document_start: str | None = None, **options: Unpack[FileOptions]
+    ) -> None:
         self.document_start = document_start
         super().__init__(columns=TextColumn(column, document_start), path=path, **options)
 

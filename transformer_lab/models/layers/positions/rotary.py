@@ -1,7 +1,7 @@
 """Queries and keys turn by an angle that grows with their position (RoPE; Su et al., 2021, arXiv:2104.09864)."""
 
 import math
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,6 +18,17 @@ def angles(length: int, frequencies: Tensor) -> Tensor:
     """The angle of each position and pair of channels: (length, width/2)."""
     # In double precision until the sines are taken: at position 16 000, a float32 is half a thousandth off.
     return torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
+
+
+class RotaryOptions(TypedDict, total=False):
+    """What `Rotary` takes."""
+
+    dim: Required[int]
+    num_heads: Required[int]
+    causal: Required[bool]
+    base: float
+    max_length: int
+    local_base: float | None
 
 
 class Rotary(Position):

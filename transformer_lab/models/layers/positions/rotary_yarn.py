@@ -1,12 +1,12 @@
 """YaRN: slow pairs are interpolated, fast ones kept, and scores sharpened (Peng et al., 2023, arXiv:2309.00071)."""
 
 import math
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from transformer_lab.models.layers.positions.rotary import Rotary
+from transformer_lab.models.layers.positions.rotary import Rotary, RotaryOptions
 
 # Pairs that turn at least so often within the trained length keep their frequency (the paper's beta), …
 FAST = 32
@@ -17,7 +17,7 @@ SLOW = 1
 class RotaryYaRN(Rotary):
     """`factor`: how many times longer a text may be than `trained_length`, the longest that training has shown."""
 
-    def __init__(self, *, factor: float, trained_length: int, **rotary: Any) -> None:
+    def __init__(self, *, factor: float, trained_length: int, **rotary: Unpack[RotaryOptions]) -> None:
         if not 1 <= factor < math.inf:
             raise ValueError(f"position.factor: {factor} makes no text longer; more than 1 does, and 1 changes nothing")
         if trained_length < 1:
