@@ -34,6 +34,17 @@ hypothesis.settings.register_profile("first", phases=[hypothesis.Phase.explicit,
 CONFIGS = Path(__file__).parent.parent / "configs"
 POSITIONS = sorted(path.stem for path in (CONFIGS / "position").glob("*.yaml"))
 SMALL = ["model.dim=32", "model.num_layers=2", "task.context=64"]
+# A run of some steps on texts: what the tests of runs share, each with limits of its own.
+TINY = [
+    "data=text",
+    "tokenizer=bytes",
+    "model.dim=32",
+    "model.num_layers=1",
+    "task.context=32",
+    "tokens_per_step=256",
+    "pictures.layers=[]",
+    "schedule=constant",
+]
 FAR = {"task", "experiment", "debug", "sweep"}  # groups that choose options of others
 PARSER = OverridesParser.create()
 
@@ -149,6 +160,23 @@ def place(corpus_folder, tmp_path_factory) -> Path:
                 rows[" ".join(words)] = f"{' '.join(words[::-1])}\t{file.name.split('_')[0]}"
     table = "".join(f"{text}\t{row}\n" for text, row in list(rows.items())[:1500])
     (folder / "lines.tsv").write_text("text\tback\tlabel\n" + table)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(place) -> list[str]:
+    """The words of a run of four steps, the second and the last validated and saved."""
+    steps = ["max_steps=4", "validate_every_steps=2", "checkpoint.every_steps=2"]
+    return [*TINY, *steps, f"data.path={place}/beginnings", f"cache_dir={place}/cache"]
+
+
+@pytest.fixture(scope="session")
+def sound(tiny, tmp_path_factory) -> Path:
+    """Such a run, finished; not to be written into."""
+    from transformer_lab.run.train import train  # slow to import
+
+    folder = tmp_path_factory.mktemp("sound") / "run"
+    train(**settings(*tiny, f"run_dir={folder}"))
     return folder
 
 

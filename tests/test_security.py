@@ -26,37 +26,12 @@ from transformer_lab.finished.loaded_run import evaluate_run, load_run
 from transformer_lab.run.train import train
 
 ROOT = Path(__file__).parent.parent
-WORDS = [
-    "tokenizer=bytes",
-    "model.dim=32",
-    "model.num_layers=1",
-    "task.context=32",
-    "tokens_per_step=256",
-    "max_steps=4",
-    "pictures.layers=[]",
-    "validate_every_steps=2",
-    "checkpoint.every_steps=2",
-    "data=text",
-    "schedule=constant",
-]
 # What Hydra and PyTorch take as leave to run what they read.
 LEAVE = {
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
     "HYDRA_INSTANTIATE_ALLOW_ALL": "1",
     "HYDRA_INSTANTIATE_ALLOWLIST": "os.system,builtins.exec,subprocess.Popen",
 }
-
-
-@pytest.fixture(scope="module")
-def words(place):
-    return [*WORDS, f"data.path={place}/beginnings", f"cache_dir={place}/cache"]
-
-
-@pytest.fixture(scope="module")
-def sound(words, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sound") / "run"
-    train(**settings(*words, f"run_dir={folder}"))
-    return folder
 
 
 class Payload:
@@ -142,14 +117,14 @@ def forged(sound, folder, name, content):
     return folder
 
 
-def read_everywhere(run, words, folder):
+def read_everywhere(run, tiny, folder):
     """Hand a run to everything that reads one; it may be refused, and by a line that a user understands."""
     entries = [
         lambda: load_run(str(run), []).task.predict(["a"]),
         lambda: evaluate_run(load_run(str(run), []), "validation", "cpu"),
         lambda: contents(str(run), "best"),
-        lambda: train(**settings(*words, f"run_dir={run}", "resume=auto", "max_steps=6")),
-        lambda: train(**settings(*words, f"run_dir={folder}", f"init_from={run}")),
+        lambda: train(**settings(*tiny, f"run_dir={run}", "resume=auto", "max_steps=6")),
+        lambda: train(**settings(*tiny, f"run_dir={folder}", f"init_from={run}")),
     ]
     for entry in entries:
         try:
@@ -159,7 +134,7 @@ def read_everywhere(run, words, folder):
 
 
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.battery)])
-def test_no_file_of_a_checkpoint_is_ever_run(sound, words, tmp_path, monkeypatch, every):
+def test_no_file_of_a_checkpoint_is_ever_run(sound, tiny, tmp_path, monkeypatch, every):
     for name, value in LEAVE.items():
         monkeypatch.setenv(name, value)
     canary = tmp_path / "canary"
@@ -167,7 +142,7 @@ def test_no_file_of_a_checkpoint_is_ever_run(sound, words, tmp_path, monkeypatch
     cases = [(file, way, hows[number % 4]) for number, (file, way) in enumerate((f, w) for f in FILES for w in WAYS)]
     for number, (file, way, how) in enumerate(cases[::every]):
         run = forged(sound, tmp_path / f"run{number}", file, WAYS[way](Payload(canary, how)))
-        read_everywhere(run, words, tmp_path / f"new{number}")
+        read_everywhere(run, tiny, tmp_path / f"new{number}")
         assert not canary.exists(), (file, way)
         shutil.rmtree(run)
     assert len(cases) == 84
@@ -187,18 +162,18 @@ def evil_states(canary):
     yield {"progress": {"__class__": "os", "step": "1; touch x"}}
 
 
-def test_numbers_beside_a_model_are_no_code(sound, words, tmp_path):
+def test_numbers_beside_a_model_are_no_code(sound, tiny, tmp_path):
     canary = tmp_path / "canary"
     state = json.loads((sound / "checkpoints" / "last" / "training.json").read_text())
     contents_of = [json.dumps({**state, **evil}) for evil in evil_states(canary)]
     contents_of += ["[" * 100_000, "null", "[]", '"a"', json.dumps({}), "NaN"]
     for number, content in enumerate(contents_of):
         run = forged(sound, tmp_path / f"run{number}", "training.json", content.encode())
-        read_everywhere(run, words, tmp_path / f"new{number}")
+        read_everywhere(run, tiny, tmp_path / f"new{number}")
         assert not canary.exists(), content[:100]
 
 
-def test_a_config_inside_a_strangers_run_is_only_read(sound, words, tmp_path, monkeypatch):
+def test_a_config_inside_a_strangers_run_is_only_read(sound, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = yaml.safe_load((sound / "checkpoints" / "last" / "config.yaml").read_text())
     evil = [{**config, "model": {"_target_": target, "command": "touch pwned"}} for target in TARGETS]
@@ -243,12 +218,12 @@ def test_a_tokenizer_whose_pattern_cannot_be_run_is_refused_in_one_line(sound, m
         object.__new__(Tokenizer).encode("a")
 
 
-def test_names_from_elsewhere_lead_nowhere_else(sound, words, tmp_path, monkeypatch):
+def test_names_from_elsewhere_lead_nowhere_else(sound, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("../../outside", "/tmp/outside", "a/../../b"):
-        train(**settings(*words, f"name={name}", "max_steps=1"))
+        train(**settings(*tiny, f"name={name}", "max_steps=1"))
     with pytest.raises(ValueError, match="no name for a folder"):
-        train(**settings(*words, "name=.."))
+        train(**settings(*tiny, "name=.."))
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     config = yaml.safe_load((sound / "checkpoints" / "last" / "config.yaml").read_text())
     text = yaml.safe_dump({**config, "cache_dir": str(tmp_path / "outside"), "run_dir": str(tmp_path / "outside")})

@@ -18,19 +18,6 @@ from transformer_lab.sweeps.leaderboard import Leaderboard
 from transformer_lab.terminal import cell, one_line, plain, without_markup
 
 ROOT = Path(__file__).parent.parent
-WORDS = [
-    "tokenizer=bytes",
-    "model.dim=32",
-    "model.num_layers=1",
-    "task.context=32",
-    "tokens_per_step=256",
-    "max_steps=2",
-    "pictures.layers=[]",
-    "validate_every_steps=2",
-    "checkpoint.every_steps=2",
-    "data=text",
-    "schedule=constant",
-]
 # Names that the libraries below try to import, of packages that are not there; and Python's own.
 TRIED = [
     "transformers",
@@ -71,18 +58,6 @@ TRIED = [
 ESCAPE, LINK = "\x1b]0;pwned\x07", "[a](http://x) <b>"
 
 
-@pytest.fixture(scope="module")
-def words(place):
-    return [*WORDS, f"data.path={place}/corpus", f"cache_dir={place}/cache"]
-
-
-@pytest.fixture(scope="module")
-def sound(words, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sound") / "run"
-    train(**settings(*words, f"run_dir={folder}"))
-    return folder
-
-
 @pytest.fixture
 def trap(tmp_path):
     """A folder that leaves a mark as soon as one of its modules is imported; and where the mark would be."""
@@ -109,23 +84,23 @@ def call(script, *words, **more):
         pytest.param("train.py", ["-m", "seed=1,2"], marks=pytest.mark.battery),
     ],
 )
-def test_nothing_of_the_folder_that_one_is_in_is_imported(sound, words, place, trap, script, more):
+def test_nothing_of_the_folder_that_one_is_in_is_imported(sound, tiny, place, trap, script, more):
     folder, mark = trap
-    given = [*words, "run_dir=run"] if script == "train.py" else [f"run={sound}"]
+    given = [*tiny, "run_dir=run"] if script == "train.py" else [f"run={sound}"]
     given += [f"cache_dir={place}/cache"] if "evaluate" in script else []
     done = call(script, *given, *more, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert not mark.exists(), mark.read_text()
 
 
-def test_extensions_are_found_where_one_is_once_they_are_typed_and_nothing_beside_them(words, trap):
+def test_extensions_are_found_where_one_is_once_they_are_typed_and_nothing_beside_them(tiny, trap):
     folder, mark = trap
     (folder / "mine.py").write_text("from transformer_lab.models.layers.norms import RMSNorm as Mine\n")
     (folder / "settings" / "experiment").mkdir(parents=True)
     (folder / "settings" / "experiment" / "mine.yaml").write_text("# @package _global_\nextensions: [mine]\n")
-    refused = call("train.py", *words, f"hydra.searchpath=[file://{folder}/settings]", "experiment=mine", cwd=folder)
+    refused = call("train.py", *tiny, f"hydra.searchpath=[file://{folder}/settings]", "experiment=mine", cwd=folder)
     assert refused.returncode == 2 and "named on the command line, extensions=[mine]" in refused.stderr
-    assert call("train.py", *words, "extensions=[mine]", "--cfg", "job", cwd=folder).returncode == 0
+    assert call("train.py", *tiny, "extensions=[mine]", "--cfg", "job", cwd=folder).returncode == 0
     assert not mark.exists()
 
 
@@ -150,7 +125,7 @@ def snapshot(folder):
 
 
 @pytest.mark.parametrize("name", INSIDE)
-def test_a_link_that_leads_out_of_a_run_is_refused_and_nothing_behind_it_is_touched(sound, words, tmp_path, name):
+def test_a_link_that_leads_out_of_a_run_is_refused_and_nothing_behind_it_is_touched(sound, tiny, tmp_path, name):
     run, outside = tmp_path / "run", tmp_path / "outside"
     shutil.copytree(sound, run, symlinks=True)
     path = run / name
@@ -164,14 +139,14 @@ def test_a_link_that_leads_out_of_a_run_is_refused_and_nothing_behind_it_is_touc
     path.unlink(missing_ok=True)
     path.symlink_to(outside)
     before = outside.read_bytes() if outside.is_file() else snapshot(outside)
-    for more in (["resume=auto", "max_steps=4"], []):
+    for more in (["resume=auto", "max_steps=6"], []):
         with pytest.raises(ValueError, match=r"^run_dir: .* (is a link that leads out|is not empty)") as error:
-            train(**settings(*words, f"run_dir={run}", *more))
+            train(**settings(*tiny, f"run_dir={run}", *more))
         assert "\n" not in str(error.value)
     assert before == (outside.read_bytes() if outside.is_file() else snapshot(outside))
 
 
-def test_what_links_lead_to_within_a_run_is_replaced_and_not_written(sound, words, tmp_path):
+def test_what_links_lead_to_within_a_run_is_replaced_and_not_written(sound, tiny, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(sound, run, symlinks=True)
     other = tmp_path / "other"
@@ -182,18 +157,18 @@ def test_what_links_lead_to_within_a_run_is_replaced_and_not_written(sound, word
     (run / "notes").write_text("mine")
     (run / "tokenizer.json").unlink()
     (run / "tokenizer.json").symlink_to("notes")
-    train(**settings(*words, f"run_dir={run}", "resume=auto", "max_steps=4"))
+    train(**settings(*tiny, f"run_dir={run}", "resume=auto", "max_steps=6"))
     assert other.read_text() == "mine" and (run / "notes").read_text() == "mine"
-    assert json.loads((run / "metrics.json").read_text())["steps"] == 4
+    assert json.loads((run / "metrics.json").read_text())["steps"] == 6
 
 
-def test_a_pipe_in_a_run_is_refused_before_anybody_waits_for_it(sound, words, tmp_path):
+def test_a_pipe_in_a_run_is_refused_before_anybody_waits_for_it(sound, tiny, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(sound, run, symlinks=True)
     (run / "log.txt").unlink()
     os.mkfifo(run / "log.txt")
     with pytest.raises(ValueError, match=r"log\.txt is neither a file nor a folder"):
-        train(**settings(*words, f"run_dir={run}", "resume=auto", "max_steps=4"))
+        train(**settings(*tiny, f"run_dir={run}", "resume=auto", "max_steps=6"))
 
 
 def test_a_best_checkpoint_that_leads_elsewhere_is_passed_over(sound, tmp_path):
@@ -214,7 +189,7 @@ def test_data_that_only_the_run_names_are_not_read(sound, place, tmp_path):
     with pytest.raises(ValueError, match=r"data\.path: .* add data\.path=.* to read it"):
         evaluate_run(loaded, "validation", "cpu")
     assert not (tmp_path / "cache").exists()
-    assert evaluate_run(loaded, "validation", "cpu", {"path": f"{place}/corpus"}) == expected
+    assert evaluate_run(loaded, "validation", "cpu", {"path": f"{place}/beginnings"}) == expected
     loaded.config["data"] = {
         "_target_": "transformer_lab.data.sources.hub.Hub",
         "dataset": "some/set",
@@ -233,7 +208,7 @@ def test_what_a_terminal_a_dashboard_or_a_spreadsheet_would_obey_is_written_out(
     assert [cell(value) for value in ("=1+1", "-x", "a", -1.5)] == ["'=1+1", "'-x", "a", -1.5]
 
 
-def test_names_of_others_reach_the_terminal_as_text(sound, words, tmp_path):
+def test_names_of_others_reach_the_terminal_as_text(sound, tiny, tmp_path):
     run = tmp_path / f"run{ESCAPE}"
     shutil.copytree(sound, run, symlinks=True)
     for name in ("last", "best"):

@@ -5,23 +5,12 @@ import json
 import pytest
 import yaml
 
-from tests.conftest import settings
+from tests.conftest import TINY, settings
 from tests.programs import call
 from transformer_lab.composition.going_on import gone_on_with
 from transformer_lab.run.train import train
 
-SMALL = [
-    "tokenizer=bytes",
-    "model.dim=32",
-    "model.num_layers=1",
-    "task.context=32",
-    "tokens_per_step=256",
-    "pictures.layers=[]",
-    "schedule=constant",
-    "max_steps=4",
-    "validate_every_steps=2",
-    "data=text",
-]
+SMALL = [*TINY, "max_steps=4", "validate_every_steps=2"]
 
 
 @pytest.fixture(scope="module")

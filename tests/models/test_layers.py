@@ -41,7 +41,7 @@ def test_what_blocks_add_starts_smaller_by_the_root_of_how_often_they_do():
     plain, scaled, zero = (small_task(f"model.residual_init={how}").model for how in ("plain", "scaled", "zero"))
     for mine, smaller, none in zip(plain.blocks, scaled.blocks, zero.blocks, strict=True):
         for part in ("attention", "feed_forward"):
-            weights = [getattr(block, part).layer.writer.weight for block in (mine, smaller, none)]
+            weights = [getattr(block, part).layer.output.weight for block in (mine, smaller, none)]
             torch.testing.assert_close(weights[1], weights[0] * 4**-0.5)  # two layers add twice each
             assert not weights[2].any()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import curves, settings
+from tests.conftest import TINY, curves, settings
 from tests.programs import Program
 from transformer_lab.run.launch import launch
 from transformer_lab.run.report import LogFile
@@ -23,19 +23,7 @@ from transformer_lab.training.faults import Halted
 from transformer_lab.training.module import MOST_SKIPPED, Training
 from transformer_lab.training.saved import damage, read_weights
 
-WORDS = [
-    "tokenizer=bytes",
-    "model.dim=32",
-    "model.num_layers=1",
-    "task.context=32",
-    "tokens_per_step=256",
-    "max_steps=30",
-    "pictures.layers=[]",
-    "validate_every_steps=10",
-    "checkpoint.every_steps=10",
-    "data=text",
-    "schedule=constant",
-]
+WORDS = [*TINY, "max_steps=30", "validate_every_steps=10", "checkpoint.every_steps=10"]
 
 
 @pytest.fixture

@@ -10,25 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import TINY
 from tests.programs import latest
 from transformer_lab.training.saved import damage
 
 ROOT = Path(__file__).parent.parent.parent
 HOSTS = Path("/etc/netns")  # what `ip netns exec` shows a namespace in place of the files in /etc
 LIMIT = 12  # seconds: hardware.timeout_minutes=0.2
-WORDS = [
-    "hardware=ddp",
-    "hardware.accelerator=cpu",
-    "hardware.timeout_minutes=0.2",
-    "tokenizer=bytes",
-    "model.dim=32",
-    "model.num_layers=1",
-    "task.context=32",
-    "tokens_per_step=256",
-    "data=text",
-    "pictures.layers=[]",
-    "schedule=constant",
-]
+WORDS = [*TINY, "hardware=ddp", "hardware.accelerator=cpu", "hardware.timeout_minutes=0.2"]
 ENDLESS = ["max_steps=1000000", "validate_every_steps=1000000", "checkpoint.every_steps=50"]
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import settings
+from tests.conftest import TINY, settings
 from tests.programs import ROOT, Program, call
 from transformer_lab.finished.contents import contents
 from transformer_lab.run.folder import best_checkpoint, taken
@@ -149,14 +149,7 @@ def test_show_tells_what_a_checkpoint_holds_and_whether_it_is_whole(run, tmp_pat
     assert "newest whole checkpoint: step 20" in " ".join(done.stdout.split())
 
 
-SMALL = [
-    "tokenizer=bytes",
-    "model.dim=32",
-    "model.num_layers=1",
-    "task.context=32",
-    "tokens_per_step=256",
-    "pictures.layers=[]",
-]
+SMALL = [word for word in TINY if not word.startswith(("data", "schedule"))]
 
 
 def test_callbacks_of_lightning_and_early_stopping(texts, tmp_path, monkeypatch):
