@@ -211,8 +211,8 @@ def test_what_a_terminal_a_dashboard_or_a_spreadsheet_would_obey_is_written_out(
 def test_names_of_others_reach_the_terminal_as_text(sound, tiny, tmp_path):
     run = tmp_path / f"run{ESCAPE}"
     shutil.copytree(sound, run, symlinks=True)
-    for name in ("last", "best"):
-        (run / "checkpoints" / name / "config.yaml").write_text(f'"{ESCAPE!r}": "\\x1b]0;pwned\\x07"\n')
+    for checkpoint in (run / "checkpoints").glob("step-*"):
+        (checkpoint / "config.yaml").write_text(f'"{ESCAPE!r}": "\\x1b]0;pwned\\x07"\n')
     for script, *given in (["scripts/show.py", f"run={run}"], ["train.py", f"data=text{ESCAPE}"]):
         done = call(script, *given)
         assert "\x1b" not in done.stdout + done.stderr and "pwned" in done.stdout + done.stderr, (script, done)
