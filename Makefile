@@ -1,5 +1,5 @@
 # All checks in one command: `make check`.
-.PHONY: check lint test battery
+.PHONY: check lint test reference battery
 
 check: lint test
 
@@ -10,6 +10,9 @@ lint:
 
 test:
 	pytest -n auto
+
+reference:  # of every class and function, from its docstring, in outputs/reference: pip install -e ".[docs]"
+	pdoc -o outputs/reference transformer_lab
 
 battery:  # the full counts of the reliability tests: long
 	pytest -n auto -m battery
