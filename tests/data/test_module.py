@@ -25,7 +25,7 @@ class Starts(Batch):
 
 
 def take(corpus, pieces, key):
-    return Starts(int(pieces[:, 1].sum()), {"tokens": len(pieces)}, pieces[:, 0].tolist())
+    return Starts(num_tokens=int(pieces[:, 1].sum()), num_targets={"tokens": len(pieces)}, begins=pieces[:, 0].tolist())
 
 
 def read(machine, first, last):
