@@ -253,6 +253,17 @@ def test_a_layer_that_is_no_sub_layer_is_refused(mine):
         rehearse(settings("task=language_modeling") | {"feed_forward": {"_target_": "mine.plain.Plain"}})
 
 
+def test_a_layer_without_a_linear_says_how_it_is_drawn(mine):
+    (mine / "mine" / "bare.py").write_text(
+        "import torch\nfrom transformer_lab.models.layers.sublayer import SubLayer\n"
+        "class Bare(SubLayer):\n    def __init__(self, *, dim):\n        super().__init__()\n"
+        "        self.weight = torch.nn.Parameter(torch.ones(dim))\n"
+    )
+    importlib.invalidate_caches()
+    with pytest.raises(ValueError, match=r"Bare has no nn\.Linear; it draws its weights in `initialise`"):
+        rehearse(settings("task=language_modeling") | {"feed_forward": {"_target_": "mine.bare.Bare"}})
+
+
 def test_a_task_from_nothing_learns_is_evaluated_on_a_file_and_predicts(mine):
     sentences = [row.partition("\t")[0] for row in STORED_SENTENCES.read_text().splitlines()[1:]]
 

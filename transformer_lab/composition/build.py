@@ -43,14 +43,8 @@ def task_class(config: Section) -> type[Task]:
     return factory(config["task"]).func  # type: ignore[attr-defined]
 
 
-PARTS = (
-    "position",
-    "norm",
-    "mixer",
-    "feed_forward",
-    "residual",
-    "attention",
-)  # what the model calls with its own sizes
+# What the model calls with its own sizes.
+PARTS = ("position", "norm", "mixer", "feed_forward", "residual", "attention")
 
 
 def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
@@ -66,10 +60,8 @@ def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
 
 def build_optimizer(section: Section, task: Task) -> torch.optim.Optimizer:
     """Ours look into the model; those of `torch.optim` are handed `params`."""
-    if section["_target_"].startswith("torch.optim."):
-        optimizer: torch.optim.Optimizer = build(section, params=for_torch(task))
-        return optimizer
-    optimizer = build(section, model=task)
+    own = not section["_target_"].startswith("torch.optim.")
+    optimizer: torch.optim.Optimizer = build(section, **({"model": task} if own else {"params": for_torch(task)}))
     return optimizer
 
 

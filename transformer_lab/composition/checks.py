@@ -34,12 +34,12 @@ RECIPES = {"position", "norm", "mixer", "feed_forward", "residual", "attention"}
 RESERVED = re.compile(r"_[a-z]+_")  # keys that mean something to Hydra
 NAMED = {"callbacks"}  # a section of sections
 
-# Other libraries' classes that a config may name: the package, and what they must descend from.
+# Other libraries' classes that a config may name: the package, the section, and what they must descend from.
 EXTERNAL = {
-    "lightning.pytorch.callbacks": "Callback",
-    "torch.optim": "Optimizer",
+    "lightning.pytorch.callbacks": ("callbacks", "Callback"),
+    "torch.optim": ("optimizer", "Optimizer"),
 }
-# … but for those of Lightning's that would change or save a run behind its back: what to use instead.
+# … but for those that cannot serve here, or would change or save a run behind its back: what to use instead, or why.
 SAVES = "a run saves its own checkpoints, as plain data: checkpoint.every_steps and checkpoint.keep"
 AVERAGES = "what it validates is not what would be saved: average=ema is"
 REFUSED = {
@@ -239,7 +239,7 @@ class Check:
 
     def built(self, path: str, section: dict[str, Any]) -> Iterator[str]:
         try:
-            taken = self.target(section["_target_"])
+            taken = self.target(path, section["_target_"])
         except (ValueError, ImportError, AttributeError) as error:
             yield f"{path}._target_: {error}"
         except SyntaxError as error:
@@ -249,14 +249,16 @@ class Check:
                 yield f"{path}._target_: refused; {taken.name} is a function, and this must be a class"
             yield from self.section(path, section, taken)
 
-    def target(self, name: Any) -> Signature:
-        """The signature of what may be built; ValueError if it may not, or does not exist."""
+    def target(self, path: str, name: Any) -> Signature:
+        """The signature of what may be built at a dotted path; ValueError if it may not, or does not exist."""
         home, _, last = str(name).rpartition(".")
         private = any(part.startswith("_") for part in str(name).split("."))
         if private or not any(str(name).startswith(f"{prefix}.") for prefix in self.allowed):
             raise ValueError(f"refused: {name!r} is of none of {', '.join(self.allowed)}, extensions")
-        for package, parent in EXTERNAL.items():
+        for package, (section, parent) in EXTERNAL.items():
             if name.startswith(f"{package}."):
+                if path.partition(".")[0] != section:
+                    raise ValueError(f"refused: {name!r} may stand in {section} only")
                 if last in REFUSED:
                     raise ValueError(f"refused: {last}: {REFUSED[last]}")
                 if home != package:
@@ -304,7 +306,7 @@ class Check:
         yield from self.train.parameters
         for path, section in _sections("", self.config):
             try:
-                known = self.target(section["_target_"]).parameters
+                known = self.target(path, section["_target_"]).parameters
             except Exception:  # reported where it stands
                 continue
             yield from (f"{path}.{key}" for key in known if key not in PROVIDED.get(path, set()))

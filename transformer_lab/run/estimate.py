@@ -112,7 +112,7 @@ def estimate(
     weights = FLOAT * sum(p.numel() for p in task.parameters())
     gradients = FLOAT * sum(p.numel() for p in task.parameters() if p.requires_grad)
     states = FLOAT * sum(
-        _states(optimizer, group) * p.numel() for group in optimizer.param_groups for p in group["params"]
+        _states(optimizer, group) * sum(p.numel() for p in group["params"]) for group in optimizer.param_groups
     )
     wide = task.model.embedding.num_embeddings * max(batch.num_targets.values(), default=0)
     logits = FLOAT * min(LOGITS_AT_ONCE[machine.device.type], wide)

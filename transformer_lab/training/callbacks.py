@@ -1,5 +1,6 @@
 """What a person sees of a run while it goes on: a progress bar, lines in the log, samples in TensorBoard."""
 
+import csv
 import logging
 import time
 from collections.abc import Iterator
@@ -120,13 +121,13 @@ class CurveFile(Callback):
             self._write(trainer, pl_module.progress.step, pl_module.point)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        values = {f"val/{name}": value for name, value in pl_module.validated.items()}
-        self._write(trainer, pl_module.progress.step, values)
+        self._write(trainer, pl_module.progress.step, pl_module.validation_point)
 
     def _write(self, trainer: Trainer, step: int, values: dict[str, float]) -> None:
         if trainer.is_global_zero:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.writelines(f"{step},{cell(name)},{value!r}\n" for name, value in values.items())
+            with self.file.open("a", encoding="utf-8", newline="") as file:
+                rows = ((step, cell(name), value) for name, value in values.items())
+                csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 class Samples(Callback):

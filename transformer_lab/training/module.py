@@ -323,14 +323,16 @@ class Training(LightningModule):
         if progress.best is None or rank(metrics, self.best_by) > rank(progress.best.metrics, self.best_by):
             progress.best = Best(progress.step, metrics)
         self.validated, progress.validation_due = metrics, False
-        self.log_dict(self._named_metrics(), logger=False)  # for callbacks that watch a metric
+        self.log_dict(self.validation_point, logger=False)  # for callbacks that watch a metric
 
-    def _named_metrics(self) -> dict[str, float]:
+    @property
+    def validation_point(self) -> dict[str, float]:
+        """The latest point of the validation curves."""
         return {f"val/{name}": value for name, value in self.validated.items()}
 
     def on_validation_end(self) -> None:
         if self.average:
             self.average.swap(self.task)
         if self.logger:  # once all callbacks are through: before that, a resumed run validates again
-            self.logger.log_metrics(self._named_metrics(), step=self.progress.step)
+            self.logger.log_metrics(self.validation_point, step=self.progress.step)
         self._watch = time.perf_counter()

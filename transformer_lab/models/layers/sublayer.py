@@ -24,8 +24,14 @@ class SubLayer(nn.Module):
 
     @property
     def output(self) -> nn.Linear:
-        """What writes to the residual stream: the last `nn.Linear` that was registered, or what a class names."""
-        return [module for module in self.modules() if isinstance(module, nn.Linear)][-1]
+        """What writes to the residual stream: the last `nn.Linear` that was registered, or what a class names.
+
+        Raises ValueError where there is none.
+        """
+        linear = [module for module in self.modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise ValueError(f"model: {type(self).__name__} has no nn.Linear; it draws its weights in `initialise`")
+        return linear[-1]
 
     @torch.no_grad()
     def initialise(self, residual: float) -> None:
