@@ -47,6 +47,29 @@ def ours(setting: Setting, name: str, *words: str, differs: str = "") -> Ours:
 NEOX = ("norm=layer", "feed_forward=gelu", "model.bias=true", "model.qk_norm=false", "model.residual_init=scaled")
 
 
+def gpt2(size: tuple[int, ...], activation: str, dropout: float) -> nn.Module:
+    """Hugging Face's, of one of the `SIZES`."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    layers, dim, heads, context, _, vocab_size = size
+    return GPT2LMHeadModel(
+        GPT2Config(
+            n_layer=layers,
+            n_embd=dim,
+            n_head=heads,
+            n_positions=context,
+            vocab_size=vocab_size,
+            activation_function=activation,
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=0.0,
+            use_cache=False,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
+
+
 def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]]:
     """By name, so that a library that is not there is found out only when it is asked for."""
     layers, dim, heads, context, batch, vocab_size = SIZES[setting.size]
@@ -118,32 +141,12 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
         model = PlainTorch(layers, dim, heads, context, vocab_size, dropout)
         return loop("torch.nn.TransformerEncoder", model, differs="learned positions")
 
-    def gpt2(activation: str) -> nn.Module:
-        from transformers import GPT2Config, GPT2LMHeadModel
-
-        return GPT2LMHeadModel(
-            GPT2Config(
-                n_layer=layers,
-                n_embd=dim,
-                n_head=heads,
-                n_positions=context,
-                vocab_size=vocab_size,
-                activation_function=activation,
-                resid_pdrop=dropout,
-                embd_pdrop=dropout,
-                attn_pdrop=0.0,
-                use_cache=False,
-                bos_token_id=0,
-                eos_token_id=0,
-            )
-        )
-
     def hf_loss(model: nn.Module, given: dict[str, Tensor]) -> Tensor:
         loss: Tensor = model(input_ids=given["tokens"], labels=given["tokens"]).loss
         return loss
 
     def raw(name: str, activation: str, differs: str) -> Contender:
-        return loop(name, gpt2(activation), hf_loss, differs)
+        return loop(name, gpt2(SIZES[setting.size], activation, dropout), hf_loss, differs)
 
     def trainer(name: str, activation: str, differs: str, compiled: bool = True) -> Contender:
         examples = [{"input_ids": row, "labels": row} for row in tokens]
@@ -153,7 +156,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
 
         return HFTrainer(
             name,
-            gpt2(activation),
+            gpt2(SIZES[setting.size], activation, dropout),
             examples,
             collate,
             batch,

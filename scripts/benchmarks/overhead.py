@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.language_modeling import gpt2
 from benchmarks.loops import HFTrainer, Loop, OurLoop, Ours
 from benchmarks.measure import Contender
 from benchmarks.setting import ADAMW, COMMON, Setting, config, rows, vocabulary
@@ -42,26 +43,6 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
 
     tokens = torch.from_numpy(rows(np.full(20_000, context), vocab_size).values[:].astype(np.int64)).view(-1, context)
 
-    def gpt2() -> nn.Module:
-        from transformers import GPT2Config, GPT2LMHeadModel
-
-        return GPT2LMHeadModel(
-            GPT2Config(
-                n_layer=layers,
-                n_embd=dim,
-                n_head=heads,
-                n_positions=context,
-                vocab_size=vocab_size,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-                activation_function="gelu",
-                use_cache=False,
-                bos_token_id=0,
-                eos_token_id=0,
-            )
-        )
-
     def batches() -> Iterator[tuple[dict[str, Tensor], int]]:
         for begin in range(0, len(tokens) - batch + 1, batch):
             chosen = tokens[begin : begin + batch]
@@ -75,7 +56,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
 
         return HFTrainer(
             "transformers GPT-2, Trainer",
-            gpt2(),
+            gpt2(SIZES["small"], "gelu", 0.0),
             examples,
             collate,
             batch,
@@ -87,6 +68,13 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
     name = "transformers GPT-2"
     yield (
         name,
-        lambda: Loop(name, gpt2(), lambda model, given: model(**given).loss, batches, setting.machine, "another model"),
+        lambda: Loop(
+            name,
+            gpt2(SIZES["small"], "gelu", 0.0),
+            lambda model, given: model(**given).loss,
+            batches,
+            setting.machine,
+            "another model",
+        ),
     )
     yield f"{name}, Trainer", trainer
