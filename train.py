@@ -2,30 +2,19 @@
 
 import signal
 import sys
+from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from transformer_lab.composition.checks import fail, full_error, problems
-from transformer_lab.composition.command_line import defaults, preflight
-from transformer_lab.composition.going_on import gone_on_with
+from transformer_lab.composition.command_line import checked_trial, preflight
 from transformer_lab.composition.importing import importable, keep_out
-from transformer_lab.renamed import config_of_today
+from transformer_lab.composition.problems import fail, full_error
 
 
-def main(config: DictConfig) -> None:
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    values = config_of_today(values)
-    try:
-        values = gone_on_with(values, HydraConfig.get().overrides.task, defaults)
-    except ValueError as error:
-        fail([str(error)])
-    importable(values.get("extensions") or [])  # in a process that a launcher has started, too
-    # Once more: a sweeper chooses values that the command line did not show.
-    if found := problems(values, typed=values.get("extensions") or []):
-        fail(found)
+def run(values: dict[str, Any]) -> None:
+    """Build and train what a checked config describes."""
+    importable(values["extensions"])
     # These imports take seconds, the second more than the first: so not before all is known to be well.
     from transformer_lab.composition.build import refuse_giants, rehearse
     from transformer_lab.training.contact import take_srun
@@ -38,20 +27,25 @@ def main(config: DictConfig) -> None:
     except ValueError as error:  # of a constructor, or of srun: impossible values, in the user's words
         if full_error():
             raise
-        fail([str(error)])
+        fail([error])
     from transformer_lab.run.launch import launch
 
     launch(values)
 
 
+def trial(config: DictConfig) -> None:
+    """A run that Hydra starts: one of a sweep, or whatever sets something of Hydra's own."""
+    run(checked_trial(config))
+
+
 if __name__ == "__main__":
     keep_out()
     try:
-        sys.argv[1:], config = preflight(sys.argv[1:])
-        if config is None:  # a sweep, or something that Hydra itself answers
-            hydra.main(version_base="1.3", config_path="configs", config_name="train")(main)()
+        sys.argv[1:], values = preflight(sys.argv[1:])
+        if values is None:
+            hydra.main(version_base="1.3", config_path="configs", config_name="train")(trial)()
         else:
-            main(config)
+            run(values)
     except KeyboardInterrupt:  # outside of training, which looks after itself
         fail(["interrupted"], 130)
     finally:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from transformer_lab.composition.checks import unknown
+from transformer_lab.composition.problems import unknown
 from transformer_lab.composition.script import answer
 
 WORKS = (
@@ -68,7 +68,7 @@ def _chosen(work: str) -> list[str]:
     names = [name.strip() for name in work.split(",")] if work != "all" else list(WORKS)
     for name in names:
         if name not in WORKS:
-            raise ValueError(unknown(name, "work", WORKS, WORKS))
+            raise ValueError(str(unknown(name, "work", WORKS)))
     return names
 
 

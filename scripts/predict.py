@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.composition.checks import unknown
+from transformer_lab.composition.kinds import expected, shown
+from transformer_lab.composition.problems import unknown
 from transformer_lab.composition.script import answer
-from transformer_lab.composition.signatures import expected, live, shown
+from transformer_lab.composition.signatures import live
 from transformer_lab.data.sources.base import no_such_path
 from transformer_lab.data.sources.streams import clean
 from transformer_lab.terminal import one_line, say
@@ -94,9 +95,10 @@ def main(
 
 def _text(prompt: str) -> str:
     try:
-        return clean(prompt, "prompt")
-    except ValueError as error:
-        raise ValueError("prompt: not UTF-8" if "half of" in str(error) else str(error)) from error
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("prompt: not UTF-8") from error
+    return clean(prompt, "prompt")
 
 
 def _end(output: str | None, file: str, json: bool) -> str:
@@ -131,7 +133,7 @@ def _check(options: dict[str, Any], task: Any) -> None:
     taken = {name: x for name, x in live(task.predict).parameters.items() if name != "lines"}
     for key, value in options.items():
         if key not in taken:
-            raise ValueError(unknown(key, f"option of {task.name}'s predictions", taken, taken))
+            raise ValueError(str(unknown(key, f"option of {task.name}'s predictions", taken)))
         if want := expected(taken[key], value):
             raise ValueError(f"{key}: expected {want}, found {shown(value)}")
 

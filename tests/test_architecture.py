@@ -20,14 +20,24 @@ SEES = {
     "figures": set(),
     "scores": set(),
     "renamed": set(),
+    "keys": set(),
     "models": {"layout"},
     "data": {"layout", "folders"},
     "tasks": {"layout", "models", "data", "terminal", "figures"},
     "training": {"layout", "models", "data", "tasks", "terminal", "figures", "folders", "scores", "renamed"},
-    "composition": {"models", "data", "tasks", "training", "terminal", "renamed", "sweeps"},  # sweeps are composed, too
-    "run": {"composition", "training", "tasks", "models", "data", "layout", "terminal", "folders", "scores"},
+    "composition": {
+        "keys",
+        "models",
+        "data",
+        "tasks",
+        "training",
+        "terminal",
+        "renamed",
+        "sweeps",
+    },  # sweeps are composed, too
+    "run": {"keys", "composition", "training", "tasks", "models", "data", "layout", "terminal", "folders", "scores"},
     "finished": {"run", "composition", "training", "tasks", "data", "terminal", "figures", "scores"},
-    "sweeps": {"composition", "run", "scores", "folders", "terminal"},  # of a sweep, a trial knows nothing
+    "sweeps": {"keys", "composition", "run", "scores", "folders", "terminal"},  # of a sweep, a trial knows nothing
 }
 HYDRA = {"composition", "sweeps"}
 LIGHTNING = {"training", "data/module.py", "run/train.py", "run/resuming.py"}

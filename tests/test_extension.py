@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import FIRST, batch_for, settings, small_task
+from tests.conftest import FIRST, TINY, batch_for, settings, small_task
 from tests.programs import call
 from tests.run.test_estimate import check_without_weights
 from tests.training.test_training import learns_by_heart
 from transformer_lab.composition.build import rehearse
 from transformer_lab.layout import Layout
 from transformer_lab.models.generation import Sampling, generate
+from transformer_lab.run.train import train
 from transformer_lab.training.flops import forward_flops
 from transformer_lab.training.module import auxiliary_losses
 from transformer_lab.training.optimizers import Muon, orthogonal
@@ -264,6 +265,91 @@ def test_a_layer_without_a_linear_says_how_it_is_drawn(mine):
         rehearse(settings("task=language_modeling") | {"feed_forward": {"_target_": "mine.bare.Bare"}})
 
 
+def stored_text(folder):
+    return [f"data.path={STORED_SENTENCES.parent}", f"cache_dir={folder}", f"run_dir={folder}/run", "optimizer=adamw"]
+
+
+FLAT = '''
+from torch import nn
+from transformer_lab.models.layers.cache import Cache
+from transformer_lab.models.layers.positions.base import Position
+from transformer_lab.models.model import Model
+from transformer_lab.models.stack import embedding
+from transformer_lab.tasks.language_modeling import LanguageModeling
+
+class Flat({base}):
+    """The next token by the last one alone."""
+    def __init__(self, *, vocab_size: int, dim: int, **parts):
+        super().__init__()
+        self.embedding = embedding(vocab_size, dim, scaled=False, residual_init="zero")
+        self.layer = nn.Linear(dim, dim)
+        self.dim, self.num_heads, self.width_ratio = dim, 1, 1.0
+        {position}
+
+    def forward(self, tokens, layout, cache=None, indices=None):
+        x = self.layer(self.embedding(tokens))
+        if cache:
+            cache.count(layout)
+        return x if indices is None else x[indices]
+
+    def {cache}(self, rows):
+        return Cache([], [], rows=rows, device=self.embedding.weight.device)
+
+class Guess(LanguageModeling):
+    model_types = (Flat,)
+'''
+WHOLE = {
+    "base": "Model",
+    "position": "self.position = Position(dim=dim, num_heads=1, causal=True)",
+    "cache": "new_cache",
+}
+OURS = "transformer_lab.tasks.language_modeling.LanguageModeling"
+
+
+@pytest.mark.parametrize(
+    ("task", "other", "said"),
+    [
+        (OURS, {}, "model: language_modeling trains no Flat; take model=decoder"),
+        ("mine.flat.Guess", {"base": "nn.Module"}, "model._target_: mine.flat.Flat is not a Model"),
+        ("mine.flat.Guess", {"position": "pass"}, "model._target_: Flat has no position, as a Model has"),
+        (
+            "mine.flat.Guess",
+            {"cache": "cache"},
+            "model: mine.flat.Flat: TypeError: Can't instantiate abstract class Flat",
+        ),
+        ("mine.flat.Guess", {}, ""),
+    ],
+)
+def test_a_model_that_is_no_stack_trains_or_is_refused_in_one_line(mine, monkeypatch, tmp_path, task, other, said):
+    (mine / "mine" / "flat.py").write_text(FLAT.format(**WHOLE | other))
+    monkeypatch.delitem(sys.modules, "mine.flat", raising=False)
+    importlib.invalidate_caches()
+    config = settings(*TINY, *stored_text(tmp_path), "max_steps=2", "validate_every_steps=2")
+    config["task"]["_target_"] = task
+    config["model"] = {"_target_": "mine.flat.Flat", "dim": 16}
+    if said:
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+            rehearse(config)
+    else:
+        rehearse(config)
+        assert train(**config)["steps"] == 2
+
+
+def test_a_fact_that_nobody_has_named_is_told_before_anything_is_built(mine, monkeypatch, tmp_path):
+    (mine / "mine" / "learning.py").write_text(
+        "from transformer_lab.tasks.language_modeling import LanguageModeling\n"
+        "class Learning(LanguageModeling):\n"
+        "    @classmethod\n"
+        "    def learn(cls, examples, language):\n"
+        "        return {'letters': len({x for example in examples for x in example.text})}\n"
+    )
+    importlib.invalidate_caches()
+    found = settings(*TINY, *stored_text(tmp_path))
+    found["task"]["_target_"] = "mine.learning.Learning"
+    with pytest.raises(ValueError, match=r"^task\._target_: Learning\.learn gives 'letters', which neither"):
+        train(**found)
+
+
 def test_a_task_from_nothing_learns_is_evaluated_on_a_file_and_predicts(mine):
     sentences = [row.partition("\t")[0] for row in STORED_SENTENCES.read_text().splitlines()[1:]]
 
@@ -272,10 +358,25 @@ def test_a_task_from_nothing_learns_is_evaluated_on_a_file_and_predicts(mine):
 
     table = "".join(f"{text}\t{' '.join(map(tag, text.split()))}\n" for text in sentences)
     (mine / "tagged.tsv").write_text(f"text\ttags\n{table}")
+    (mine / "mine" / "tagged.py").write_text(  # examples of a kind of their own, from files
+        "from dataclasses import dataclass, fields\n"
+        "from mine.tagging import Tagging\n"
+        "from transformer_lab.data.examples import Pair\n"
+        "from transformer_lab.data.sources.parallel import Parallel\n"
+        "@dataclass(frozen=True)\nclass Tagged(Pair):\n    pass\n"
+        "class TaggedFiles(Parallel):\n"
+        "    example_type = Tagged\n"
+        "    def read(self):\n"
+        "        for split, pair in super().read():\n"
+        "            yield split, Tagged(**{x.name: getattr(pair, x.name) for x in fields(pair)})\n"
+        "class OwnTagging(Tagging):\n    example_type = Tagged\n"
+    )
     words = [
         "task=tagging",
+        "task._target_=mine.tagged.OwnTagging",
         "model=encoder",
         "data=parallel",
+        "data._target_=mine.tagged.TaggedFiles",
         "data.path=tagged.tsv",
         "data.source=text",
         "data.target=tags",

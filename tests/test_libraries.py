@@ -13,10 +13,14 @@ import pytest
 # The names, and the parameters that are given to them; by whom they are used.
 PRIVATE = {
     "hydra._internal.utils:get_args_parser": ([], "composition/command_line.py"),
-    "hydra._internal.utils:create_config_search_path": (["search_path_dir"], "composition/command_line.py"),
+    "hydra._internal.utils:create_config_search_path": (["search_path_dir"], "composition/configs.py"),
     "hydra._internal.config_loader_impl:ConfigLoaderImpl._parse_overrides_and_create_caching_repo": (
         ["config_name", "overrides"],
-        "composition/command_line.py",
+        "composition/configs.py",
+    ),
+    "hydra._internal.config_loader_impl:ConfigLoaderImpl.compute_defaults_list": (
+        ["config_name", "overrides", "run_mode"],
+        "composition/configs.py",
     ),
     "sacrebleu.metrics.base:Metric._extract_corpus_statistics": (
         ["hypotheses", "references"],

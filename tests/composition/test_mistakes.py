@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from transformer_lab.composition.build import rehearse
-from transformer_lab.composition.checks import problems
 from transformer_lab.composition.command_line import preflight
 from transformer_lab.run.train import train
 from transformer_lab.training import hardware
@@ -24,9 +22,7 @@ SMALL = ["model.dim=32", "model.num_layers=1", "tokenizer=bytes", "task.context=
 def attempt(words: list[str], *, data: bool) -> str | None:
     """What `python train.py` with these words would say before the first step; None where it would begin."""
     try:
-        _, config = preflight(words)
-        values = OmegaConf.to_container(config, resolve=True)
-        assert not problems(values, typed=values["extensions"])
+        _, values = preflight(words)
         rehearse(values)
         if data:
             train(**{**values, "preview": True})

@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import CONFIGS
 from tests.programs import Program, call
-from transformer_lab.composition.checks import Refused
 from transformer_lab.composition.command_line import preflight
+from transformer_lab.composition.problems import Refused
 from transformer_lab.sweeps.sweeper import Trial, TrialFailed, TrialInterrupted
 
 ROOT = Path(__file__).parent.parent.parent

@@ -322,11 +322,11 @@ def test_an_optimizer_of_pytorch_may_be_named_and_only_matrices_decay(name):
 )
 def test_what_is_no_optimizer_of_pytorch_is_refused(target, said):
     config = settings("task=language_modeling") | {"optimizer": {"_target_": target, "lr": 0.1}}
-    (line,) = problems(config)
-    assert line.startswith("optimizer._target_: ") and said in line
+    (problem,) = problems(config)
+    assert problem.path == "optimizer._target_" and said in problem.what
 
 
 def test_an_optimizer_of_pytorch_may_stand_nowhere_else():
     callback = {"fit": {"_target_": "torch.optim.SGD", "lr": 0.1}}
-    (line,) = problems(settings("task=language_modeling") | {"callbacks": callback})
-    assert line == "callbacks.fit._target_: refused: 'torch.optim.SGD' may stand in optimizer only"
+    (problem,) = problems(settings("task=language_modeling") | {"callbacks": callback})
+    assert str(problem) == "callbacks.fit._target_: refused: 'torch.optim.SGD' may stand in optimizer only"

@@ -1,6 +1,7 @@
 """From the sections of a checked config to the objects they name; knows PyTorch, but nothing slower to import."""
 
 import importlib
+import re
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -9,16 +10,15 @@ from typing import Any
 import torch
 
 from transformer_lab.composition.checks import untrained
+from transformer_lab.composition.parts import LAYERS, PARTS, Part
 from transformer_lab.data.sources.base import Source
-from transformer_lab.data.tokenizers import Bytes, Tokenizer, TokenizerTrainer
+from transformer_lab.data.tokenizers import Bytes, Tokenizer
 from transformer_lab.models.layers.attention import Attention
 from transformer_lab.models.layers.kernels import auto
-from transformer_lab.models.layers.positions.base import Position
+from transformer_lab.models.model import Model
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.hardware import Hardware, room
-from transformer_lab.training.loggers import Curves
 from transformer_lab.training.optimizers import for_torch
-from transformer_lab.training.schedules import Schedule
 
 Section = dict[str, Any]
 
@@ -30,30 +30,39 @@ def build(section: Section, **handed: Any) -> Any:
 
 def factory(section: Section) -> Callable[..., Any]:
     """What `_target_` names, with the section's other keys already given; whoever calls it gives the rest."""
-    module, _, attribute = section["_target_"].rpartition(".")
     values = {
         key: build(value) if isinstance(value, dict) and "_target_" in value else value
         for key, value in section.items()
         if key != "_target_"
     }
-    return partial(getattr(importlib.import_module(module), attribute), **values)
+    return partial(_named(section["_target_"]), **values)
+
+
+def _named(target: str) -> Any:
+    module, _, attribute = target.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def task_class(config: Section) -> type[Task]:
-    return factory(config["task"]).func  # type: ignore[attr-defined]
+    found: type[Task] = _named(config["task"]["_target_"])
+    return found
 
 
-# What the model calls with its own sizes.
-PARTS = ("position", "norm", "mixer", "feed_forward", "residual", "attention")
+def source_class(config: Section) -> type[Source]:
+    found: type[Source] = _named(config["data"]["_target_"])
+    return found
 
 
 def build_task(config: Section, tokenizer: Tokenizer, facts: Section) -> Task:
     """`facts` are what the task has learnt of the training data (see `Task.learn`)."""
-    model = build(config["model"], vocab_size=tokenizer.vocab_size, **{part: factory(config[part]) for part in PARTS})
+    model = build(config["model"], vocab_size=tokenizer.vocab_size, **{part: factory(config[part]) for part in LAYERS})
+    if lacking := [name for name in Model.__annotations__ if not hasattr(model, name)]:
+        what = f"{type(model).__name__} has no {', '.join(lacking)}, as a Model has (models/model.py)"
+        raise ValueError(f"model._target_: {what}")
     expected = task_class(config).model_types
     if not isinstance(model, expected):
         names = [kind.__name__ for kind in expected]
-        raise ValueError(untrained(config["task"]["name"], type(model).__name__, names))
+        raise ValueError(str(untrained(config["task"]["name"], type(model).__name__, names)))
     task: Task = build(config["task"], model=model, tokenizer=tokenizer, **facts)
     return task
 
@@ -63,19 +72,6 @@ def build_optimizer(section: Section, task: Task) -> torch.optim.Optimizer:
     own = not section["_target_"].startswith("torch.optim.")
     optimizer: torch.optim.Optimizer = build(section, **({"model": task} if own else {"params": for_torch(task)}))
     return optimizer
-
-
-# What the class that a section names must descend from; norms, feed-forwards and kernels need only be callable.
-KINDS: dict[str, type] = {
-    "task": Task,
-    "data": Source,
-    "tokenizer": TokenizerTrainer,
-    "position": Position,
-    "optimizer": torch.optim.Optimizer,
-    "schedule": Schedule,
-    "hardware": Hardware,
-    "logger": Curves,
-}
 
 
 def rehearse(config: Section) -> Task:
@@ -101,19 +97,18 @@ def _whose(config: Section, error: Exception) -> str | None:
     sections = {key: x["_target_"] for key, x in config.items() if isinstance(x, dict) and "_target_" in x}
     others = {key: target for key, target in sections.items() if not target.startswith("transformer_lab.")}
     inside = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    lacking = type(getattr(error, "obj", None))  # of an AttributeError: who has none
     for key, target in others.items():
         module, _, name = target.rpartition(".")
-        if module in inside or f"{name}." in str(error):
+        if module in inside or lacking is _named(target) or re.search(rf"\b{name}\b", str(error)):
             return key
     return None
 
 
 def _rehearse(config: Section) -> Task:
-    for section, kind in KINDS.items():
-        given = factory(config[section]).func  # type: ignore[attr-defined]
-        if not (isinstance(given, type) and issubclass(given, kind)):
-            raise ValueError(f"{section}._target_: {config[section]['_target_']} is not a {kind.__name__}")
-    expected, given = task_class(config).example_type, factory(config["data"]).func.example_type  # type: ignore[attr-defined]
+    for section, part in PARTS.items():
+        _check_kind(section, config[section], part)
+    expected, given = task_class(config).example_type, source_class(config).example_type
     if given is not expected:
         raise ValueError(
             f"data: {config['task']['name']} reads examples of the kind {expected.__name__}, these are "
@@ -138,6 +133,14 @@ def _rehearse(config: Section) -> Task:
     if config["max_steps"] is not None or endless:
         build(config["schedule"], total_steps=config["max_steps"])
     return task
+
+
+def _check_kind(section: str, values: Section, part: Part) -> None:
+    if part.kind is None:
+        return
+    kind, given = _named(part.kind), _named(values["_target_"])
+    if not (isinstance(given, type) and issubclass(given, kind)):
+        raise ValueError(f"{section}._target_: {values['_target_']} is not a {kind.__name__}")
 
 
 def refuse_giants(task: Task) -> None:

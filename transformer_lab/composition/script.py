@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from transformer_lab.composition.checks import fail, full_error, nearest, unknown
 from transformer_lab.composition.importing import importable, keep_out
-from transformer_lab.composition.signatures import expected, live, shown
+from transformer_lab.composition.kinds import expected, shown
+from transformer_lab.composition.problems import Problem, fail, full_error, missing, nearest, unknown
+from transformer_lab.composition.signatures import live
 from transformer_lab.terminal import UNREAD, Plain, hang_up
 
 
@@ -19,27 +20,25 @@ def arguments(function: Callable[..., Any], argv: list[str]) -> dict[str, Any]:
     if {"-h", "--help"} & set(argv):
         print(_usage(function))
         raise SystemExit(0)
-    found: list[str] = []
+    found: list[Problem] = []
     values: dict[str, Any] = {}
     for word in argv:
         key, equals, text = word.partition("=")
         name = key.partition(".")[0]
         parameter = taken.parameters.get(name)
         if not equals:
-            found.append(f"{word}: expected key=value")
+            found.append(Problem(word, "expected key=value"))
         elif parameter is None and (not taken.open or nearest(key, taken.parameters)):
-            found.append(unknown(key, "argument", taken.parameters, taken.parameters))
+            found.append(unknown(key, "argument", taken.parameters))
         else:
             # Where text is wanted, it is taken as it stands: `prompt=5`, `prompt="Once: a # b "`.
             takes_text = name == key and parameter and not expected(parameter, text)
             value: Any = text if takes_text else _parsed(word, name, text)
             if parameter and (want := expected(parameter, value)):
-                found.append(f"{name}: expected {want}, found {shown(value)}")
+                found.append(Problem(name, f"expected {want}, found {shown(value)}"))
             values[name] = {**values.get(name, {}), **value} if name != key else value
-    missing = [name for name, x in taken.parameters.items() if x.required and name not in values]
-    found += [
-        f"{name}: required, not set" for name in missing if not any(f"did you mean {name}?" in line for line in found)
-    ]
+    there = {*values, *(problem.meant for problem in found)}
+    found += [missing(name) for name, x in taken.parameters.items() if x.required and name not in there]
     if found:
         fail(found)
     return values
@@ -75,7 +74,7 @@ def answer(function: Callable[..., Any]) -> None:
     except ValueError as error:
         if full_error():
             raise
-        fail([str(error)])
+        fail([error])
 
 
 def _usage(function: Callable[..., Any]) -> str:

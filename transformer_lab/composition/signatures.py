@@ -3,7 +3,6 @@
 import ast
 import importlib
 import inspect
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +21,6 @@ EMPTY = {
     "IterableDataset",
 }
 STANDARD = {"builtins", "abc", "typing", "collections"}
-UNKNOWN: Any = ...  # a value that could not be resolved, reported elsewhere: fits everywhere
 
 
 @dataclass(frozen=True)
@@ -122,13 +120,29 @@ def signature(target: str) -> Signature | None:
     return _of_class(name, node, source) if isinstance(node, ast.ClassDef) else None
 
 
-def named_in(target: str, attribute: str) -> list[str]:
-    """The names that a class lists under an attribute, as in `model_types = (Encoder, Decoder)`; [] if it does not."""
-    found = definition(target)
-    for node in found[1].body if found and isinstance(found[1], ast.ClassDef) else ():
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
-            return [x.id for x in ast.walk(node.value) if isinstance(x, ast.Name)]
-    return []
+def attribute(target: str, name: str) -> Any:
+    """What a class, or the first above it that does, sets an attribute to: a literal, or the names in it.
+
+    `stand_in = {"labels": ...}` is a dict, `model_types = (Encoder, Decoder)` a list of names; None where it is not
+    set, or to something else.
+    """
+    match definition(target):
+        case (source, ast.ClassDef(body=body, bases=bases)):
+            for x in body:
+                match x:
+                    case ast.Assign(targets=[ast.Name(id=own)], value=value) if own == name:
+                        return _literal(value)
+                    case ast.AnnAssign(target=ast.Name(id=own), value=ast.expr() as value) if own == name:
+                        return _literal(value)
+            return next((y for base in bases if (y := attribute(source.dotted(base), name)) is not None), None)
+    return None
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return [x.id for x in ast.walk(node) if isinstance(x, ast.Name)] or None
 
 
 def _of_class(name: str, node: ast.ClassDef, source: Module) -> Signature:
@@ -214,7 +228,7 @@ def live(thing: Any) -> Signature:
     """Of a class or function at hand."""
     parameters = inspect.signature(thing).parameters.values()
     named = [x for x in parameters if x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]
-    found = {x.name: Parameter(_written(x.annotation), x.default is x.empty) for x in named}
+    found = {x.name: Parameter(written(x.annotation), x.default is x.empty) for x in named}
     return Signature(
         thing.__name__,
         found,
@@ -223,7 +237,8 @@ def live(thing: Any) -> Signature:
     )
 
 
-def _written(annotation: Any) -> ast.expr | None:
+def written(annotation: Any) -> ast.expr | None:
+    """An annotation as it stands in a source file."""
     if annotation is inspect.Parameter.empty:
         return None
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
@@ -231,85 +246,3 @@ def _written(annotation: Any) -> ast.expr | None:
         return ast.parse(text, mode="eval").body
     except SyntaxError:
         return None
-
-
-PLAIN: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "Path": str}
-LISTS = {"list", "List", "Sequence", "Iterable", "tuple", "Tuple", "set", "frozenset"}
-MAPPINGS = {"dict", "Dict", "Mapping"}
-
-
-def expected(parameter: Parameter, value: Any) -> str | None:
-    """What was expected, if the value does not fit; an annotation that says nothing to us fits all."""
-    words = _mismatch(parameter.kind, value, parameter.module)
-    return " or ".join(dict.fromkeys(words)) if words else None
-
-
-def _mismatch(kind: ast.expr | None, value: Any, source: Module | None) -> list[str]:
-    if value is UNKNOWN:
-        return []
-    match kind:
-        case ast.Constant(value=None):
-            return [] if value is None else ["null"]
-        case ast.Constant(value=str(text)):
-            return _mismatch(_written(text), value, source)
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _either([left, right], value, source)
-        case ast.Subscript(value=base, slice=inner):
-            return _generic(ast.unparse(base).rpartition(".")[2], inner, value, source)
-        case ast.Name() | ast.Attribute():
-            return _named(kind, value, source)
-    return []
-
-
-def _either(kinds: list[ast.expr], value: Any, source: Module | None) -> list[str]:
-    words = [_mismatch(kind, value, source) for kind in kinds]
-    return [word for some in words for word in some] if all(words) else []
-
-
-def _generic(name: str, inner: ast.expr, value: Any, source: Module | None) -> list[str]:
-    parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-    if name == "Literal":
-        options = [ast.literal_eval(part) for part in parts]
-        fits = any(type(option) is type(value) and option == value for option in options)
-        return [] if fits else [shown(option) for option in options]
-    if name in ("Union", "Optional"):
-        return _either([*parts, *([ast.Constant(None)] if name == "Optional" else [])], value, source)
-    if name in LISTS | MAPPINGS:
-        mapping = name in MAPPINGS
-        if not isinstance(value, dict if mapping else list):
-            return ["a section" if mapping else "a list"]
-        fixed = name in ("tuple", "Tuple") and not (len(parts) == 2 and ast.unparse(parts[1]) == "...")
-        if fixed and len(value) != len(parts):
-            return [f"a list of {len(parts)}"]
-        kinds = parts if fixed else [parts[-1] if mapping else parts[0]] * len(value)
-        values = list(value.values()) if isinstance(value, dict) else value
-        wrong = [word for k, v in zip(kinds, values, strict=True) for word in _mismatch(k, v, source)]
-        return [f"a {'section' if mapping else 'list'} of {wrong[0]}"] if wrong else []
-    return _mismatch(parts[0], value, source) if name == "Annotated" else []
-
-
-def _named(kind: ast.expr, value: Any, source: Module | None) -> list[str]:
-    name = ast.unparse(kind).rpartition(".")[2]
-    if name in PLAIN:
-        fits = isinstance(value, PLAIN[name]) and (name == "bool" or not isinstance(value, bool))
-        if fits and isinstance(value, float) and not math.isfinite(value):
-            return ["a finite number"]
-        return [] if fits else [name.replace("Path", "str")]
-    if name in LISTS:
-        return [] if isinstance(value, list) else ["a list"]
-    if name in MAPPINGS:
-        return [] if isinstance(value, dict) else ["a section"]
-    found = definition(source.dotted(kind)) if source else None
-    if found and isinstance(found[1], ast.Subscript | ast.BinOp | ast.Name | ast.Attribute):
-        return _mismatch(found[1], value, found[0])  # an alias: `Section = dict[str, Any]`
-    return []
-
-
-def shown(value: Any) -> str:
-    """As one would write it in YAML."""
-    words = {None: "null", True: "true", False: "false"}
-    if value is UNKNOWN:
-        return "something unresolved"
-    if isinstance(value, dict):
-        return "a section"
-    return words[value] if value is None or isinstance(value, bool) else repr(value)

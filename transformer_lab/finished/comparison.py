@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from transformer_lab.composition.hyperparameters import hyperparameters
 from transformer_lab.figures import legible, new_figure
 from transformer_lab.scores import CURVES, metrics_of, scores_of
-from transformer_lab.training.loggers import hyperparameters
 
 Curve = list[tuple[float, float, float]]  # tokens, seconds of training, value
 

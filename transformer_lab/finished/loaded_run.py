@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from transformer_lab.composition import checks
-from transformer_lab.composition.build import Section, build, build_task, refuse_giants
+from transformer_lab.composition.build import Section, build, build_task, refuse_giants, source_class
+from transformer_lab.composition.checks import problems
 from transformer_lab.composition.signatures import signature
-from transformer_lab.data.examples import Document, LabeledText, Pair, Split
+from transformer_lab.data.examples import Split
 from transformer_lab.data.sources.files import Files
 from transformer_lab.data.sources.labeled import Labeled
 from transformer_lab.data.sources.parallel import Parallel
@@ -31,8 +31,6 @@ from transformer_lab.training.hardware import Hardware
 
 log = logging.getLogger(__name__)
 PATHS = ("path", "validation_path", "test_path")  # keys of data that lead to files; without them, a hub is asked
-# What reads a file of examples of each kind.
-FILES: dict[type, type[Files]] = {Document: Text, LabeledText: Labeled, Pair: Parallel}
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,11 @@ def load_run(run: str, extensions: list[str], options: Section | None = None) ->
     # Of the machine that trained it, nothing matters here; and callbacks are never built again.
     config |= {"callbacks": {}, "attention": {"_target_": "transformer_lab.models.layers.kernels.auto.attend"}}
     allowed = ("transformer_lab", "torch.optim", *extensions)
-    if found := checks.problems(config, allowed=allowed):
+    if found := problems(config, allowed=allowed):
         raise ValueError(f"run: the config of {folder} cannot be used: {found[0]}")
     config["task"] = config["task"] | (options or {})
-    if found := checks.problems(config, allowed=allowed):
-        raise ValueError(found[0])
+    if found := problems(config, allowed=allowed):
+        raise ValueError(str(found[0]))
     with saved.as_saved(folder):
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
@@ -109,8 +107,8 @@ def evaluate_run(run: LoadedRun, split: Split, accelerator: str, named: Section 
     )
     if store is None:
         section = run.config["data"] | (named or {})
-        if found := checks.problems(run.config | {"data": section}, allowed=[section["_target_"].split(".")[0]]):
-            raise ValueError(found[0])
+        if found := problems(run.config | {"data": section}, allowed=[section["_target_"].split(".")[0]]):
+            raise ValueError(str(found[0]))
         _refuse_paths(section, named or {}, run.config["cache_dir"])
         store = prepare_store(run.config, build(section), run.task)
     if store.text_hash != run.text:
@@ -143,11 +141,14 @@ def evaluate_file(run: LoadedRun, file: str, accelerator: str, named: Section | 
 
 def reader(run: LoadedRun, file: str, named: Section) -> Files:
     """What reads all of a file as the run's own data are read where they come from files, but for what is `named`."""
-    kind = FILES.get(run.task.example_type)
+    own = run.config["data"]
+    kinds = [kind for kind in (source_class(run.config), Text, Labeled, Parallel) if issubclass(kind, Files)]
+    kind = next((kind for kind in kinds if kind.example_type is run.task.example_type), None)
     if kind is None:
-        raise ValueError(f"file: {run.task.name} reads examples of a kind of its own, and none from files")
+        what = f"{run.task.name} reads examples of a kind of its own, {run.task.example_type.__name__}"
+        raise ValueError(f"file: {what}, and data._target_, {own['_target_']}, reads none from files")
     target = f"{kind.__module__}.{kind.__name__}"
-    taken, own = signature(target), run.config["data"]
+    taken = signature(target)
     assert taken is not None
     section = {"_target_": target, **{key: own[key] for key in taken.parameters if key in own}, **named}
     section |= {
@@ -158,9 +159,9 @@ def reader(run: LoadedRun, file: str, named: Section) -> Files:
         "test": 0.0,
         "max_examples": None,
     }
-    found = checks.problems(run.config | {"data": section}, allowed=["transformer_lab"])
-    if wrong := [line for line in found if line.startswith("data.")]:
-        raise ValueError(wrong[0])
+    found = problems(run.config | {"data": section}, allowed=[target.partition(".")[0]])
+    if wrong := next((problem for problem in found if problem.path.startswith("data.")), None):
+        raise ValueError(str(wrong))
     source: Files = build(section)
     return source
 

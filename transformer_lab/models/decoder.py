@@ -9,10 +9,11 @@ from torch import Tensor
 
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.cache import Cache
+from transformer_lab.models.model import Model
 from transformer_lab.models.stack import Stack, StackOptions, embedding
 
 
-class Decoder(Stack):
+class Decoder(Stack, Model):
     """Tokens in, hidden states out: (N,) -> (N, D), or of R indices (R, D); heads belong to the tasks.
 
     Options are those of `Stack`. `scale_embedding` multiplies embeddings by the root of D (Vaswani et al., 2017,

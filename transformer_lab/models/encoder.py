@@ -8,10 +8,11 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from transformer_lab.layout import Layout
+from transformer_lab.models.model import Model
 from transformer_lab.models.stack import Stack, StackOptions, embedding
 
 
-class Encoder(Stack):
+class Encoder(Stack, Model):
     """Tokens in, hidden states out: (N,) -> (N, D), or of R indices (R, D); heads belong to the tasks.
 
     Options are those of `Stack`. `token_types` is how many kinds of token are told apart by a vector of their own

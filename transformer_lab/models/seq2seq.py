@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.attention import Memory
 from transformer_lab.models.layers.cache import Cache
+from transformer_lab.models.layers.positions.base import Position
+from transformer_lab.models.model import Model
 from transformer_lab.models.stack import Stack, StackOptions, embedding
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(Model):
     """Two texts in, hidden states of the second out: (M,), (N,) -> (N, D). Options are those of `Stack`.
 
     `num_layers` counts the blocks of either side, unless `num_decoder_layers` says otherwise for the second. One
@@ -56,7 +58,7 @@ class Seq2Seq(nn.Module):
         self.scale = (self.dim / self.width_ratio) ** 0.5 if scale_embedding else 1.0
 
     @property
-    def position(self) -> Any:
+    def position(self) -> Position:  # type: ignore[override]
         return self.decoder.position
 
     def encode(self, source: Tensor, layout: Layout) -> Memory:

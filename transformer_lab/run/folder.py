@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from transformer_lab.composition.going_on import CONFIG
+from transformer_lab.composition.earlier_runs import CONFIG
 from transformer_lab.folders import refuse_links, replace
 from transformer_lab.scores import METRICS
 from transformer_lab.tasks.base import Task

@@ -10,8 +10,8 @@ from multiprocessing.queues import SimpleQueue
 from types import FrameType
 from typing import Any
 
-from transformer_lab.composition.checks import fail, full_error
 from transformer_lab.composition.importing import importable
+from transformer_lab.composition.problems import fail, full_error
 from transformer_lab.data.sealed import Damaged
 from transformer_lab.data.workers import SIGNALS, blocked
 from transformer_lab.training.contact import MEETING

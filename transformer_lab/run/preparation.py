@@ -1,5 +1,6 @@
 """What a run needs of its data before a model can learn: tokenizer, facts and store, all kept in the cache."""
 
+import inspect
 import json
 import logging
 from contextlib import nullcontext
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 
 from transformer_lab.composition.build import Section, build, build_task, task_class
-from transformer_lab.composition.checks import PROVIDED
 from transformer_lab.data.cache import fingerprint, obtain
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.store import MOST_LOST, Store, prepare
@@ -38,7 +38,11 @@ def prepare_task(config: Section, *, weightless: bool = False) -> Prepared:
     """
     source: Source = build(config["data"])
     tokenizer, facts = _tokenizer(config, source), _facts(config, source)
-    options = {key: facts.pop(key) for key in list(facts) if key not in PROVIDED["task"]}
+    kind = task_class(config)
+    options = {key: facts.pop(key) for key in list(facts) if key not in kind.stand_in}
+    if strange := options.keys() - inspect.signature(kind).parameters:
+        what = f"{kind.__name__}.learn gives {min(strange)!r}, which neither its stand_in nor its constructor names"
+        raise ValueError(f"task._target_: {what}")
     config["task"] = {**config["task"], **{key: x for key, x in options.items() if config["task"].get(key) is None}}
     torch.manual_seed(config["seed"])
     with torch.device("meta") if weightless else nullcontext():

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from lightning.pytorch import Callback
 
 from transformer_lab.composition.build import Section
+from transformer_lab.composition.checks import roles
+from transformer_lab.keys import Role
 from transformer_lab.training import saved
 from transformer_lab.training.checkpoints import Checkpoints
 from transformer_lab.training.module import Training
 
 log = logging.getLogger(__name__)
-LEARNING = ("optimizer.", "schedule.", "gradient_clip ")  # what resume=changed may change
 
 
 def restore(
@@ -49,7 +51,12 @@ def restore(
 
 
 def _allowed(resume: str) -> Collection[str]:
-    return LEARNING if resume == "changed" else ()
+    return learning() if resume == "changed" else ()
+
+
+def learning() -> set[str]:
+    """The keys of a run that resume=changed may change."""
+    return {key for key, role in roles().items() if role is Role.LEARNING}
 
 
 def refuse_other_config(folder: Path, fixed: Section, resume: str) -> None:
@@ -91,28 +98,39 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) 
         group.update(own)
 
 
-def refuse_another_run(before: dict[str, Any], now: dict[str, Any], allowed: Collection[str] = ()) -> list[str]:
+def refuse_another_run(
+    before: dict[str, Any], now: dict[str, Any], allowed: Collection[str] = ()
+) -> list["Difference"]:
     """Raises ValueError where going on would not be the same run; returns the differences in sections `allowed`."""
     changed = list(differences(before, now))
-    refused = [line for line in changed if not line.startswith(tuple(allowed))]
+    refused = [one for one in changed if one.section not in allowed]
     if refused:
-        hint = (
-            ""
-            if allowed or not all(line.startswith(LEARNING) for line in refused)
-            else ("; resume=changed goes on all the same")
-        )
-        raise ValueError(
-            f"resume: this would be another run: {'; '.join(refused[:3])}"
-            + (f" and {len(refused) - 3} more" if len(refused) > 3 else "")
-            + hint
-        )
+        told = "; ".join(map(str, refused[:3])) + (f" and {len(refused) - 3} more" if len(refused) > 3 else "")
+        would_do = not allowed and all(one.section in learning() for one in refused)
+        hint = "; resume=changed goes on all the same" if would_do else ""
+        raise ValueError(f"resume: this would be another run: {told}{hint}")
     return changed
 
 
-def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Between what two runs, or two ranks, were made of: a few words for each."""
+@dataclass(frozen=True)
+class Difference:
+    """Between what two runs, or two ranks, were made of: a dotted key, and its two values."""
+
+    path: str
+    before: Any
+    now: Any
+
+    @property
+    def section(self) -> str:
+        return self.path.partition(".")[0]
+
+    def __str__(self) -> str:
+        return f"{self.path} was {self.before}, is {self.now}"
+
+
+def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
             yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
-        yield f"{path.removeprefix('config.')} was {before}, is {now}"
+        yield Difference(path.removeprefix("config."), before, now)

@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 import yaml
@@ -14,13 +14,17 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
-from transformer_lab.composition import checks
 from transformer_lab.composition.build import Section, build, build_optimizer, kernel_name
+from transformer_lab.composition.checks import limits, roles
+from transformer_lab.composition.hyperparameters import hyperparameters
+from transformer_lab.composition.problems import unknown
+from transformer_lab.composition.targets import refuse_callbacks
 from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule, StepSampler
 from transformer_lab.data.plan import BatchPlan
 from transformer_lab.data.steps import EvaluationSet, Steps
 from transformer_lab.data.store import Corpus, Store
+from transformer_lab.keys import Above, Between, Role
 from transformer_lab.run.agreement import refuse_disagreement
 from transformer_lab.run.estimate import estimate
 from transformer_lab.run.folder import best_checkpoint, conclude, open_run, taken
@@ -38,7 +42,7 @@ from transformer_lab.training.evaluation import Totals, evaluate, reported
 from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of_memory, worker_died
 from transformer_lab.training.flops import measure
 from transformer_lab.training.hardware import Hardware
-from transformer_lab.training.loggers import Curves, hyperparameters
+from transformer_lab.training.loggers import Curves
 from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Budget, Progress
 from transformer_lab.training.signals import EXIT, Signals
@@ -47,71 +51,46 @@ from transformer_lab.training.strategy import SummedGradients
 log = logging.getLogger(__name__)
 
 PREVIEWED = 10  # examples
-# What a resumed run may do otherwise than before; everything else would make it another run.
-# (Of data and tokenizer the hashes are compared: a file may move.)
-FREE = {
-    "run_dir",
-    "resume",
-    "name",
-    "max_steps",
-    "max_epochs",
-    "max_tokens",
-    "max_minutes",
-    "hardware",
-    "attention",
-    "log_every_steps",
-    "checkpoint",
-    "pictures",
-    "logger",
-    "cache_dir",
-    "extensions",
-    "callbacks",
-    "data",
-    "tokenizer",
-    "preview",
-    "plan",
-    "allow_overlap",
-}
 
 
 def train(
     *,
     model: Section,
     position: Section,
-    attention: Section,
+    attention: Annotated[Section, Role.FREE],
     norm: Section,
     mixer: Section,
     feed_forward: Section,
     residual: Section,
     task: Section,
-    data: Section,
-    tokenizer: Section,
-    optimizer: Section,
-    schedule: Section,
-    hardware: Section,
-    logger: Section,
-    name: str,
-    run_dir: str | None,
-    seed: int,
-    resume: Literal["auto", "changed"] | None,
+    data: Annotated[Section, Role.FREE],
+    tokenizer: Annotated[Section, Role.FREE],
+    optimizer: Annotated[Section, Role.LEARNING],
+    schedule: Annotated[Section, Role.LEARNING],
+    hardware: Annotated[Section, Role.FREE],
+    logger: Annotated[Section, Role.RECORD],
+    name: Annotated[str, Role.RECORD],
+    run_dir: Annotated[str | None, Role.PROCESS],
+    seed: Annotated[int, Between(0, 4_294_967_295)],
+    resume: Annotated[Literal["auto", "changed"] | None, Role.PROCESS],
     init_from: str | None,
     freeze_layers: int,
-    tokens_per_step: int,
-    max_steps: int | None,
-    max_epochs: int | None,
-    max_tokens: int | None,
-    max_minutes: float | None,
-    gradient_clip: float | None,
-    log_every_steps: int,
-    validate_every_steps: int,
-    checkpoint: Section,
-    pictures: Section,
-    cache_dir: str,
-    extensions: list[str],
-    callbacks: Section,
-    allow_overlap: bool,
-    preview: bool,
-    plan: bool,
+    tokens_per_step: Annotated[int, Above(0)],
+    max_steps: Annotated[int | None, Role.LIMIT, Above(0)],
+    max_epochs: Annotated[int | None, Role.LIMIT, Above(0)],
+    max_tokens: Annotated[int | None, Role.LIMIT, Above(0)],
+    max_minutes: Annotated[float | None, Role.LIMIT, Above(0)],
+    gradient_clip: Annotated[float | None, Role.LEARNING, Above(0)],
+    log_every_steps: Annotated[int, Role.RECORD, Above(0)],
+    validate_every_steps: Annotated[int, Above(0)],
+    checkpoint: Annotated[Section, Role.RECORD],
+    pictures: Annotated[Section, Role.RECORD],
+    cache_dir: Annotated[str, Role.PROCESS],
+    extensions: Annotated[list[str], Role.PROCESS],
+    callbacks: Annotated[Section, Role.RECORD],
+    allow_overlap: Annotated[bool, Role.RECORD],
+    preview: Annotated[bool, Role.PROCESS],
+    plan: Annotated[bool, Role.PROCESS],
     average: Section | None = None,  # a run of before there were any has none
     best_by: str | None = None,
     overfit: bool = False,
@@ -127,7 +106,7 @@ def train(
     machine: Hardware = build(hardware)
     curves: Curves = build(logger)
     watchers = {name: build(section) for name, section in callbacks.items()}
-    checks.refuse_callbacks(watchers)
+    refuse_callbacks(watchers)
     with ExitStack() as held:
         held.enter_context(ranks.joined(machine.device, timedelta(minutes=machine.timeout_minutes)))
         mine = first and not (plan or preview)
@@ -161,10 +140,10 @@ def train(
 
         if first:
             saved.clean(saver.folder)
-        refuse_disagreement(folder, saver.identity | {limit: config[limit] for limit in (*checks.LIMITS, "resume")})
+        refuse_disagreement(folder, saver.identity | {limit: config[limit] for limit in (*limits(), "resume")})
         resumed = restore(saver, module, watchers, config, resume) if resume else None
         if resumed and budget.total_steps is not None and progress.step > budget.total_steps:
-            key = next(limit for limit in checks.LIMITS if config[limit] is not None)
+            key = next(limit for limit in limits() if config[limit] is not None)
             raise ValueError(f"{key}: the run has {progress.step} steps already, and would end at {budget.total_steps}")
         if resume and not resumed and (folder / "config.yaml").exists():
             log.info("%s holds no checkpoint yet: from the first step", folder)
@@ -219,15 +198,11 @@ def check_metrics(best_by: str, watchers: dict[str, Any], task: Task, loaders: D
         task.train()
         there = list(reported(task, *totals.mean(), loaders.evaluation_sets["validation"].packing))
         if best_by not in there:
-            raise ValueError(f"best_by={checks.unknown(best_by, 'metric', there, there)}")
+            raise ValueError(f"best_by={unknown(best_by, 'metric', there)}")
         known = [f"val/{name}" for name in there]
         for name, monitor in watched.items():
             if monitor not in known:
-                raise ValueError(
-                    checks.unknown(monitor, "metric", known, known).replace(
-                        monitor, f"callbacks.{name}.monitor={monitor}", 1
-                    )
-                )
+                raise ValueError(f"callbacks.{name}.monitor={unknown(monitor, 'metric', known)}")
 
 
 def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
@@ -288,7 +263,7 @@ def build_loaders(
     budget = Budget(
         steps_per_epoch=batch_plan.steps_per_epoch,
         tokens_per_epoch=train.num_tokens * num_units // train.num_units,
-        **{limit: config[limit] for limit in checks.LIMITS},
+        **{limit: config[limit] for limit in limits()},
     )
     sampler = StepSampler(
         now=lambda: progress.step,
@@ -352,7 +327,8 @@ def warn_of_another_end(config: Section, module: Training, resumed: dict[str, An
 
 def fixed_of(config: Section) -> Section:
     """What may not be another when a run goes on."""
-    return {key: value for key, value in config.items() if key not in FREE}
+    known = roles()
+    return {key: value for key, value in config.items() if known[key] in (Role.IDENTITY, Role.LEARNING)}
 
 
 def build_saver(config: Section, folder: Path, made: Prepared) -> Checkpoints:

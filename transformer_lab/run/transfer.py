@@ -6,6 +6,9 @@ from pathlib import Path
 
 import torch
 
+from transformer_lab.models.encoder import Encoder
+from transformer_lab.models.seq2seq import Seq2Seq
+from transformer_lab.models.stack import Stack
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import saved
 
@@ -63,11 +66,12 @@ def freeze(task: Task, layers: int) -> None:
     """
     if layers == 0:
         return
-    stack = getattr(task.model, "encoder", task.model)
+    stack = task.model.encoder if isinstance(task.model, Seq2Seq) else task.model
+    if not isinstance(stack, Stack):
+        raise ValueError(f"freeze_layers: {type(stack).__name__} has no blocks to freeze; leave it 0")
     if not 0 < layers <= len(stack.blocks):
         raise ValueError(f"freeze_layers: {layers} is not among the 0 to {len(stack.blocks)} blocks of the model")
     for part in (task.model.embedding, stack.position, stack.embedding_norm, *stack.blocks[:layers]):
         part.requires_grad_(False)
-    types = getattr(task.model, "types", None)
-    if types is not None:
-        types.requires_grad_(False)
+    if isinstance(task.model, Encoder) and task.model.types is not None:
+        task.model.types.requires_grad_(False)

@@ -5,14 +5,11 @@ left alone, one that was interrupted resumes from its checkpoint, up to the tota
 """
 
 import hashlib
-import importlib
 import json
-import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -21,15 +18,16 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from transformer_lab.composition.checks import Refused, fail, full_error, problems
+from transformer_lab.composition.checks import problems
+from transformer_lab.composition.problems import Problem, Refused, fail, full_error
 from transformer_lab.folders import refuse_links, replace
+from transformer_lab.keys import Above
 from transformer_lab.scores import height, metrics_of
 from transformer_lab.sweeps.space import Space
 from transformer_lab.terminal import UNREAD, command, console, hang_up, plain
 
 Sampler = Literal["grid", "random", "tpe"]
 Pruner = Literal["none", "median", "hyperband"]
-PLUGINS = "hydra_plugins"
 CHECKED = 64  # combinations that are built in rehearsal before the first trial
 STOPPED = 128  # exit codes from here on are those of signals: the sweep ends, and goes on another time
 GOES_ON = "interrupted; the same command goes on with the sweep"
@@ -67,8 +65,17 @@ class Sweep(Sweeper):
     time. `params` are what is searched, in files; see `Space`.
     """
 
+    __module__ = "hydra_plugins.transformer_lab"  # Hydra builds plugins of this package only
+
     def __init__(
-        self, *, sampler: Sampler, pruner: Pruner, total: int | None, jobs: int, seed: int, params: Mapping[str, Any]
+        self,
+        *,
+        sampler: Sampler,
+        pruner: Pruner,
+        total: Annotated[int | None, Above(0)],
+        jobs: Annotated[int, Above(0)],
+        seed: int,
+        params: Mapping[str, Any],
     ) -> None:
         self.sampler, self.pruner, self.total, self.jobs, self.seed = sampler, pruner, total, jobs, seed
         self.params = dict(params)
@@ -215,14 +222,15 @@ class Sweep(Sweeper):
                 OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True
             )
             said = " ".join(word.lstrip("+") for word in words)
-            wrong = problems(values, typed=values.get("extensions") or [])
-            wrong += [f"{key}: of one run at a time; without -m" for key in ("plan", "preview") if values.get(key)]
+            wrong: list[object] = [*problems(values, typed=values.get("extensions") or [])]
+            alone = [key for key in ("plan", "preview") if values.get(key)]
+            wrong += [Problem(key, "of one run at a time; without -m") for key in alone]
             try:
                 if not wrong:
                     rehearse(values)
             except ValueError as error:
-                wrong = [str(error)]
-            found |= dict.fromkeys(f"{line} (with {said})" for line in wrong)
+                wrong = [error]
+            found |= dict.fromkeys(f"{problem} (with {said})" for problem in wrong)
         if found:
             fail(found)
 
@@ -260,13 +268,5 @@ def _quoted(value: Any) -> str:
 
 
 def register() -> None:
-    """Make the plugin known to Hydra, which builds a class only where the package `hydra_plugins` seems to hold it."""
-    known, here = Plugins.instance(), sys.modules[__name__]
-    try:
-        package = importlib.import_module(PLUGINS)  # of the launchers that are installed
-    except ImportError:
-        package = sys.modules[PLUGINS] = ModuleType(PLUGINS)
-    package.transformer_lab = here  # type: ignore[attr-defined]
-    Sweep.__module__ = f"{PLUGINS}.transformer_lab"
-    sys.modules[Sweep.__module__] = here
-    known.register(Sweep)
+    """Make the plugin known to Hydra."""
+    Plugins.instance().register(Sweep)

@@ -13,6 +13,7 @@ from transformer_lab.data.steps import Collate, EvaluationSet
 from transformer_lab.data.store import Corpus, Encoding
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.models.heads import TokenHead
+from transformer_lab.models.model import Model
 from transformer_lab.terminal import one_line, plain
 
 TRIED = 12  # tokens of a text that a trained model is tried with
@@ -32,13 +33,14 @@ class Outcome:
 class Task(nn.Module):
     """A model with a head and a loss. Subclasses say what they read, how it is packed, and what they report."""
 
-    model_types: ClassVar[tuple[type[nn.Module], ...]]  # the models it can train; the first is its default
+    model_types: ClassVar[tuple[type[Model], ...]]  # the models it can train; the first is its default
     example_type: ClassVar[type]  # what its data source must give
     special_tokens: ClassVar[tuple[str, ...]]  # special tokens its tokenizer must have
     best_by: str = "loss"  # the metric whose best validation has the best weights, unless the config names another
-    stand_in: ClassVar[dict[str, Any]] = {}  # what `learn` might return: to rehearse a build without data
+    # What `learn` gives the constructor, which is no key of the config; with values that serve to build without data.
+    stand_in: ClassVar[dict[str, Any]] = {}
 
-    model: Any
+    model: Model
     tokenizer: Tokenizer
     context: int  # longest sequence, in tokens
     capacity: int  # most tokens of a unit
@@ -49,7 +51,8 @@ class Task(nn.Module):
     def learn(cls, examples: Iterator[Any], language: str | None) -> dict[str, Any]:
         """What has to be known of the training split before a model can be built, fit for JSON.
 
-        It is handed to the constructor; what is an option of the task is put into the config, unless it is set there.
+        What `stand_in` names is handed to the constructor; all else is an option of the task that the data decide, and
+        is put into the config, unless it is set there.
         `language` is the code of the one that is written, where the data name it. Here: nothing is learnt, and the data
         need not be read for it.
         """

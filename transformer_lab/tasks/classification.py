@@ -123,6 +123,7 @@ class Classification(Task):
     """
 
     collate: Collate
+    model: Encoder | Decoder
     model_types = (Encoder, Decoder)
     example_type = LabeledText
     special_tokens = (BEGIN, END)

@@ -95,6 +95,7 @@ class LanguageModeling(Task):
     None: blocks as in training.
     """
 
+    model: Decoder
     model_types = (Decoder,)
     example_type = Document
     special_tokens = (END,)

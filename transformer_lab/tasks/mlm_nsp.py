@@ -95,6 +95,7 @@ class MLMNSP(Task):
     """
 
     collate: Collate
+    model: Encoder
     model_types = (Encoder,)
     example_type = Document
     special_tokens = (BEGIN, END, MASK)

@@ -5,7 +5,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.generation import Beam, Sampling, beam_search, generate
 from transformer_lab.models.heads import TokenHead
+from transformer_lab.models.layers.cache import Cache
 from transformer_lab.models.prepacking import prepacked_weights
 from transformer_lab.models.seq2seq import Seq2Seq
 from transformer_lab.tasks import translation_scores as scores
@@ -122,6 +123,7 @@ class Translation(Task):
     that is written.
     """
 
+    model: Seq2Seq | Decoder
     model_types = (Seq2Seq, Decoder)
     example_type = Pair
     special_tokens = (END, BETWEEN)
@@ -176,7 +178,7 @@ class Translation(Task):
 
     def hidden(self, batch: PairBatch) -> Tensor:
         """Of the target tokens: (N, D)."""
-        if not self.joined:
+        if isinstance(self.model, Seq2Seq):
             return self.model(batch.source, batch.source_layout, batch.target, batch.target_layout)
         tokens, layout, indices = self._join(batch)
         return self.model(tokens, layout, indices=indices)
@@ -233,24 +235,22 @@ class Translation(Task):
     @torch.inference_mode()
     def search(self, sources: list[list[int]], limits: list[int]) -> list[list[int]]:
         """What the search finds for each source, which an end token closes: at most so many tokens."""
-        if self.joined:
-            prompts = [[*source, self.between] for source in sources]
-            cache = self.model.new_cache(len(prompts))
-            read = self.model.forward
+        if isinstance(self.model, Seq2Seq):
+            read, prompts = self._reading(self.model, sources), [[self.end]] * len(sources)
         else:
-            layout = Layout.of([len(source) for source in sources]).to(self.model.embedding.weight.device)
-            tokens = torch.tensor([token for source in sources for token in source], device=layout.offsets.device)
-            memory = self.model.encode(tokens, layout)
-            prompts = [[self.end]] * len(sources)
-            cache = self.model.new_cache(len(prompts))
-
-            def read(tokens: Tensor, layout: Layout, cache: Any) -> Tensor:
-                return self.model.decode(tokens, layout, None if cache.filled else memory, cache)
-
+            read, prompts = self.model.forward, [[*source, self.between] for source in sources]
+        cache = self.model.new_cache(len(prompts))
         more: dict[str, Any] = {"limits": limits, "stop": self.end}
         if self.beam.size == 1:
             return generate(read, self.head, prompts, cache, sampling=Sampling(temperature=0), **more)
         return beam_search(read, self.head, prompts, cache, beam=self.beam, **more)
+
+    def _reading(self, model: Seq2Seq, sources: list[list[int]]) -> Callable[[Tensor, Layout, Cache], Tensor]:
+        """Reads the sources once; what it returns reads what is written, in sight of them."""
+        layout = Layout.of([len(source) for source in sources]).to(model.embedding.weight.device)
+        tokens = torch.tensor([token for source in sources for token in source], device=layout.offsets.device)
+        memory = model.encode(tokens, layout)
+        return lambda tokens, layout, cache: model.decode(tokens, layout, None if cache.filled else memory, cache)
 
     def translate(self, lines: Sequence[str]) -> list[str]:
         training = self.training

@@ -6,23 +6,6 @@ from typing import Any
 
 # Lightning's classes are imported where they are used: a config is checked without the seconds that takes.
 
-# Where a run lies and what it says: of no use to tell what it was made of.
-ASIDE = {
-    "run_dir",
-    "resume",
-    "cache_dir",
-    "name",
-    "preview",
-    "plan",
-    "logger",
-    "pictures",
-    "checkpoint",
-    "callbacks",
-    "extensions",
-    "allow_overlap",
-    "log_every_steps",
-}
-
 
 class Curves:
     """Opens the logger of a run in its folder; curves already there go on after `first_step`, where that is given."""
@@ -89,23 +72,6 @@ class MLflow(Curves):
 
         uri = self.tracking_uri or f"sqlite:///{folder.absolute()}/mlflow.db"
         return MLFlowLogger(experiment_name=self.experiment, run_name=folder.name, tracking_uri=uri)
-
-
-def hyperparameters(config: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """A config's values by their dotted keys; a class by its name."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{path}.{key}" if path else key
-        if name in ASIDE:
-            continue
-        if isinstance(value, dict):
-            found |= hyperparameters(value, name)
-        elif key == "_target_":
-            module, _, last = value.rpartition(".")
-            found[path] = last if last[0].isupper() else module.rpartition(".")[2]  # kernels are functions in modules
-        else:
-            found[name] = value if isinstance(value, bool | int | float | str) else str(value)
-    return found
 
 
 def _needed(package: str) -> None:

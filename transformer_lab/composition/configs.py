@@ -1,0 +1,106 @@
+"""The folders of YAML files that a command reads, as Hydra sees them, and what is chosen in them."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobRuntime, setup_globals
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from transformer_lab.composition.earlier_runs import Given
+
+CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
+PRIMARY = "train"
+
+
+class Configs:
+    """What a search path holds: options, texts, and the configs that words make of them."""
+
+    def __init__(self, path: ConfigSearchPath, primary: str, words: Iterable[str]) -> None:
+        """Raises ValueError where a folder that `words` name is not there."""
+        self.primary, self.loader = primary, ConfigLoaderImpl(path)
+        self.parser = OverridesParser.create(config_loader=self.loader)
+        where = [word for word in words if word.startswith("hydra.searchpath=")]
+        with warnings.catch_warnings(action="ignore"):
+            _, self.repo = self.loader._parse_overrides_and_create_caching_repo(primary, where)
+        sources = self.repo.get_sources()
+        self.folders = [Path(source.path) for source in sources if source.scheme() == "file"]
+        self.lacking = [source.path for source in sources if not source.available()]
+        self.groups = [x for x in self.repo.get_group_options("", ObjectType.GROUP) if x != "hydra"]
+
+    @classmethod
+    def at(cls, configs: Path, *, primary: str = PRIMARY, more: str | None = None, words: Iterable[str] = ()) -> Any:
+        """Of the folder `configs`, and before it of the folder `more`."""
+        version.setbase("1.3")
+        setup_globals()
+        JobRuntime().set("name", "train")
+        path = create_config_search_path(f"file://{configs}")
+        if more:
+            path.prepend("command-line", f"file://{Path(more).absolute()}", SearchPathQuery(provider="schema"))
+        return cls(path, primary, words)
+
+    @classmethod
+    def of_trial(cls) -> Any:
+        """Those that Hydra has composed this trial of a sweep from."""
+        hydra = HydraConfig.get()
+        path = create_config_search_path(None)
+        for source in hydra.runtime.config_sources:
+            if source.schema == "file":
+                path.append(source.provider, f"file://{source.path}")
+        return cls(path, hydra.job.config_name or PRIMARY, [])
+
+    def options(self, group: str) -> list[str]:
+        found: list[str] = self.repo.get_group_options(group) if self.repo.group_exists(group) else []
+        return found
+
+    def text(self, name: str) -> str:
+        """The YAML of a group's option, or of the primary config, wherever it lies."""
+        files = [folder / f"{name}.yaml" for folder in self.folders]
+        return next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
+
+    def compose(self, words: list[str]) -> Any:
+        return self.loader.load_configuration(self.primary, words, RunMode.RUN)
+
+    def given(self, words: list[str], sections: Iterable[str]) -> Given:
+        """What these words choose. `sections` are the keys of a run: a group of another name, as `experiment` is,
+        chooses options of groups and sets keys just as words do."""
+        sections = set(sections)
+        listed = self.loader.compute_defaults_list(self.primary, words, RunMode.RUN)
+        options: dict[str, dict[str, Any]] = {}
+        chosen: dict[str, list[str]] = {}
+        for group, about in listed.overrides.override_metadata.items():
+            by = "" if about.external_override else str(about.containing_config_path).partition("/")[0]
+            if group not in sections:
+                continue
+            if by in sections:
+                chosen.setdefault(by, []).append(group)
+            else:
+                options[group] = self._said(f"{group}/{listed.overrides.override_choices[group]}")
+        keys = [override.key_or_group for override in listed.config_overrides]
+        for entry in listed.defaults:
+            group, _, option = str(entry.config_path).partition("/")
+            if option and group not in sections and group != "hydra" and entry.package in ("", "_global_"):
+                keys += _leaves(self._said(f"{group}/{option}"))
+        keys = [key for key in keys if key.partition(".")[0] != "hydra"]
+        return Given(tuple(keys), options, {group: tuple(others) for group, others in chosen.items()})
+
+    def _said(self, name: str) -> dict[str, Any]:
+        loaded = self.repo.load_config(name)
+        said: Any = OmegaConf.to_container(loaded.config) if loaded else {}
+        said.pop("defaults", None)
+        return dict(said)
+
+
+def _leaves(values: dict[str, Any], path: str = "") -> Iterable[str]:
+    for key, value in values.items():
+        here = f"{path}{key}"
+        yield from _leaves(value, f"{here}.") if isinstance(value, dict) and value else [here]

@@ -1,0 +1,47 @@
+"""What is wrong with a word of the command line that Hydra cannot read, and how it is written in a shell."""
+
+import re
+import shlex
+from pathlib import Path
+
+
+def several(word: str) -> str:
+    """What may have been meant by a word with several values: runs, a list, or one path with a comma in its name."""
+    key, _, value = word.lstrip("+").partition("=")
+    if "/" in value or "." in value.rpartition(",")[2] or Path(value).exists():
+        return f"for one that has a comma in it, write {_in_quotes(key, value)}"
+    return "add -m to run one after the other, or write a list in [brackets]"
+
+
+def unreadable(word: str) -> str:
+    """Why Hydra cannot read a word, and how it is written."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return "expected key=value"
+    for opening, closing in ("[]", "{}", "()"):
+        if value.count(opening) != value.count(closing):
+            return f"{opening} and {closing} do not match"
+    if value[:1] in ("'", '"'):
+        return f"the text does not end with its {value[0]}"
+    return f"has characters that stand in quotes only: {_in_quotes(key, value)}"
+
+
+def _in_quotes(key: str, value: str) -> str:
+    text = value.replace('"', r"\"")
+    return shlex.quote(f'{key}="{text}"')
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says in many lines; of a YAML error, file and line first."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark:
+        file = Path(mark.name)
+        file = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+        return f"{file}:{mark.line + 1}: {getattr(error, 'problem', '')}"
+    if isinstance(error, RecursionError):
+        return "a value of the config contains itself"
+    text = re.split(r"\nSee |\n(?:Config )?[Ss]earch path:|\s+full_key:", str(error))[0]
+    if error.__cause__:
+        text += f" ({str(error.__cause__).splitlines()[0]})"
+    ours = type(error) is ValueError or type(error).__module__.startswith("hydra")
+    return ("" if ours else f"{type(error).__name__}: ") + " ".join(text.split())
