@@ -34,18 +34,21 @@ def run(values: dict[str, Any]) -> None:
 
 
 def trial(config: DictConfig) -> None:
-    """A run that Hydra starts: one of a sweep, or whatever sets something of Hydra's own."""
+    """A run that Hydra has composed: one of a sweep, or one that sets something of Hydra's own."""
     run(checked_trial(config))
 
 
 if __name__ == "__main__":
     keep_out()
     try:
-        sys.argv[1:], values = preflight(sys.argv[1:])
-        if values is None:
-            hydra.main(version_base="1.3", config_path="configs", config_name="train")(trial)()
+        command = preflight(sys.argv[1:])
+        if command.run:
+            run(command.run)
+        elif command.sweep:
+            command.sweep(trial)
         else:
-            run(values)
+            sys.argv[1:] = command.words
+            hydra.main(version_base="1.3", config_path="configs", config_name="train")(trial)()
     except KeyboardInterrupt:  # outside of training, which looks after itself
         fail(["interrupted"], 130)
     finally:

@@ -13,6 +13,7 @@ import pytest
 # The names, and the parameters that are given to them; by whom they are used.
 PRIVATE = {
     "hydra._internal.utils:get_args_parser": ([], "composition/command_line.py"),
+    "hydra._internal.callbacks:Callbacks": ([], "sweeps/sweeper.py"),
     "hydra._internal.utils:create_config_search_path": (["search_path_dir"], "composition/configs.py"),
     "hydra._internal.config_loader_impl:ConfigLoaderImpl._parse_overrides_and_create_caching_repo": (
         ["config_name", "overrides"],

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from tests.conftest import settings
 from transformer_lab.composition import command_line
 from transformer_lab.composition.checks import problems
-from transformer_lab.composition.command_line import preflight
+from transformer_lab.composition.command_line import Command, preflight
 from transformer_lab.composition.configs import CONFIGS
 from transformer_lab.composition.kinds import expected
 from transformer_lab.composition.script import arguments
@@ -108,18 +108,18 @@ def test_every_shipped_option_fits_its_constructor(group, option):
 
 def test_an_argument_that_no_yaml_mentions_is_set_like_any_other(config):
     assert "dropout" not in config["model"]
-    rewritten, _ = preflight(["model.dropout=0.1", "-m", "position=alibi,none", "seed=1,2", "--cfg", "job"])
+    rewritten = preflight(["model.dropout=0.1", "-m", "position=alibi,none", "seed=1,2", "--cfg", "job"]).words
     assert rewritten == ["-m", "--cfg", "job", "++model.dropout=0.1", "position=alibi,none", "++seed=1,2"]
 
 
 def test_words_for_hydra_pass_untouched():
-    assert preflight(["-sc", "query=bash"]) == (["-sc", "query=bash"], None)
-    assert preflight(["hydra.verbose=true", "~model.qk_norm"]) == (["hydra.verbose=true", "~model.qk_norm"], None)
+    assert preflight(["-sc", "query=bash"]) == Command(["-sc", "query=bash"])
+    assert preflight(["hydra.verbose=true", "~model.qk_norm"]) == Command(["hydra.verbose=true", "~model.qk_norm"])
 
 
 @pytest.mark.parametrize("words", [[], ["experiment=bert", "feed_forward=swiglu", "model.dim=64"], ["~model.qk_norm"]])
 def test_a_single_run_has_the_config_that_hydra_would_make(words):
-    rewritten, config = preflight(words)
+    rewritten, config, _ = preflight(words)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert config == OmegaConf.to_container(compose("train", rewritten), resolve=True)
 
@@ -447,5 +447,5 @@ def test_a_key_given_twice_or_with_several_values_is_told_in_one_line(words, sai
 
 
 def test_a_path_with_a_comma_is_taken_as_it_was_answered():
-    _, config = preflight(["data=text", 'data.path="notes/a,b.txt"'])
+    config = preflight(["data=text", 'data.path="notes/a,b.txt"']).run
     assert config["data"]["path"] == "notes/a,b.txt"

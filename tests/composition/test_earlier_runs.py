@@ -45,8 +45,7 @@ def test_what_does_not_fit_is_refused_before_data_are_prepared(run, tmp_path):
 
 def composed(*words):
     """The config that a command has."""
-    _, values = preflight(list(words))
-    return values
+    return preflight(list(words)).run
 
 
 def went_on(run, *words):

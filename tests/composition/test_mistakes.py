@@ -22,7 +22,7 @@ SMALL = ["model.dim=32", "model.num_layers=1", "tokenizer=bytes", "task.context=
 def attempt(words: list[str], *, data: bool) -> str | None:
     """What `python train.py` with these words would say before the first step; None where it would begin."""
     try:
-        _, values = preflight(words)
+        values = preflight(words).run
         rehearse(values)
         if data:
             train(**{**values, "preview": True})

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from transformer_lab.composition.checks import untrained
-from transformer_lab.composition.parts import LAYERS, PARTS, Part
+from transformer_lab.composition.parts import LAYERS, PARTS
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.tokenizers import Bytes, Tokenizer
 from transformer_lab.models.layers.attention import Attention
@@ -107,7 +107,8 @@ def _whose(config: Section, error: Exception) -> str | None:
 
 def _rehearse(config: Section) -> Task:
     for section, part in PARTS.items():
-        _check_kind(section, config[section], part)
+        if part.kind:
+            _check_kind(section, config[section]["_target_"], part.kind)
     expected, given = task_class(config).example_type, source_class(config).example_type
     if given is not expected:
         raise ValueError(
@@ -135,12 +136,10 @@ def _rehearse(config: Section) -> Task:
     return task
 
 
-def _check_kind(section: str, values: Section, part: Part) -> None:
-    if part.kind is None:
-        return
-    kind, given = _named(part.kind), _named(values["_target_"])
+def _check_kind(section: str, target: str, wanted: str) -> None:
+    kind, given = _named(wanted), _named(target)
     if not (isinstance(given, type) and issubclass(given, kind)):
-        raise ValueError(f"{section}._target_: {values['_target_']} is not a {kind.__name__}")
+        raise ValueError(f"{section}._target_: {target} is not a {kind.__name__}")
 
 
 def refuse_giants(task: Task) -> None:

@@ -12,7 +12,7 @@ from transformer_lab.composition.targets import OURS, extension_problem, target
 from transformer_lab.keys import Above, Between, Role
 
 TRAIN = "transformer_lab.run.train.train"
-SWEEPER, SWEEPER_PLUGIN = "transformer_lab.sweeps.sweeper.Sweep", "hydra_plugins.transformer_lab.Sweep"
+SWEEPER = "transformer_lab.sweeps.sweeper.Sweep"
 RESERVED = re.compile(r"_[a-z]+_")  # keys that mean something to Hydra
 BY_NAME = {"callbacks"}  # a section of sections, each by a name of the user's choice
 
@@ -52,12 +52,12 @@ def _known(name: str) -> Signature:
 
 
 def sweeper_keys() -> list[str]:
-    return [f"hydra.sweeper.{name}" for name in _known(SWEEPER).parameters]
+    return [f"hydra.sweeper.{name}" for name in _known(SWEEPER).parameters if name not in PARTS["hydra.sweeper"].handed]
 
 
 def sweeper_problems(section: dict[str, Any]) -> list[Problem]:
     """Of `hydra.sweeper`, against what our sweeper takes."""
-    if section.get("_target_") != SWEEPER_PLUGIN:
+    if section.get("_target_") != SWEEPER:
         what = "only trials is served here; leave it out, and -m runs every combination of values"
         return [Problem("hydra/sweeper", what)]
     return list(Check({}, None, (), ()).section("hydra.sweeper", section, _known(SWEEPER)))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformer_lab.composition.checks import problems, roles, sweeper_keys, sweeper_problems
 from transformer_lab.composition.configs import CONFIGS, PRIMARY, Configs
@@ -26,11 +26,16 @@ LAUNCHERS = {"joblib": "hydra-joblib-launcher", "submitit": "hydra-submitit-laun
 COMBINATIONS = 32  # of a sweep, checked one by one; of a larger one every value (see `Space.samples`)
 
 
-def preflight(argv: list[str], *, configs: Path = CONFIGS) -> tuple[list[str], dict[str, Any] | None]:
-    """The words for Hydra, and the checked config of a single run; None where Hydra itself is to act, as in a sweep.
+class Command(NamedTuple):
+    """What a command line asks for: a run, a sweep, or what Hydra itself answers to its words."""
 
-    Where that cannot be built, every problem in a line, and exit code 2.
-    """
+    words: list[str]
+    run: dict[str, Any] | None = None  # the checked config
+    sweep: Callable[[Callable[[Any], None]], None] | None = None  # to be called with what runs a trial
+
+
+def preflight(argv: list[str], *, configs: Path = CONFIGS) -> Command:
+    """Read, compose and check the words; where that fails, every problem in a line, and exit code 2."""
     if any(word.lower() == "debug=true" for word in argv):  # `debug` is a group too: sanity, overfit
         os.environ["HYDRA_FULL_ERROR"] = "1"
     words = [word for word in argv if word.lower() not in ("debug=true", "debug=false")]
@@ -43,7 +48,7 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> tuple[list[str], d
         if line.args.hydra_help or line.args.shell_completion or line.args.info or line.args.cfg:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Hydra prints, and that is all: to `| head`, for instance
         if line.args.hydra_help or line.args.shell_completion or line.args.info:
-            return words, None
+            return Command(words)
         words = line.rewritten()
         line.check()
     except Exception as error:
@@ -52,15 +57,13 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> tuple[list[str], d
         fail([one_line(error)])
     if line.found:
         fail(dict.fromkeys(map(str, line.found)))
-    if line.multirun:
-        from transformer_lab.sweeps.sweeper import register
-
-        register()
     if line.args.cfg == "job" and line.of_an_earlier_run:
         print(line.as_yaml(), end="")
         raise SystemExit(0)
-    hydra = line.multirun or line.args.cfg or any(key.startswith("hydra") for key in line.given)
-    return words, None if hydra else line.values
+    if line.multirun and not line.args.cfg:
+        return Command(words, sweep=line.sweep)
+    by_hydra = line.args.cfg or any(key.startswith("hydra") for key in line.given)
+    return Command(words) if by_hydra else Command(words, run=line.values)
 
 
 def checked_trial(config: Any) -> dict[str, Any]:
@@ -236,6 +239,20 @@ class CommandLine:
                 option = config.hydra.runtime.choices.get(section)
                 _, about = comments(self.configs.text(f"{section}/{option}")).get(key, ("", ""))
             self.found.append(f"{problem} ({about})" if about else problem)
+
+    def sweep(self, run: Callable[[Any], None]) -> None:
+        """Run the trials of `-m`, each by a call of `run` with its config."""
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+
+        from transformer_lab.sweeps.sweeper import Sweep
+
+        composed = self.configs.compose([word for word, *_ in self.words.values()], sweep=True)
+        HydraConfig.instance().set_config(composed)
+        section: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+        words: Any = OmegaConf.to_container(composed.hydra.overrides.task)
+        options = {key: value for key, value in section.items() if key != "_target_"}
+        Sweep(loader=self.configs.loader, composed=composed, run=run, **options).sweep(words)
 
     def as_yaml(self) -> str:
         """The config that the run would have."""

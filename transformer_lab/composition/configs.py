@@ -67,8 +67,9 @@ class Configs:
         files = [folder / f"{name}.yaml" for folder in self.folders]
         return next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
 
-    def compose(self, words: list[str]) -> Any:
-        return self.loader.load_configuration(self.primary, words, RunMode.RUN)
+    def compose(self, words: list[str], *, sweep: bool = False) -> Any:
+        """The config of a run, or what the runs of a sweep have in common."""
+        return self.loader.load_configuration(self.primary, words, RunMode.MULTIRUN if sweep else RunMode.RUN)
 
     def given(self, words: list[str], sections: Iterable[str]) -> Given:
         """What these words choose. `sections` are the keys of a run: a group of another name, as `experiment` is,

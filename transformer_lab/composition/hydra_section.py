@@ -24,7 +24,7 @@ def hydra_problems(hydra: dict[str, Any]) -> Iterator[Problem]:
         if found != value:
             what = f"expected {shown(value) or '{}'}, found {shown(found)}; Hydra itself writes nothing"
             yield Problem(f"hydra.{path}", what)
-    for part in ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging"):
+    for part in ("launcher", "callbacks", "job_logging", "hydra_logging"):
         yield from _built(f"hydra.{part}", part, hydra.get(part))
 
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from hydra._internal.callbacks import Callbacks
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -57,19 +58,21 @@ class Trial:
             raise kind("; ".join(error.lines)) from error
 
 
-class Sweep(Sweeper):
-    """Hydra's plugin. `sampler` says how values are chosen: every combination (grid), at random, or where trials
+class Sweep:
+    """The trials of a sweep. `sampler` says how values are chosen: every combination (grid), at random, or where trials
     before were good (tpe; Bergstra et al., 2011); `pruner` how hopeless trials end early (see `training.pruning`).
 
     `total` is how many trials there are in the end; None: all combinations of a grid. `jobs` go to the launcher at a
-    time. `params` are what is searched, in files; see `Space`.
+    time. `params` are what is searched, in files; see `Space`. `composed` is the config of the command without what
+    is searched, `loader` what has composed it, `run` what trains one trial.
     """
-
-    __module__ = "hydra_plugins.transformer_lab"  # Hydra builds plugins of this package only
 
     def __init__(
         self,
         *,
+        loader: ConfigLoader,
+        composed: DictConfig,
+        run: TaskFunction,
         sampler: Sampler,
         pruner: Pruner,
         total: Annotated[int | None, Above(0)],
@@ -80,16 +83,15 @@ class Sweep(Sweeper):
         self.sampler, self.pruner, self.total, self.jobs, self.seed = sampler, pruner, total, jobs, seed
         self.params = dict(params)
         self.console = console()
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.loader, self.composed = hydra_context.config_loader, config
+        self.loader, self.composed = loader, composed
         self.launches = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=Trial(task_function), config=config
+            hydra_context=HydraContext(loader, Callbacks()), task_function=Trial(run), config=composed
         )
 
-    def sweep(self, arguments: list[str]) -> None:
+    def sweep(self, words: list[str]) -> None:
+        """Run what is left of it. `words` are those of the command; ends the process where not all can be run."""
         try:
-            self._sweep(arguments)
+            self._sweep(words)
         except ValueError as error:
             if full_error():
                 raise
@@ -104,9 +106,9 @@ class Sweep(Sweeper):
                 raise
             fail([GOES_ON], int(stop.code or 0))
 
-    def _sweep(self, arguments: list[str]) -> None:
+    def _sweep(self, words: list[str]) -> None:
         parser = OverridesParser.create(config_loader=self.loader)
-        space = Space(parser, self.params, arguments, self.loader.list_groups(""))
+        space = Space(parser, self.params, words, self.loader.list_groups(""))
         total = self._total(space)
         self._rehearse(space)
         # Slow to import, and all that could be wrong with the words is found.
@@ -265,8 +267,3 @@ def _quoted(value: Any) -> str:
     """For Hydra's parser, which gives commas, spaces and more a meaning."""
     text = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'" if isinstance(value, str | Path) else text
-
-
-def register() -> None:
-    """Make the plugin known to Hydra."""
-    Plugins.instance().register(Sweep)
