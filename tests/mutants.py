@@ -158,7 +158,7 @@ MUTANTS = [
     ),
     # Data
     Mutant("data/packing.py", "fitting = rooms >> length", "fitting = 0", "data/test_packing.py"),
-    Mutant("data/packing.py", "ends - reached), axis=1)", "ends - starts), axis=1)", "data tasks"),
+    Mutant("data/packing.py", "ends - reached), dtype", "ends - starts), dtype", "data tasks"),
     Mutant(
         "data/plan.py",
         "epoch, place = divmod(number, self.steps_per_epoch)",

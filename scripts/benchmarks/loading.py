@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.measure import Contender, Pace
 from benchmarks.setting import Setting, rows
 from transformer_lab.data.module import DataModule, StepSampler
-from transformer_lab.data.packing import Packs
+from transformer_lab.data.packing import SPAN, Packs
 from transformer_lab.data.plan import BatchPlan
 from transformer_lab.data.sealed import Sealed, seal
 from transformer_lab.data.steps import Steps
@@ -36,9 +36,9 @@ class OurLoader:
         def whole(corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
             offsets = corpus["tokens"].offsets[begin : end + 1]
             lengths = np.diff(offsets)
-            return np.stack((offsets[:-1], lengths), axis=1), lengths, 0
+            return np.rec.fromarrays((offsets[:-1], lengths), dtype=SPAN), lengths, 0
 
-        packs = Packs(corpus=corpus, capacity=LENGTH, pieces=whole, cache_key="whole")
+        packs = Packs(corpus=corpus, capacity=LENGTH, layout=SPAN, pieces=whole, cache_key="whole")
         plan = BatchPlan(num_units=packs.num_units, units_per_step=BATCH, seed=0, data="benchmark")
         steps = Steps(packing=packs, plan=plan, collate=Collate(0), micro_batch_tokens=1 << 20)
         self.next = 0

@@ -12,6 +12,7 @@ from benchmarks.loops import HFTrainer, Loop, Ours, three_ways
 from benchmarks.measure import Contender
 from benchmarks.setting import ADAMW, COMMON, Setting, config, rows, vocabulary
 from transformer_lab.data.packing import Packs
+from transformer_lab.data.segments import PAIR
 from transformer_lab.data.store import Corpus
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.tasks.mlm_nsp import MLMNSP
@@ -40,10 +41,10 @@ class Drawn(MLMNSP):
             second = sizes - 3 - first
             starts = np.arange(len(sizes)) * self.context
             wrong = np.random.default_rng(1).integers(0, 2, len(sizes))
-            pieces = np.stack((starts, first, starts + first, second, wrong, 0 * wrong), axis=1)
+            pieces = np.rec.fromarrays((starts, first, starts + first, second, wrong, 0 * wrong), dtype=PAIR)
             return pieces, sizes, 0
 
-        return Packs(corpus=corpus, capacity=self.capacity, pieces=pairs, cache_key="drawn")
+        return Packs(corpus=corpus, capacity=self.capacity, layout=PAIR, pieces=pairs, cache_key="drawn")
 
 
 def ours(setting: Setting, name: str, *words: str, differs: str = "") -> Ours:

@@ -25,7 +25,9 @@ class Starts(Batch):
 
 
 def take(corpus, pieces, key):
-    return Starts(num_tokens=int(pieces[:, 1].sum()), num_targets={"tokens": len(pieces)}, begins=pieces[:, 0].tolist())
+    return Starts(
+        num_tokens=int(pieces["length"].sum()), num_targets={"tokens": len(pieces)}, begins=pieces["start"].tolist()
+    )
 
 
 def read(machine, first, last):
@@ -44,7 +46,7 @@ def read(machine, first, last):
     return [sorted(begins) for begins in found.values()]
 
 
-EPOCH = [sorted(PACKING.pieces(PLAN.step(number))[:, 0].tolist()) for number in range(PLAN.steps_per_epoch)]
+EPOCH = [sorted(PACKING.pieces(PLAN.step(number))["start"].tolist()) for number in range(PLAN.steps_per_epoch)]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transformer_lab.data.packing import Blocks, Packs, Windows, cut_rows, ranges
+from transformer_lab.data.packing import SPAN, Blocks, Packs, Windows, cut_rows, ranges
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.tasks.language_modeling import Collate
 
@@ -24,7 +24,7 @@ def packs_of(corpus, capacity):
     def pieces(corpus, begin, end):
         return cut_rows(corpus["tokens"].offsets[begin : end + 1], capacity)
 
-    return Packs(corpus=corpus, capacity=capacity, pieces=pieces, cache_key="documents")
+    return Packs(corpus=corpus, capacity=capacity, layout=SPAN, pieces=pieces, cache_key="documents")
 
 
 documents = st.lists(st.integers(1, 40), min_size=1, max_size=60)
@@ -37,7 +37,7 @@ def test_every_token_is_a_target_exactly_once(lengths, capacity, packing):
     corpus = corpus_of(lengths)
     packed = PACKINGS[packing](corpus, capacity)
     pieces = packed.pieces(np.arange(packed.num_units))
-    assert sorted(ranges(pieces[:, 0], pieces[:, 1])) == list(range(corpus.num_tokens))
+    assert sorted(ranges(pieces["start"], pieces["length"])) == list(range(corpus.num_tokens))
     assert packed.num_tokens == corpus.num_tokens
 
 
@@ -47,7 +47,7 @@ def test_windows_score_every_token_once_and_with_the_context_they_promise(length
     corpus, stride = corpus_of(lengths), data.draw(st.integers(1, capacity))
     windows = Windows(corpus, capacity, stride)
     pieces = windows.pieces(np.arange(windows.num_units))
-    starts, sizes, scored = pieces.T
+    starts, sizes, scored = (pieces[name] for name in ("start", "length", "scored"))
     assert (sizes <= capacity).all() and (scored >= 1).all()
     assert ranges(starts + sizes - scored, scored).tolist() == list(range(corpus.num_tokens))
     assert (sizes - scored >= np.minimum(capacity - stride, starts + sizes - scored)).all()
@@ -62,7 +62,8 @@ def test_packs_fit_and_keep_short_documents_whole(lengths, capacity):
     packs = packs_of(corpus, capacity)
     offsets = corpus["tokens"].offsets
     for unit in range(packs.num_units):
-        starts, sizes = packs.pieces(np.array([unit])).T
+        spans = packs.pieces(np.array([unit]))
+        starts, sizes = spans["start"], spans["length"]
         assert sizes.sum() <= capacity
         # A sequence begins at a document, or a whole number of contexts into one, and never leaves it.
         document = np.searchsorted(offsets, starts, side="right") - 1

@@ -69,7 +69,9 @@ def test_devices_and_micro_batches_share_a_step_without_loss(world_size, micro_b
 
     def take(corpus, pieces, key):
         assert key == plan.key(number // plan.steps_per_epoch)
-        return Pieces(num_tokens=int(pieces[:, 1].sum()), num_targets={"tokens": len(pieces)}, pieces=pieces.tolist())
+        return Pieces(
+            num_tokens=int(pieces["length"].sum()), num_targets={"tokens": len(pieces)}, pieces=pieces.tolist()
+        )
 
     sizes = {"packing": packing, "plan": plan, "collate": take, "micro_batch_tokens": micro_batch_tokens}
     whole = Steps(**{**sizes, "micro_batch_tokens": 10**9})[number]

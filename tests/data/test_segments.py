@@ -5,7 +5,7 @@ import pytest
 
 from tests.conftest import WORDS, small_task
 from transformer_lab.data.examples import Document
-from transformer_lab.data.segments import Pairs, SentenceEncoding, sentences
+from transformer_lab.data.segments import PAIR, Pairs, SentenceEncoding, sentences
 from transformer_lab.data.store import Corpus, Ragged
 
 
@@ -76,7 +76,7 @@ def test_three_documents_by_hand(monkeypatch):
     }
     monkeypatch.setattr("transformer_lab.data.segments.random.Random", lambda name: scripts[int(name.split()[1])])
     pairs, lengths, _ = Pairs(budget=10, task="next", variants=1)(corpus, 0, 3)
-    assert pairs.tolist() == [
+    assert [list(pair) for pair in pairs.tolist()] == [
         # a, length, b, length, wrong, variant
         [0, 3, 14, 7, 1, 0],
         [3, 4, 7, 6, 0, 0],
@@ -90,6 +90,10 @@ def test_three_documents_by_hand(monkeypatch):
     assert not any(script.answers for script in scripts.values())
 
 
+def length_of(pairs):
+    return pairs["a_length"] + pairs["b_length"]
+
+
 def many(task, variants=1, seed=0):
     draw = np.random.default_rng(seed)
     documents = [draw.integers(3, 25, draw.integers(8, 40)).tolist() for _ in range(3000)]
@@ -98,7 +102,7 @@ def many(task, variants=1, seed=0):
 
 
 def test_a_tenth_of_the_documents_is_cut_into_shorter_pairs():
-    lengths = many("next")[1][:, [1, 3]].sum(1)
+    lengths = length_of(many("next")[1])
     assert lengths.max() == 61 and 0.05 < (lengths < 30).mean() < 0.6
 
 
@@ -106,7 +110,7 @@ def test_a_tenth_of_the_documents_is_cut_into_shorter_pairs():
 def test_a_pair_is_full_where_there_is_more_to_read_and_its_length_tells_nothing(task, monkeypatch):
     monkeypatch.setattr("transformer_lab.data.segments.SHORT", 0)
     _, pairs = many(task)
-    lengths, wrong = pairs[:, [1, 3]].sum(1), pairs[:, 4]
+    lengths, wrong = length_of(pairs), pairs["nsp_label"]
     assert (lengths == 61).mean() > 0.75  # the end of a document is what it is
     if task != "none":
         assert abs((lengths == 61)[wrong == 0].mean() - (lengths == 61)[wrong == 1].mean()) < 0.1
@@ -115,7 +119,7 @@ def test_a_pair_is_full_where_there_is_more_to_read_and_its_length_tells_nothing
 def test_half_of_the_second_segments_are_of_another_document(monkeypatch):
     monkeypatch.setattr("transformer_lab.data.segments.SHORT", 0)
     corpus, pairs = many("next")
-    a, a_length, b, b_length, wrong, _ = pairs.T
+    a, a_length, b, b_length, wrong, _ = (pairs[name] for name in PAIR.names)
     assert ((a_length + b_length <= 61) & (a_length > 0) & (b_length > 0)).all()
     starts = corpus["tokens"].offsets
     of_a, of_b = (np.searchsorted(starts, x, side="right") - 1 for x in (a, b))
@@ -134,7 +138,7 @@ def test_every_token_is_read(task, longest):
     draw = np.random.default_rng(0)
     corpus = corpus_of([draw.integers(1, longest, draw.integers(2, 30)).tolist() for _ in range(300)])
     pairs, lengths, unread = Pairs(budget=61, task=task, variants=1)(corpus, 0, 300)
-    a, a_length, b, b_length, wrong, _ = pairs.T
+    a, a_length, b, b_length, wrong, _ = (pairs[name] for name in PAIR.names)
     assert unread == 0 and lengths.max() <= 64 and (a_length > 0).all() and ((b_length > 0) | (task == "none")).all()
     used = np.zeros(corpus.num_tokens, dtype=int)
     for begin, count in zip(a, a_length, strict=True):
@@ -175,14 +179,14 @@ def test_where_there_are_no_pairs_one_line_says_why(task, documents, why):
 def test_of_a_single_document_the_second_segment_is_elsewhere_where_it_is_not_next(documents):
     """The validation split of a small corpus, or a book."""
     pairs, _, _ = Pairs(budget=20, task="next", variants=50)(corpus_of(documents), 0, len(documents))
-    a, a_length, b, b_length, wrong, _ = pairs.T
+    a, a_length, b, b_length, wrong, _ = (pairs[name] for name in PAIR.names)
     assert 0.4 < wrong.mean() < 0.7 and (b[wrong == 0] == (a + a_length)[wrong == 0]).all()
     assert (((b + b_length <= a) | (b > a + a_length)) == (wrong == 1)).all()
 
 
 def test_in_order_and_swapped_are_the_same_two_segments():
     corpus, pairs = many("order")
-    a, _, b, _, swapped, _ = pairs.T
+    a, _, b, _, swapped, _ = (pairs[name] for name in PAIR.names)
     of_a, of_b = (np.searchsorted(corpus["tokens"].offsets, x, side="right") - 1 for x in (a, b))
     assert (of_a == of_b).all() and ((a > b) == (swapped == 1)).all()
     assert abs(swapped.mean() - 0.5) < 3 * 0.5 / len(swapped) ** 0.5
@@ -190,8 +194,8 @@ def test_in_order_and_swapped_are_the_same_two_segments():
 
 def test_variants_are_other_pairs_and_each_the_same_again():
     _, pairs = many("next", variants=2)
-    one, other = (pairs[pairs[:, 5] == variant][:, :5].tolist() for variant in (0, 1))
-    assert len({tuple(pair) for pair in one} & {tuple(pair) for pair in other}) < 0.2 * len(one)
+    one, other = ([pair[:5] for pair in pairs[pairs["variant"] == variant].tolist()] for variant in (0, 1))
+    assert len(set(one) & set(other)) < 0.2 * len(one)
     assert (many("next", variants=2)[1] == pairs).all()
 
 
@@ -230,7 +234,7 @@ def test_a_batch_is_the_pair_between_its_marks():
     task = small_task("task=mlm_nsp")
     corpus = corpus_of([[3, 4], [5]])
     corpus.columns["tokens"] = Ragged(corpus["tokens"].values + 10, corpus["tokens"].offsets)
-    batch = task.collate(corpus, np.array([[0, 3, 7, 5, 1, 0], [3, 2, 5, 2, 0, 0]]), 0)
+    batch = task.collate(corpus, np.array([(0, 3, 7, 5, 1, 0), (3, 2, 5, 2, 0, 0)], dtype=PAIR), 0)
     tokens = batch.tokens.clone()
     tokens[batch.indices] = batch.labels
     begin, end = task.begin, task.end

@@ -11,6 +11,7 @@ from torchmetrics.functional import classification as library
 from tests.conftest import WORDS, batch_for, corpus_for, settings, small_task
 from transformer_lab.composition.build import rehearse
 from transformer_lab.data.examples import LabeledText
+from transformer_lab.data.packing import EXAMPLE
 from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.tasks import classification_report as report
 from transformer_lab.tasks.classification import Classification, LabeledEncoding, _weights
@@ -126,7 +127,7 @@ def test_a_long_text_loses_what_the_policy_says_and_is_counted(truncate, kept):
     task = small_task(*CELL, "task.context=8", f"task.truncate={truncate}")
     corpus = corpus_for(task, [20, 3])
     packing = task.packing(corpus)
-    batch = task.collate(corpus, np.array([[0], [1]]), 0)
+    batch = task.collate(corpus, np.arange(2).view(EXAMPLE), 0)
     first, second = batch.tokens.split(batch.layout.lengths.tolist())
     assert first[1:-1].tolist() == corpus["tokens"][0][kept].tolist()
     assert second[1:-1].tolist() == corpus["tokens"][1].tolist()

@@ -7,6 +7,7 @@ import torch
 
 from tests.conftest import corpus_for, small_task
 from transformer_lab.data.examples import Pair
+from transformer_lab.data.packing import EXAMPLE
 from transformer_lab.data.sources.parallel import language_code
 from transformer_lab.data.sources.phrases import Phrases
 from transformer_lab.data.steps import EvaluationSet
@@ -111,7 +112,7 @@ def test_a_pass_scores_what_predict_would_write(cell):
 def test_targets_are_read_from_their_beginning_and_end_with_the_end_token(cell):
     task = small_task(*cell, "task.context=16")
     corpus = corpus_for(task, [5, 30, 1, 12])
-    batch = task.collate(corpus, np.arange(4)[:, None], 0)
+    batch = task.collate(corpus, np.arange(4).view(EXAMPLE), 0)
     targets = batch.target.split(batch.target_layout.lengths.tolist())
     wanted = batch.labels.split(batch.target_layout.lengths.tolist())
     for row, (read, after) in enumerate(zip(targets, wanted, strict=True)):
@@ -126,7 +127,7 @@ def test_targets_are_read_from_their_beginning_and_end_with_the_end_token(cell):
 def test_a_decoder_learns_from_targets_alone_and_reads_them_behind_the_source():
     task = small_task("task=translation", "model=decoder")
     corpus = corpus_for(task, [5, 9])
-    batch = task.collate(corpus, np.arange(2)[:, None], 0)
+    batch = task.collate(corpus, np.arange(2).view(EXAMPLE), 0)
     for row in range(2):
         sequence = [*corpus["source"][row], task.end, task.between, *corpus["target"][row]]
         hidden = task.model(torch.tensor(sequence), Layout.of([len(sequence)]))

@@ -1,7 +1,7 @@
 """How examples become units without padding: a stream cut into blocks, or whole pieces in packs.
 
-A piece is a row of numbers that says what a sequence is made of: where it begins and how long it is, which example,
-which two segments. What the numbers mean is between the task that lists the pieces and its collate.
+A piece says in a few named numbers what a sequence is made of: where it begins and how long it is, which example, which
+two segments. Pieces are a structured array, whose names a packing's task and its collate share.
 """
 
 import logging
@@ -19,6 +19,16 @@ from transformer_lab.data.store import Corpus
 
 log = logging.getLogger(__name__)
 WINDOW = 1 << 16  # examples considered at once when packing: keeps its memory flat
+
+
+def piece(*names: str) -> np.dtype[np.void]:
+    """The layout of a piece: an int64 under each name."""
+    return np.dtype([(name, np.int64) for name in names])
+
+
+EXAMPLE = piece("example")
+SPAN = piece("start", "length")
+SCORED_SPAN = piece("start", "length", "scored")  # how many tokens at its end count
 
 
 class Packing(Protocol):
@@ -44,7 +54,7 @@ class Packing(Protocol):
         ...
 
     def pieces(self, units: np.ndarray) -> np.ndarray:
-        """The pieces of these units: (P, numbers of a piece) int64."""
+        """The pieces of these units, by name: (P,)."""
         ...
 
 
@@ -52,7 +62,7 @@ class Packing(Protocol):
 class Blocks:
     """A column of tokens as one stream, cut into blocks of `capacity` tokens; the last one holds what is left.
 
-    A piece is (where the block begins, how long it is).
+    A piece is a SPAN.
     """
 
     corpus: Corpus
@@ -69,14 +79,14 @@ class Blocks:
 
     def pieces(self, units: np.ndarray) -> np.ndarray:
         starts = units * self.capacity
-        return np.stack((starts, np.minimum(self.capacity, self.num_tokens - starts)), axis=1)
+        return np.rec.fromarrays((starts, np.minimum(self.capacity, self.num_tokens - starts)), dtype=SPAN)
 
 
 @dataclass(frozen=True)
 class Windows:
     """A column of tokens as one stream, read in windows of `capacity` tokens that each reach `stride` further.
 
-    A piece is (where the window begins, how long it is, how many tokens at its end no window before has reached).
+    A piece is a SCORED_SPAN: those tokens are scored that no window before has reached.
     """
 
     corpus: Corpus
@@ -86,7 +96,7 @@ class Windows:
 
     @property
     def num_tokens(self) -> int:
-        return int(self.pieces(np.arange(self.num_units))[:, 1].sum())
+        return int(self.pieces(np.arange(self.num_units))["length"].sum())
 
     @property
     def num_units(self) -> int:
@@ -97,19 +107,19 @@ class Windows:
         ends = np.minimum(self.capacity + units * self.stride, total)
         reached = np.where(units == 0, 0, self.capacity + (units - 1) * self.stride)
         starts = np.maximum(0, ends - self.capacity)
-        return np.stack((starts, ends - starts, ends - reached), axis=1)
+        return np.rec.fromarrays((starts, ends - starts, ends - reached), dtype=SCORED_SPAN)
 
 
 # The pieces of the examples from one number up to another, how many tokens each has, and how many examples
-# are not read whole: (P, …), (P,) and a number.
+# are not read whole: (P,), (P,) and a number.
 Pieces = Callable[[Corpus, int, int], tuple[np.ndarray, np.ndarray, int]]
 
 
 class Packs:
     """Pieces in packs of at most `capacity` tokens, packed by best fit, longest first (Johnson, 1973).
 
-    `pieces` lists them, window by window of the corpus in its own order; `cache_key` says in words what it depends on,
-    and `truncated` which examples are not read whole.
+    `pieces` lists them in their `layout`, window by window of the corpus in its own order; `cache_key` says in words
+    what it depends on, and `truncated` which examples are not read whole.
     The packs do not depend on the epoch; only their order does. They are kept beside the corpus and memory-mapped.
     """
 
@@ -118,11 +128,13 @@ class Packs:
         *,
         corpus: Corpus,
         capacity: int,
+        layout: np.dtype[np.void],
         pieces: Pieces,
         cache_key: str,
         truncated: str = "longer than task.context",
     ) -> None:
-        self.corpus, self.capacity = corpus, capacity
+        self.corpus, self.capacity, self.layout = corpus, capacity, layout
+        self._width = len(layout.names or ())
         if corpus.place is None:
             self._temporary = TemporaryDirectory()  # goes with this object
             folder = Path(self._temporary.name) / "packs"
@@ -130,9 +142,9 @@ class Packs:
             name = f"{corpus.place.name}.packs-{fingerprint({'cache_key': cache_key, 'capacity': capacity})}"
             folder = corpus.place.with_name(name)
         counts, self._pieces, self.offsets = obtain(folder, write=lambda empty: self._write(empty, pieces), read=_read)
-        self.num_tokens, self.num_truncated, self._width = counts
+        self.num_tokens, self.num_truncated = counts[:2]
         used = self.num_tokens / (self.num_units * capacity)
-        sizes = f"{len(self._pieces) // self._width:,} pieces into {self.num_units:,} packs"
+        sizes = f"{self.offsets[self.num_units]:,} pieces into {self.num_units:,} packs"
         log.info("Packed %s of %s tokens; %.2f%% of their room is unused", sizes, capacity, 100 * (1 - used))
         if self.num_truncated:
             log.info("%s examples are not read whole: %s", f"{self.num_truncated:,}", truncated)
@@ -143,22 +155,22 @@ class Packs:
 
     def pieces(self, units: np.ndarray) -> np.ndarray:
         begins, ends = (offsets * self._width for offsets in (self.offsets[units], self.offsets[units + 1]))
-        return self._pieces[ranges(begins, ends - begins)].reshape(-1, self._width)
+        return self._pieces[ranges(begins, ends - begins)].view(self.layout)
 
     def _write(self, folder: Path, list_pieces: Pieces) -> None:
-        written = tokens = truncated = width = 0
+        written = tokens = truncated = 0
         with (folder / "pieces").open("wb") as pieces_file, (folder / "offsets").open("wb") as offsets_file:
             offsets_file.write(np.int64(0).tobytes())
             for begin in range(0, self.corpus.num_examples, WINDOW):
                 pieces, lengths, more = list_pieces(self.corpus, begin, min(begin + WINDOW, self.corpus.num_examples))
                 packs = _best_fit(lengths, self.capacity)
                 order = np.array([piece for pack in packs for piece in pack], dtype=np.int64)
-                pieces_file.write(pieces[order].astype(np.int64).tobytes())
+                pieces_file.write(pieces[order].astype(self.layout).tobytes())
                 ends = written + np.cumsum([len(pack) for pack in packs], dtype=np.int64)
                 offsets_file.write(ends.tobytes())
-                written, tokens, width = written + len(order), tokens + int(lengths.sum()), pieces.shape[1]
+                written, tokens = written + len(order), tokens + int(lengths.sum())
                 truncated += more
-        (folder / "counts").write_bytes(np.array([tokens, truncated, width], dtype=np.int64).tobytes())
+        (folder / "counts").write_bytes(np.array([tokens, truncated, self._width], dtype=np.int64).tobytes())
 
 
 def _read(sealed: Sealed) -> tuple[list[int], Array, Array]:
@@ -174,13 +186,13 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def cut_rows(offsets: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Whole rows as pieces (where it begins, how long it is); one of more than `longest` tokens becomes several."""
+    """Whole rows, each as a SPAN; one of more than `longest` tokens becomes several."""
     row_lengths = np.diff(offsets)
     counts = -(-row_lengths // longest)
     within = ranges(np.zeros_like(counts), counts) * longest  # where each piece begins in its row
     starts = np.repeat(offsets[:-1], counts) + within
     lengths = np.minimum(longest, np.repeat(row_lengths, counts) - within)
-    return np.stack((starts, lengths), axis=1), lengths, 0
+    return np.rec.fromarrays((starts, lengths), dtype=SPAN), lengths, 0
 
 
 def _best_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from transformer_lab.data.examples import Document
-from transformer_lab.data.packing import ranges
+from transformer_lab.data.packing import piece, ranges
 from transformer_lab.data.sentences import cache_key, sentences
 from transformer_lab.data.store import Corpus, Token
 
@@ -44,7 +44,7 @@ Starts = Callable[[int], Sequence[int]]  # of a document: where its sentences be
 SentenceTask = Literal["next", "order", "none"]
 # A pair: where its two segments begin and how long they are, whether the second is not what followed the first
 # (next: it is from another document; order: the two were swapped), and which variant of the data it is from.
-COLUMNS = ("a", "a_length", "b", "b_length", "nsp_label", "variant")
+PAIR = piece("a", "a_length", "b", "b_length", "nsp_label", "variant")
 
 
 class Borders(Sequence[int]):
@@ -116,9 +116,9 @@ class Pairs:
             unread += self.task == "order" and len(starts_of(row)) == 2
             for variant in range(self.variants):
                 every += self._of_document(corpus, row, starts_of, variant)
-        pairs = np.array(every, dtype=np.int64).reshape(-1, len(COLUMNS))
-        special_tokens = np.where(pairs[:, 3] > 0, 3, 2)  # one before, one behind each segment
-        return pairs, pairs[:, 1] + pairs[:, 3] + special_tokens, unread
+        pairs = np.array(every, dtype=PAIR)
+        special_tokens = np.where(pairs["b_length"] > 0, 3, 2)  # one before, one behind each segment
+        return pairs, pairs["a_length"] + pairs["b_length"] + special_tokens, unread
 
     def _of_document(self, corpus: Corpus, row: int, starts_of: Starts, variant: int) -> Iterator[tuple[int, ...]]:
         starts = Borders(starts_of(row))

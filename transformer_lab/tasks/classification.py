@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transformer_lab.data.examples import LabeledText
-from transformer_lab.data.packing import Packing, Packs, ranges
+from transformer_lab.data.packing import EXAMPLE, Packing, Packs, ranges
 from transformer_lab.data.sources.base import no_such_name
 from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.data.store import Corpus, Ragged, Token
@@ -79,7 +79,7 @@ class Collate:
     weights: tuple[float, ...]  # of the classes
 
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> TextBatch:
-        column, rows = corpus["tokens"], pieces[:, 0]
+        column, rows = corpus["tokens"], pieces["example"]
         begins, ends = column.offsets[rows], column.offsets[rows + 1]
         room = self.context - 2
         if self.truncate == "end":
@@ -198,11 +198,15 @@ class Classification(Task):
     def packing(self, corpus: Corpus) -> Packing:
         if not self.multi_label and (corpus["classes"].lengths != 1).any():
             raise ValueError("task.multi_label: some texts have several labels, or none; true allows that")
-        return Packs(corpus=corpus, capacity=self.context, pieces=self._pieces, cache_key="texts")
+        return Packs(corpus=corpus, capacity=self.context, layout=EXAMPLE, pieces=self._pieces, cache_key="texts")
 
     def _pieces(self, corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
         lengths = np.diff(corpus["tokens"].offsets[begin : end + 1]) + 2
-        return np.arange(begin, end)[:, None], np.minimum(lengths, self.context), int((lengths > self.context).sum())
+        return (
+            np.arange(begin, end).view(EXAMPLE),
+            np.minimum(lengths, self.context),
+            int((lengths > self.context).sum()),
+        )
 
     def logits(self, batch: TextBatch) -> Tensor:  # (B, C)
         hidden = self.model(batch.tokens, batch.layout, indices=self.head.indices(batch.layout))
@@ -284,7 +288,7 @@ class Classification(Task):
         for begin in range(0, len(lines), AT_ONCE):
             encoded = self.tokenizer.encode_batch(lines[begin : begin + AT_ONCE])
             corpus = _corpus(encoded)
-            batch: TextBatch = self.collate(corpus, np.arange(len(encoded))[:, None], 0)
+            batch: TextBatch = self.collate(corpus, np.arange(len(encoded)).view(EXAMPLE), 0)
             with torch.inference_mode():
                 logits = self.logits(batch.to(self.model.embedding.weight.device)).float()
             shares = (logits.sigmoid() if self.multi_label else logits.softmax(1)).tolist()

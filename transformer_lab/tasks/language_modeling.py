@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from transformer_lab.data.examples import Document
-from transformer_lab.data.packing import Blocks, Packing, Packs, Windows, cut_rows, ranges
+from transformer_lab.data.packing import SCORED_SPAN, SPAN, Blocks, Packing, Packs, Windows, cut_rows, ranges
 from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.data.store import MOST_LOST, Corpus, Token
 from transformer_lab.data.tokenizers import Tokenizer
@@ -58,20 +58,20 @@ class DocumentEncoding:
 class Collate:
     """Sequences of a corpus, each read from the token before it on; before the first token stands `end`.
 
-    A sequence of t tokens so gives t inputs and t targets. Of a piece with a third number, only so many tokens at its
-    end are targets: those before are context that another piece has scored.
+    A sequence of t tokens so gives t inputs and t targets. Of a piece that says how many are `scored`, only those at
+    its end are targets: those before are context that another piece has scored.
     """
 
     end: int
 
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> TextBatch:
-        tokens, starts, lengths = corpus["tokens"].values, pieces[:, 0], pieces[:, 1]
+        tokens, starts, lengths = corpus["tokens"].values, pieces["start"], pieces["length"]
         at = ranges(starts, lengths)
         before = tokens[np.maximum(at - 1, 0)].astype(np.int64)
         before[at == 0] = self.end
         indices = None
-        if pieces.shape[1] > 2:
-            scored = pieces[:, 2]
+        if pieces.dtype == SCORED_SPAN:
+            scored = pieces["scored"]
             indices = ranges(np.cumsum(lengths) - scored, scored)
             at = at[indices]
         after = torch.from_numpy(tokens[at].astype(np.int64))
@@ -134,6 +134,7 @@ class LanguageModeling(Task):
             return Packs(
                 corpus=corpus,
                 capacity=self.context,
+                layout=SPAN,
                 pieces=lambda corpus, begin, end: cut_rows(corpus["tokens"].offsets[begin : end + 1], self.context),
                 cache_key="documents",
             )

@@ -17,7 +17,7 @@ from transformer_lab.data.examples import Document
 from transformer_lab.data.masking import GOLDEN, Masking
 from transformer_lab.data.packing import Packing, Packs, ranges
 from transformer_lab.data.plan import mix
-from transformer_lab.data.segments import Pairs, SentenceEncoding, SentenceTask
+from transformer_lab.data.segments import PAIR, Pairs, SentenceEncoding, SentenceTask
 from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.data.store import Corpus
 from transformer_lab.data.tokenizers import Tokenizer
@@ -51,7 +51,7 @@ class Collate:
     predicts_next: bool  # whether there is something to tell of the second segment
 
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> MaskedBatch:
-        a, a_length, b, b_length, nsp_labels, variant = pieces.T
+        a, a_length, b, b_length, nsp_labels, variant = (pieces[name] for name in PAIR.names or ())
         second = b_length > 0
         lengths = a_length + b_length + 2 + second
         starts = np.cumsum(lengths) - lengths
@@ -140,6 +140,7 @@ class MLMNSP(Task):
         return Packs(
             corpus=corpus,
             capacity=self.capacity,
+            layout=PAIR,
             pieces=pairs,
             cache_key=pairs.cache_key,
             truncated="a document of one sentence, which nothing can be in order with",

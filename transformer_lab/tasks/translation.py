@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from transformer_lab.data.examples import Pair
-from transformer_lab.data.packing import Packing, Packs, ranges
+from transformer_lab.data.packing import EXAMPLE, Packing, Packs, ranges
 from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.data.store import Corpus, Ragged, Token
 from transformer_lab.data.tokenizers import Tokenizer
@@ -74,7 +74,7 @@ class Collate:
     joined: bool
 
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> PairBatch:
-        rows = pieces[:, 0]
+        rows = pieces["example"]
         source, source_layout = _closed(corpus["source"], rows, self.end, self.context)
         labels, target_layout = _closed(corpus["target"], rows, self.end, self.context)
         target = np.empty_like(labels)
@@ -168,13 +168,19 @@ class Translation(Task):
         return {"bleu_tokenizer": found}
 
     def packing(self, corpus: Corpus) -> Packing:
-        return Packs(corpus=corpus, capacity=self.capacity, pieces=self._pieces, cache_key=f"pairs of {self.context}")
+        return Packs(
+            corpus=corpus,
+            capacity=self.capacity,
+            layout=EXAMPLE,
+            pieces=self._pieces,
+            cache_key=f"pairs of {self.context}",
+        )
 
     def _pieces(self, corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
         sides = [np.diff(corpus[side].offsets[begin : end + 1]) + 1 for side in ("source", "target")]
         kept = [np.minimum(lengths, self.context) for lengths in sides]
         truncated = (sides[0] > self.context) | (sides[1] > self.context)
-        return np.arange(begin, end)[:, None], kept[0] + kept[1], int(truncated.sum())
+        return np.arange(begin, end).view(EXAMPLE), kept[0] + kept[1], int(truncated.sum())
 
     def hidden(self, batch: PairBatch) -> Tensor:
         """Of the target tokens: (N, D)."""
@@ -289,7 +295,7 @@ class Translation(Task):
             }
             nothing = Ragged.of([[]] * len(columns["source"]))
             corpus = Corpus({**columns, "reference": nothing}, ("source", "target"), 0)
-            batch = self.collate(corpus, np.arange(corpus.num_examples)[:, None], 0)
+            batch = self.collate(corpus, np.arange(corpus.num_examples).view(EXAMPLE), 0)
             batch = cast(PairBatch, batch.to(self.model.embedding.weight.device))
             log_p = self.head(self.hidden(batch)).float().log_softmax(1).gather(1, batch.labels[:, None])[:, 0]
             lengths = batch.target_layout.lengths.tolist()
