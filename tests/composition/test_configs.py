@@ -1,9 +1,12 @@
 """The shipped configs: each of them can be built, and each of their keys is explained."""
 
+import importlib
+import inspect
 import re
 
 import pytest
 import torch
+import yaml
 
 from tests.conftest import CONFIGS, settings
 from transformer_lab.composition.build import build, rehearse
@@ -54,3 +57,36 @@ def test_every_key_has_a_comment_and_every_option_a_first_line(path):
         key = re.match(r"\s*([a-z]\w*):", line)
         if key and key[1] != "defaults":
             assert "#" in line, f"{path.name}:{number} has no comment"
+
+
+# Keys that a newcomer looks for, and that stand in a YAML although its constructor has the same default.
+LOOKED_FOR = {
+    "average/ema": {"decay"},
+    "data/phrases": {"source", "target", "seed"},
+    "hardware/ddp": {"timeout_minutes"},
+    "position/relative": {"num_buckets", "max_distance"},
+    "tokenizer/wordpiece": {"lowercase", "strip_accents"},
+}
+
+
+def defaults(target):
+    """Of all that a class, and those above it, take."""
+    module, _, name = target.rpartition(".")
+    found, kind = {}, getattr(importlib.import_module(module), name)
+    for one in reversed(kind.__mro__ if inspect.isclass(kind) else [kind]):
+        taker = one.__dict__.get("__init__") if inspect.isclass(one) else one
+        if inspect.isfunction(taker):
+            found |= {x.name: x.default for x in inspect.signature(taker).parameters.values()}
+    return found
+
+
+@pytest.mark.parametrize("option", [str(path.with_suffix("")) for path in OPTIONS])
+def test_a_default_stands_in_the_constructor_alone_but_where_it_is_looked_for(option):
+    values = yaml.safe_load((CONFIGS / f"{option}.yaml").read_text(encoding="utf-8")) or {}
+    repeated = set()
+    for section in [values, *values.values()]:
+        if isinstance(section, dict) and "_target_" in section:
+            known = defaults(section["_target_"])
+            alike = (list(x) if isinstance(x := known.get(key, ...), tuple) else x for key in section)
+            repeated |= {key for (key, value), default in zip(section.items(), alike, strict=True) if value == default}
+    assert repeated == LOOKED_FOR.get(option, set())
