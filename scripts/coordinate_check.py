@@ -54,8 +54,8 @@ def learner(model: str, width: int, mup: bool) -> tuple[Any, Any, Any]:
     from benchmarks.setting import config
 
     from transformer_lab.composition.build import build, build_optimizer
+    from transformer_lab.run.assembly import build_loaders
     from transformer_lab.run.preparation import prepare_task
-    from transformer_lab.run.train import build_loaders
     from transformer_lab.training.progress import Progress
 
     values = config(

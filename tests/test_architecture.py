@@ -40,7 +40,7 @@ SEES = {
     "sweeps": {"keys", "composition", "run", "scores", "folders", "terminal"},  # of a sweep, a trial knows nothing
 }
 HYDRA = {"composition", "sweeps"}
-LIGHTNING = {"training", "data/module.py", "run/train.py", "run/resuming.py"}
+LIGHTNING = {"training", "data/module.py", "run/train.py", "run/assembly.py", "run/resuming.py"}
 
 
 def imports(path):

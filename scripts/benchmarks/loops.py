@@ -16,7 +16,7 @@ from benchmarks.measure import Contender, Pace
 from transformer_lab.composition.build import Section, build, build_task
 from transformer_lab.data.store import Corpus, Store
 from transformer_lab.data.tokenizers import Tokenizer
-from transformer_lab.run.train import build_loaders, build_trainer, build_training
+from transformer_lab.run.assembly import build_loaders, build_trainer, build_training
 from transformer_lab.training.callbacks import ProgressBar
 from transformer_lab.training.flops import synchronize
 from transformer_lab.training.hardware import Hardware

@@ -47,9 +47,9 @@ def table() -> list[dict[str, Any]]:
 
 def main(name: str) -> None:
     from transformer_lab.composition.build import build, build_optimizer
+    from transformer_lab.run.assembly import build_loaders
     from transformer_lab.run.estimate import estimate
     from transformer_lab.run.preparation import prepare_task
-    from transformer_lab.run.train import build_loaders
     from transformer_lab.training.progress import Progress
 
     values = config("hardware=cpu", *CASES[name])

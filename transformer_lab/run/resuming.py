@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
-from transformer_lab.composition.build import Section
-from transformer_lab.composition.checks import roles
+from transformer_lab.composition.build import Section, build
+from transformer_lab.composition.checks import limits, roles
 from transformer_lab.keys import Role
 from transformer_lab.training import saved
 from transformer_lab.training.checkpoints import Checkpoints
@@ -48,6 +48,47 @@ def restore(
     saver.verified.add(found.name)
     saver.set_back(module)
     return training
+
+
+def take_up(
+    saver: Checkpoints, module: Training, watchers: dict[str, Callback], config: Section, folder: Path
+) -> dict[str, Any] | None:
+    """As `restore`, where the config says that the run in a folder is to go on; raises ValueError where it would end
+    before what it has."""
+    if not config["resume"]:
+        return None
+    resumed, total = restore(saver, module, watchers, config, config["resume"]), module.budget.total_steps
+    if resumed and total is not None and module.progress.step > total:
+        key = next(limit for limit in limits() if config[limit] is not None)
+        raise ValueError(f"{key}: the run has {module.progress.step} steps already, and would end at {total}")
+    if not resumed and (folder / "config.yaml").exists():
+        log.info("%s holds no checkpoint yet: from the first step", folder)
+    return resumed
+
+
+def say_resumed(config: Section, module: Training, resumed: dict[str, Any]) -> None:
+    ended = not module.trains_on
+    stopped = "; a callback has stopped it" if module.progress.stopped else ""
+    log.info(f"{'It has ended already,' if ended else 'Going on'} after step {module.progress.step}{stopped}")
+    _warn_of_another_end(config, module, resumed)
+
+
+def _warn_of_another_end(config: Section, module: Training, resumed: dict[str, Any]) -> None:
+    """Say where a run that now ends elsewhere has had other learning rates than if it had been so from the start."""
+    before, schedule = resumed["total_steps"], resumed["identity"]["config"]["schedule"]
+    if before in (None, module.budget.total_steps) or schedule != config["schedule"]:  # that is said elsewhere
+        return
+    planned = build(config["schedule"], total_steps=before)
+    other = sum(planned(step) != module.schedule(step) for step in range(module.progress.step))
+    if other:
+        log.warning(
+            "The run was to end at step %s, and now at %s: %s of its %s steps so far had another learning rate "
+            "than in a run of that length from the start",
+            before,
+            module.budget.total_steps,
+            other,
+            module.progress.step,
+        )
 
 
 def _allowed(resume: str) -> Collection[str]:
