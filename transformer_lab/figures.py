@@ -2,7 +2,10 @@
 
 import logging
 import warnings
+from base64 import b64encode
 from functools import cache
+from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,32 @@ BOXES = "Last Resort"  # how the font is called that has a box for every letter
 
 
 def new_figure(**options: Any) -> Any:
-    """An empty figure; the options are those of `matplotlib.figure.Figure`."""
+    """An empty figure, which a notebook shows; the options are those of `matplotlib.figure.Figure`."""
     import matplotlib  # here, for it costs half a second
     from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            return png(self)
 
     if Path("matplotlibrc").exists():  # matplotlib has obeyed it: in a stranger's folder it could ask for LaTeX
         matplotlib.rcdefaults()
     matplotlib.rcParams["text.parse_math"] = False  # what stands between two dollar signs is no formula
-    return Figure(**options)
+    return Shown(**options)
+
+
+def png(figure: Any) -> bytes:
+    image = BytesIO()
+    figure.savefig(image, format="png", dpi=110)
+    return image.getvalue()
+
+
+class Figures(dict[str, Any]):
+    """Figures by their names; a notebook shows all of them."""
+
+    def _repr_html_(self) -> str:
+        images = {name: b64encode(png(figure)).decode() for name, figure in self.items()}
+        return "".join(f'<p>{escape(name)}</p><img src="data:image/png;base64,{x}">' for name, x in images.items())
 
 
 def legible(figure: Any) -> Any:

@@ -63,3 +63,14 @@ class Layout:
 
     def pin_memory(self) -> "Layout":
         return Layout(self.offsets.pin_memory(), self.longest, self.positions.pin_memory())
+
+
+def check_packed(x: Tensor, ndim: int, name: str) -> None:
+    """Raises ValueError for what does not lie end to end: tokens (N,), of `ndim` 1, or their states (N, D), of 2."""
+    if x.ndim == ndim:
+        return
+    expected, flatten = ("(N,)", "flatten()") if ndim == 1 else ("(N, D)", "flatten(0, 1)")
+    hint = ""
+    if x.ndim == ndim + 1:
+        hint = f"; {name}.{flatten} with Layout.of([{x.shape[1]}] * {x.shape[0]}) lays them so"
+    raise ValueError(f"{name}: sequences lie end to end, {expected}, and this has the shape {tuple(x.shape)}{hint}")

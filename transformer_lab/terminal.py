@@ -51,7 +51,8 @@ def console(**options: Any) -> Any:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Screen(markup=False, **options)
+    stream = sys.stderr if options.get("stderr") else sys.stdout
+    return Screen(markup=False, force_terminal=stream.isatty(), **options)  # whatever FORCE_COLOR says
 
 
 def hang_up() -> None:

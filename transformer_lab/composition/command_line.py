@@ -18,7 +18,7 @@ from transformer_lab.composition.help_page import comments, page
 from transformer_lab.composition.hydra_section import hydra_problems
 from transformer_lab.composition.importing import importable
 from transformer_lab.composition.kinds import UNKNOWN
-from transformer_lab.composition.problems import Problem, fail, full_error, nearest, unknown
+from transformer_lab.composition.problems import Mistakes, Problem, fail, full_error, nearest, unknown
 from transformer_lab.composition.words import one_line, several, unreadable
 from transformer_lab.renamed import config_of_today
 
@@ -49,14 +49,13 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> Command:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Hydra prints, and that is all: to `| head`, for instance
         if line.args.hydra_help or line.args.shell_completion or line.args.info:
             return Command(words)
-        words = line.rewritten()
-        line.check()
+        words = line.checked()
+    except Mistakes as error:
+        fail(error.problems)
     except Exception as error:
         if full_error():
             raise
         fail([one_line(error)])
-    if line.found:
-        fail(dict.fromkeys(map(str, line.found)))
     if line.args.cfg == "job" and line.of_an_earlier_run:
         print(line.as_yaml(), end="")
         raise SystemExit(0)
@@ -64,6 +63,20 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> Command:
         return Command(words, sweep=line.sweep)
     by_hydra = line.args.cfg or any(key.startswith("hydra") for key in line.given)
     return Command(words) if by_hydra else Command(words, run=line.values)
+
+
+def composed(words: list[str]) -> dict[str, Any]:
+    """The checked config of a run that is asked for in Python; raises ValueError with all problems of the words."""
+    if flags := [word for word in words if word.startswith("-")]:
+        raise ValueError(f"{flags[0]}: expected key=value")
+    try:
+        line = CommandLine(words, CONFIGS)
+        line.checked()
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(one_line(error)) from error
+    return line.values
 
 
 def checked_trial(config: Any) -> dict[str, Any]:
@@ -93,7 +106,7 @@ class CommandLine:
         flags = [flag for action in parser._actions for flag in action.option_strings]
         strange = [w for w in words if re.match(r"--?[a-z]", w) and w.partition("=")[0] not in flags]
         if strange:
-            fail(unknown(word, "flag", flags, ["--help", "--multirun", "--cfg"]) for word in strange)
+            raise Mistakes(unknown(word, "flag", flags, ["--help", "--multirun", "--cfg"]) for word in strange)
         parser.error = lambda message: fail([message])  # type: ignore[method-assign]
         self.args = parser.parse_intermixed_args(words)
         if self.args.experimental_rerun:
@@ -114,7 +127,15 @@ class CommandLine:
         primary = self.args.config_name or PRIMARY
         self.configs = Configs.at(folder, primary=primary, more=self.args.config_dir, words=self.args.overrides)
         if self.configs.lacking:
-            fail(Problem(folder, "no such folder of configs") for folder in self.configs.lacking)
+            raise Mistakes(Problem(folder, "no such folder of configs") for folder in self.configs.lacking)
+
+    def checked(self) -> list[str]:
+        """The words for Hydra; raises Mistakes where no config, or none without problems, can be made of them."""
+        words = self.rewritten()
+        self.check()
+        if self.found:
+            raise Mistakes(self.found)
+        return words
 
     def rewritten(self) -> list[str]:
         """`a.b=c` becomes `++a.b=c`: whether a key exists is for the signature to say, not for the YAML."""

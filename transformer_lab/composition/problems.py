@@ -22,6 +22,14 @@ class Problem:
         return f"{self.path}: {self.what}"
 
 
+class Mistakes(ValueError):
+    """All problems of some words or values together, one in a line."""
+
+    def __init__(self, problems: Iterable[object]) -> None:
+        self.problems = list(dict.fromkeys(map(str, problems)))
+        super().__init__("\n".join(self.problems))
+
+
 def missing(path: str) -> Problem:
     return Problem(path, "required, not set", missing=True)
 

@@ -2,7 +2,9 @@
 
 import re
 import shlex
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+from typing import Any
 
 
 def several(word: str) -> str:
@@ -29,6 +31,21 @@ def unreadable(word: str) -> str:
 def _in_quotes(key: str, value: str) -> str:
     text = value.replace('"', r"\"")
     return shlex.quote(f'{key}="{text}"')
+
+
+def written(value: Any) -> str:
+    """A value as a word of the command line has it: what Hydra's parser reads as that value again."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {written(one)}' for key, one in value.items())}}}"
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return f"[{', '.join(map(written, value))}]"
+    if not isinstance(value, str | PurePath):
+        return str(value)
+    # Backslashes are doubled only in front of a quote.
+    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), str(value))
+    return f"'{text}'"
 
 
 def one_line(error: BaseException) -> str:

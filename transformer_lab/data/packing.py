@@ -145,7 +145,8 @@ class Packs:
         self.num_tokens, self.num_truncated = counts[:2]
         used = self.num_tokens / (self.num_units * capacity)
         sizes = f"{self.offsets[self.num_units]:,} pieces into {self.num_units:,} packs"
-        log.info("Packed %s of %s tokens; %.2f%% of their room is unused", sizes, capacity, 100 * (1 - used))
+        if corpus.place is not None:  # else a few examples in memory
+            log.info("Packed %s of %s tokens; %.2f%% of their room is unused", sizes, capacity, 100 * (1 - used))
         if self.num_truncated:
             log.info("%s examples are not read whole: %s", f"{self.num_truncated:,}", truncated)
 

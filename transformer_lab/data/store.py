@@ -142,6 +142,17 @@ class Store:
         return cls(splits, written["text_hash"], [Overlap(**found) for found in written["overlaps"]])
 
 
+def corpus_of(examples: Sequence[Any], tokenizer: Tokenizer, encoding: Encoding) -> Corpus:
+    """A few examples as a corpus in memory, each a row of the columns that a store of them would have."""
+    rows = [encoding.row(one, tokenizer.encode_batch(list(encoding.texts(one)))) for one in examples]
+    columns = {}
+    for name, kind in encoding.columns.items():
+        found = Ragged.of([row[name] for row in rows])
+        columns[name] = found if kind is Token else Ragged(found.values[:].astype(kind), found.offsets)
+    tokens_in = tuple(name for name, kind in encoding.columns.items() if kind is Token)
+    return Corpus(columns, tokens_in, sum(len(text.encode()) for one in examples for text in one.texts))
+
+
 def prepare(source: Source, tokenizer: Tokenizer, encoding: Encoding, *, cache_dir: Path) -> Store:
     """The store of this source and tokenizer: opened where it lies, or built first."""
     made_of = {

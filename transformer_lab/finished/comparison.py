@@ -2,6 +2,7 @@
 
 import csv
 import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,23 @@ def table(runs: list[Run]) -> str:
         values = (run.reached.get(key) for run in runs)
         lines.append(f"| {key} | " + " | ".join("" if value is None else f"{value:.4g}" for value in values) + " |")
     return "\n".join(lines)
+
+
+def curves_picture(folder: Path, names: Sequence[str]) -> Any:
+    """A matplotlib figure: curves of one run by steps, or its losses. Raises ValueError for one that it has not."""
+    known = _points(folder)
+    names = names or [name for name in ("train/loss", "val/loss") if name in known]
+    figure = new_figure(figsize=(6, 3.5), layout="constrained")
+    axis = figure.subplots()
+    for name in names:
+        if name not in known:
+            raise ValueError(f"names: {folder} has no curve {name}; there are {', '.join(sorted(known))}")
+        style = {"marker": "o", "markersize": 3} if name.startswith("val/") else {}
+        axis.plot(*zip(*known[name], strict=True), label=name, **style)
+    axis.set(xlabel="step")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    return legible(figure)
 
 
 def picture(runs: list[Run], metric: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from transformer_lab.layout import Layout
+from transformer_lab.layout import Layout, check_packed
 from transformer_lab.models.layers.cache import Cache
 from transformer_lab.models.model import Model
 from transformer_lab.models.stack import Stack, StackOptions, embedding
@@ -33,5 +33,6 @@ class Decoder(Stack, Model):
         self, tokens: Tensor, layout: Layout, cache: Cache | None = None, indices: Tensor | None = None
     ) -> Tensor:
         """`indices` (R,) are the tokens whose states are asked for; None: all."""
+        check_packed(tokens, 1, "tokens")
         x = self.embedding(tokens)
         return self.run(x * self.scale if self.scale != 1 else x, layout, cache=cache, indices=indices)

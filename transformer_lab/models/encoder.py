@@ -7,7 +7,7 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from transformer_lab.layout import Layout
+from transformer_lab.layout import Layout, check_packed
 from transformer_lab.models.model import Model
 from transformer_lab.models.stack import Stack, StackOptions, embedding
 
@@ -37,6 +37,7 @@ class Encoder(Stack, Model):
     ) -> Tensor:
         """`types` (N,) says of which kind each token is; None: all of the first. `indices` (R,) are the tokens whose
         states are asked for; None: all."""
+        check_packed(tokens, 1, "tokens")
         x = self.embedding(tokens)
         if self.types is not None:
             x = x + (self.types.weight[0] if types is None else self.types(types))

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from transformer_lab.layout import Layout
+from transformer_lab.layout import Layout, check_packed
 from transformer_lab.models.layers.attention import Memory
 from transformer_lab.models.layers.cache import Cache
 from transformer_lab.models.layers.positions.base import Position
@@ -62,6 +62,7 @@ class Seq2Seq(Model):
         return self.decoder.position
 
     def encode(self, source: Tensor, layout: Layout) -> Memory:
+        check_packed(source, 1, "source")
         x = (self.embedding if self.source_embedding is None else self.source_embedding)(source)
         return Memory(self.encoder.run(x * self.scale, layout), layout)
 
@@ -69,6 +70,7 @@ class Seq2Seq(Model):
         self, target: Tensor, layout: Layout, memory: Memory | None = None, cache: Cache | None = None
     ) -> Tensor:
         """Hidden states of target tokens: (N,) -> (N, D). With a cache, the memory is needed the first time only."""
+        check_packed(target, 1, "target")
         return self.decoder.run(self.embedding(target) * self.scale, layout, memory, cache)
 
     def forward(self, source: Tensor, source_layout: Layout, target: Tensor, target_layout: Layout) -> Tensor:

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from transformer_lab.layout import Layout
-from transformer_lab.models.blocks import Block, Residual
+from transformer_lab.models.blocks import Block, PreNorm, Residual
 from transformer_lab.models.layers.attention import Attention, CrossAttention, Kernel, Memory, Norm
 from transformer_lab.models.layers.cache import Cache, CrossCache
 from transformer_lab.models.layers.dropout import Dropout
-from transformer_lab.models.layers.kernels import sdpa
+from transformer_lab.models.layers.feed_forward import SquaredReLU
+from transformer_lab.models.layers.kernels import auto, sdpa
+from transformer_lab.models.layers.norms import RMSNorm
 from transformer_lab.models.layers.positions.base import Position
+from transformer_lab.models.layers.positions.rotary import Rotary
 from transformer_lab.models.layers.sublayer import Mixer, SubLayer
 
 MOST_LAYERS = 10_000  # ten times as many as anybody has trained: a slip of the hand would take minutes to build
@@ -28,11 +31,11 @@ class StackOptions(TypedDict, total=False):
 
     dim: Required[int]
     num_heads: Required[int]
-    position: Required[Callable[..., Position]]
-    norm: Required[Norm]
-    feed_forward: Required[Callable[..., SubLayer]]
-    residual: Required[type[Residual]]
-    attention: Required[Kernel]
+    position: Callable[..., Position]
+    norm: Norm
+    feed_forward: Callable[..., SubLayer]
+    residual: type[Residual]
+    attention: Kernel
     mixer: Callable[..., Mixer]
     num_kv_heads: int | None
     window: int | None
@@ -71,11 +74,11 @@ class Stack(nn.Module):
         dim: int,
         num_layers: int,
         num_heads: int,
-        position: Callable[..., Position],
-        norm: Norm,
-        feed_forward: Callable[..., SubLayer],
-        residual: type[Residual],
-        attention: Kernel,
+        position: Callable[..., Position] = Rotary,
+        norm: Norm = RMSNorm,
+        feed_forward: Callable[..., SubLayer] = SquaredReLU,
+        residual: type[Residual] = PreNorm,
+        attention: Kernel = auto.attend,
         mixer: Callable[..., Mixer] = Attention,
         causal: bool,
         cross: bool = False,

@@ -58,6 +58,11 @@ def _candidates(run_dir: str | None, name: str, resume: str | None) -> Iterator[
         return
     if resume:
         raise ValueError("resume: auto needs run_dir, the folder of the run to go on with")
+    yield from candidates(name)
+
+
+def candidates(name: str) -> Iterator[Path]:
+    """Folders under outputs/ where a run of this name may lie, one after the other."""
     if Path(name).name in ("", ".."):
         raise ValueError(f"name: {name!r} is no name for a folder")
     time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

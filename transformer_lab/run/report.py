@@ -94,6 +94,12 @@ class RunLog:
         self._waiting.flush()
         log.handlers[1] = kept
 
+    def close(self) -> None:
+        """From here on nothing is written in the run's folder."""
+        for handler in log.handlers:
+            handler.close()
+        log.handlers = []
+
     def table(self, title: str, rows: dict[str, str]) -> None:
         """Show rows as a table; in the log, one line each."""
         table = Table(title=title, show_header=False, title_justify="left")
@@ -180,6 +186,18 @@ def _by_split(numbers: Mapping[Any, float], form: str) -> str:
 
 def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: str, extensions: Sequence[str]) -> str:
     """What a run has shown, where it lies, and what to try next."""
+    lines = [scores_after(metrics, folder), "next:"]
+    lines.append(f"  {command('scripts/predict.py', f'run={folder}', f'prompt={prompt}', *around(extensions))}")
+    split = [] if "test" in metrics else ["split=validation"]
+    lines.append(f"  {command('scripts/evaluate.py', f'run={folder}', *split, *around(extensions, cache_dir))}")
+    if (folder / "tensorboard").is_dir():
+        shown = "outputs" if folder.parts[0] == "outputs" else str(folder)
+        lines.append(f"  {shlex.join(['tensorboard', '--logdir', shown])}")
+    return "\n".join(lines)
+
+
+def scores_after(metrics: dict[str, Any], folder: Path) -> str:
+    """What a run has shown, and where it lies."""
     lines = [
         f"{split}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics[split].items())
         for split in ("validation", "test")
@@ -190,13 +208,6 @@ def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: s
         f"{metrics['steps']:,} steps, {metrics['tokens']:,} tokens, {metrics['tokens_per_second']:,.0f} tokens/s"
     )
     lines.append(f"run: {folder}")
-    lines.append("next:")
-    lines.append(f"  {command('scripts/predict.py', f'run={folder}', f'prompt={prompt}', *around(extensions))}")
-    split = [] if "test" in metrics else ["split=validation"]
-    lines.append(f"  {command('scripts/evaluate.py', f'run={folder}', *split, *around(extensions, cache_dir))}")
-    if (folder / "tensorboard").is_dir():
-        shown = "outputs" if folder.parts[0] == "outputs" else str(folder)
-        lines.append(f"  {shlex.join(['tensorboard', '--logdir', shown])}")
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ from transformer_lab.run.assembly import (
 from transformer_lab.run.estimate import Estimate, estimate
 from transformer_lab.run.folder import best_checkpoint, conclude, open_run, taken
 from transformer_lab.run.preparation import prepare_task
-from transformer_lab.run.report import RunLog, data_rows, run_rows, words_after
+from transformer_lab.run.report import RunLog, data_rows, run_rows, scores_after, words_after
 from transformer_lab.run.resuming import refuse_other_config, say_resumed, take_up
 from transformer_lab.run.transfer import freeze, start_from
 from transformer_lab.scores import scores_of
@@ -37,6 +37,7 @@ from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.loggers import Curves
 from transformer_lab.training.module import Training
+from transformer_lab.training.notebook import NotebookProgress, in_notebook
 from transformer_lab.training.progress import Progress
 from transformer_lab.training.signals import EXIT, Signals
 
@@ -100,6 +101,7 @@ def train(
     watchers = {name: build(section) for name, section in callbacks.items()}
     refuse_callbacks(watchers)
     with ExitStack() as held:
+        held.callback(run_log.close)
         held.enter_context(ranks.joined(machine.device, timedelta(minutes=machine.timeout_minutes)))
         mine = first and not (plan or preview)
         folder = ranks.broadcast(held.enter_context(taken(run_dir, name, resume)) if mine else Path())
@@ -146,7 +148,14 @@ def train(
             kept = curves.open(folder, progress.step + 1)
             validation = {"batches": loaders.evaluation_sets["validation"]}
             seen = [Samples(**validation), build(pictures, **validation)]
-            shown = [ProgressBar(console=run_log.console), ValidationLines(), CurveFile(folder=folder), *seen]
+            shown: list[Any] = [
+                ProgressBar(console=run_log.console),
+                ValidationLines(),
+                CurveFile(folder=folder),
+                *seen,
+            ]
+            if in_notebook() and first:
+                shown.append(NotebookProgress())
             signals = Signals(unread=lambda: run_log.unread)
             fit(build_trainer(machine, kept, [*shown, *watchers.values(), signals, saver]), module, loaders)
             ranks.barrier()  # for the last checkpoint
@@ -162,6 +171,9 @@ def train(
         if kept is not None:
             reached = {f"final/{name.replace(' ', '_')}": value for name, value in scores_of(metrics).items()}
             curves.conclude(kept, hyperparameters(config), reached)
+        if in_notebook():  # where no command is typed
+            run_log.say(scores_after(metrics, folder))
+            return metrics
         prompt = learner.try_with(loaders.corpora["validation"])
         run_log.say(words_after(metrics, folder, prompt, cache_dir, extensions))
         return metrics

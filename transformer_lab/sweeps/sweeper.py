@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from transformer_lab.composition.checks import problems
 from transformer_lab.composition.problems import Problem, Refused, fail, full_error
+from transformer_lab.composition.words import written
 from transformer_lab.folders import refuse_links, replace
 from transformer_lab.keys import Above
 from transformer_lab.scores import height, metrics_of
@@ -184,7 +185,7 @@ class Sweep:
                 "pruner": self.pruner,
             }
             words |= {f"callbacks.pruning.{key}": value for key, value in section.items()}
-        return [f"++{key}={_quoted(value)}" for key, value in words.items()]
+        return [f"++{key}={written(value)}" for key, value in words.items()]
 
     def _reached(self, folder: Path, number: int) -> float | None:
         """What a trial that ran to its end reached; its own file says so, whatever process it was."""
@@ -261,9 +262,3 @@ class Sweep:
 
     def _say(self, text: str) -> None:
         self.console.print(plain(text), highlight=False, soft_wrap=True)
-
-
-def _quoted(value: Any) -> str:
-    """For Hydra's parser, which gives commas, spaces and more a meaning."""
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'" if isinstance(value, str | Path) else text

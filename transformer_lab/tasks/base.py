@@ -1,7 +1,7 @@
 """What a task is: where text meets tensors, from a corpus to a loss and the metrics its field reports."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from transformer_lab.data.packing import Packing
-from transformer_lab.data.steps import Collate, EvaluationSet
-from transformer_lab.data.store import Corpus, Encoding
+from transformer_lab.data.steps import Batch, Collate, EvaluationSet
+from transformer_lab.data.store import Corpus, Encoding, corpus_of
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.model import Model
@@ -69,6 +69,16 @@ class Task(nn.Module):
     def evaluation_packing(self, corpus: Corpus) -> Packing:
         """How a split is read when it is scored."""
         return self.packing(corpus)
+
+    def example(self, given: Any) -> Any:
+        """What a person types as an example of this task: a text, unless a task says otherwise."""
+        return self.example_type(given)
+
+    def batch(self, examples: Sequence[Any]) -> Batch:
+        """A few examples as one batch, encoded, packed and collated as in training. Raises ValueError where the task
+        can make nothing of them."""
+        packing = self.packing(corpus_of(examples, self.tokenizer, self.encoding))
+        return self.collate(packing.corpus, packing.pieces(np.arange(packing.num_units)), 0)
 
     def forward(self, batch: Any) -> Outcome:
         raise NotImplementedError

@@ -195,6 +195,14 @@ class Classification(Task):
             )
         return {"labels": {label: counts[label] for label in sorted(counts, key=_natural)}}
 
+    def example(self, given: str | tuple[str, Any]) -> LabeledText:
+        """A text, which is then of the class that the model predicts; or a text with its class, or classes."""
+        if isinstance(given, str):
+            said = () if self.multi_label else (self.predict([given])[0]["label"],)
+            return LabeledText(given, said)
+        text, labels = given
+        return LabeledText(text, (labels,) if isinstance(labels, str) else tuple(labels))
+
     def packing(self, corpus: Corpus) -> Packing:
         if not self.multi_label and (corpus["classes"].lengths != 1).any():
             raise ValueError("task.multi_label: some texts have several labels, or none; true allows that")

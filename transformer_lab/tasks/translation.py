@@ -167,6 +167,10 @@ class Translation(Task):
             log.info("BLEU compares characters (task.bleu_tokenizer=char), as the texts have hardly any spaces")
         return {"bleu_tokenizer": found}
 
+    def example(self, given: str | tuple[str, str]) -> Pair:
+        """A text, which then goes with the translation that the model writes; or a text with its translation."""
+        return Pair(given, self.translate([given])[0]) if isinstance(given, str) else Pair(*given)
+
     def packing(self, corpus: Corpus) -> Packing:
         return Packs(
             corpus=corpus,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -99,6 +100,25 @@ def _sides(batch: Batch) -> Iterator[tuple[Layout, Tensor]]:
             yield value, tokens
 
 
+def pieces_of(task: Task, batch: Batch) -> Iterator[list[tuple[str, str]]]:
+    """Of each sequence of a batch its tokens as they are written, each with its kind: "special", "hidden" where it is
+    to be guessed, "second" in the second of two segments, or "text"."""
+    types, hidden = getattr(batch, "types", None), getattr(batch, "indices", None)
+    special = {task.tokenizer.special(name) for name in task.special_tokens}
+    guessed = set(hidden.tolist()) if types is not None and hidden is not None else set()
+    for layout, tokens in _sides(batch):
+        kinds = ["text"] * len(tokens) if types is None else ["second" if x else "text" for x in types.tolist()]
+        ids = tokens.tolist()
+        for begin, end in pairwise(layout.offsets.tolist()):
+            yield [
+                (
+                    task.tokenizer.reveal([ids[i]]),
+                    "hidden" if i in guessed else "special" if ids[i] in special else kinds[i],
+                )
+                for i in range(begin, end)
+            ]
+
+
 def _labels(tokenizer: Tokenizer, tokens: Tensor | None, layout: Layout) -> list[str]:
     count = min(MOST_TOKENS, len(layout.positions))
     if tokens is None:  # a text that the task has put together itself
@@ -133,12 +153,20 @@ def attention_picture(found: Sequence[AttentionMap], heads: Sequence[int] | None
     wide, tall = (max(2.0, 0.16 * len(side) + 0.8) for side in (found[0].keys, found[0].queries))
     figure = new_figure(figsize=(wide * len(shown), tall * len(found)), layout="constrained")
     axes = figure.subplots(len(found), len(shown), squeeze=False)
+    most = max(float(one.weights[shown].max()) for one in found)
     for row, one in zip(axes, found, strict=True):
         for column, (axis, head) in enumerate(zip(row, shown, strict=True)):
-            axis.imshow(one.weights[head].numpy(), cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
+            image = axis.imshow(
+                one.weights[head].numpy(), cmap="Blues", vmin=0, vmax=most, aspect="auto", interpolation="nearest"
+            )
             axis.set_title(f"{one.layer}, head {head}", fontsize=7)
             axis.set_xticks(range(len(one.keys)), one.keys, rotation=90, fontsize=6)
             axis.set_yticks(range(len(one.queries)), one.queries if column == 0 else [], fontsize=6)
+    figure.supylabel("query: the token that looks", fontsize=7)
+    figure.supxlabel("key: the token looked at", fontsize=7)
+    scale = figure.colorbar(image, ax=axes)
+    scale.set_label("attention weight", fontsize=7)
+    scale.ax.tick_params(labelsize=6)
     return legible(figure)
 
 

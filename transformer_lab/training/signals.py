@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -26,17 +27,21 @@ class Signals(Callback):
 
     def __init__(self, *, unread: Callable[[], bool]) -> None:
         self.unread = unread
-        self.before: dict[int, Any] = {}
+        # Asked for now: once training begins, it is Lightning that listens.
+        self.before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.obeyed: list[int] = []
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         def note(number: int, frame: FrameType | None) -> None:
             pl_module.received = pl_module.received or number
-            if signal.SIGINT in self.before:
+            if signal.SIGINT in self.obeyed:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             log.info("%s: saving after this step; Ctrl-C ends the run at once", signal.Signals(number).name)
 
-        obeyed = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        self.before = {number: signal.signal(number, note) for number in obeyed}
+        here = threading.current_thread() is threading.main_thread()  # no other may ask for signals
+        self.obeyed = [number for number in SIGNALS if here and signal.getsignal(number) != signal.SIG_IGN]
+        for number in self.obeyed:
+            signal.signal(number, note)
         if trainer.received_sigterm:  # to Lightning, which has listened until now, and would end with exit code 0
             self._leave(signal.SIGTERM)
 
@@ -59,9 +64,9 @@ class Signals(Callback):
             raise SystemExit(EXIT + number)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before = {}
+        for number in self.obeyed:
+            signal.signal(number, self.before[number])
+        self.obeyed = []
 
 
 @contextmanager
@@ -69,7 +74,7 @@ def children_wait() -> Iterator[None]:
     """What is raised when a child is found dead, wherever the process happens to be (PyTorch does so for its loader
     workers), is raised once this is over."""
     before = signal.getsignal(signal.SIGCHLD)
-    if not callable(before):
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield
         return
     died: list[tuple[int, FrameType | None]] = []

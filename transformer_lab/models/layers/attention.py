@@ -10,8 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from transformer_lab.layout import Layout
+from transformer_lab.layout import Layout, check_packed
 from transformer_lab.models.layers.cache import CrossCache, LayerCache
+from transformer_lab.models.layers.kernels import auto, reference
+from transformer_lab.models.layers.kernels.reference import Bias
 from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.models.layers.sublayer import Mixer
 
@@ -30,6 +32,7 @@ class Memory:
 class Attention(Mixer):
     """Tokens of a sequence look at each other; `kernel` does the looking (see `kernels/`).
 
+    `num_kv_heads` are shared by the heads (Ainslie et al., 2023, arXiv:2305.13245); None: each has its own.
     `norm` normalises queries and keys over each head (Henry et al., 2020, arXiv:2010.04245); None: not at all.
     `scale` multiplies the scores, besides the root of K that they are divided by. `window` limits how far a token sees
     (Beltagy et al., 2020, arXiv:2004.05150); None: all the way.
@@ -40,15 +43,21 @@ class Attention(Mixer):
         *,
         dim: int,
         num_heads: int,
-        num_kv_heads: int,
-        causal: bool,
-        window: int | None,
-        norm: Norm | None,
-        bias: bool,
-        kernel: Kernel,
+        num_kv_heads: int | None = None,
+        causal: bool = False,
+        window: int | None = None,
+        norm: Norm | None = None,
+        bias: bool = False,
+        kernel: Kernel = auto.attend,
         scale: float = 1.0,
     ) -> None:
+        """Raises ValueError where heads do not divide the width, or key/value heads the heads."""
         super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f"num_heads: {num_heads} does not divide dim {dim}")
+        if num_kv_heads < 1 or num_heads % num_kv_heads:
+            raise ValueError(f"num_kv_heads: {num_kv_heads} does not divide num_heads {num_heads}")
         head_dim = dim // num_heads
         self.head_dim, self.num_kv_heads, self.scale = head_dim, num_kv_heads, scale
         self.causal, self.window, self.kernel = causal, window, kernel
@@ -85,19 +94,35 @@ class Attention(Mixer):
     def heads(self, part: nn.Linear, x: Tensor) -> Tensor:
         return part(x).unflatten(-1, (-1, self.head_dim))  # (N, H, K)
 
-    def forward(self, x: Tensor, layout: Layout, position: Position, cache: LayerCache | None = None) -> Tensor:
-        q, k, v = self.queries(x), self.heads(self.key, x), self.heads(self.value, x)
-        q = position.rotate(q, layout.positions)  # (N, H, K)
-        k = position.rotate(self.key_norm(k), layout.positions)  # (N, G, K)
+    def forward(
+        self, x: Tensor, layout: Layout, position: Position | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
+        q, k, bias = self._scored(x, layout, position)
+        v = self.heads(self.value, x)
         continues = cache is not None and cache.filled > 0
         if cache is not None:
             cache.write(k, v, layout)
         if cache is not None and continues:
-            mixed = cache.attend(q, layout.positions, window=self.window, bias=position.bias)
+            mixed = cache.attend(q, layout.positions, window=self.window, bias=bias)
         else:
-            rules = {"causal": self.causal, "window": self.window, "bias": position.bias}
+            rules = {"causal": self.causal, "window": self.window, "bias": bias}
             mixed = self.kernel(q, k, v, queries=layout, keys=layout, **rules)
         return self.out(mixed.flatten(1))  # (N, D)
+
+    def _scored(self, x: Tensor, layout: Layout, position: Position | None) -> tuple[Tensor, Tensor, Bias]:
+        """Queries (N, H, K) and keys (N, G, K), turned by their positions; and what is added to their scores."""
+        check_packed(x, 2, "x")
+        q, k = self.queries(x), self.heads(self.key, x)
+        if position is None:
+            return q, self.key_norm(k), _no_bias
+        q = position.rotate(q, layout.positions)  # (N, H, K)
+        k = position.rotate(self.key_norm(k), layout.positions)  # (N, G, K)
+        return q, k, position.bias
+
+    def attention_weights(self, x: Tensor, layout: Layout, position: Position | None = None) -> Tensor:
+        """How much each token looks at each other one: (H, N, N), rows sum to 1; zero between sequences."""
+        q, k, bias = self._scored(x, layout, position)
+        return reference.weights(q, k, queries=layout, keys=layout, causal=self.causal, window=self.window, bias=bias)
 
 
 class CrossAttention(Attention):
