@@ -275,6 +275,26 @@ MUTANTS = [
         "training/test_checkpoints.py",
     ),
     Mutant("scores.py", "-metrics[by] if by.endswith(LOSSES) else metrics[by]", "metrics[by]", "run/test_best.py"),
+    # Words and configs
+    Mutant(
+        "composition/checks.py",
+        "case Above(bound) if value <= bound:",
+        "case Above(bound) if value < bound:",
+        "composition",
+    ),
+    Mutant(
+        "composition/earlier_runs.py",
+        "if role.get(key) is not Role.PROCESS}",
+        "}",
+        "composition/test_earlier_runs.py",
+    ),
+    Mutant(
+        "composition/earlier_runs.py",
+        "        elif role[group] not in FIXED:",
+        "        else:",
+        "composition/test_earlier_runs.py",
+    ),
+    Mutant("composition/words.py", "found[1] * 2", "found[1]", "test_api.py"),
 ]
 
 
