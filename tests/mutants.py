@@ -290,7 +290,7 @@ MUTANTS = [
     ),
     Mutant(
         "composition/earlier_runs.py",
-        "        elif role[group] not in FIXED:",
+        "        elif role[group] not in fixed:",
         "        else:",
         "composition/test_earlier_runs.py",
     ),

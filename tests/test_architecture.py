@@ -25,7 +25,7 @@ SEES = {
     "models": {"layout"},
     "data": {"layout", "folders"},
     "tasks": {"layout", "models", "data", "terminal", "figures"},
-    "training": {"layout", "models", "data", "tasks", "terminal", "figures", "folders", "scores", "renamed"},
+    "training": {"keys", "layout", "models", "data", "tasks", "terminal", "figures", "folders", "scores", "renamed"},
     "composition": {
         "keys",
         "models",

@@ -48,6 +48,7 @@ def train(*words: str, data: Any = None, **values: Any) -> "Run":
     """
     from transformer_lab.composition.build import refuse_giants, rehearse
     from transformer_lab.run.launch import launch
+    from transformer_lab.run.report import close_log
 
     found = config(*words, *(_data_words(words, data) if data is not None else ()), **values)
     task = rehearse(found)
@@ -59,12 +60,14 @@ def train(*words: str, data: Any = None, **values: Any) -> "Run":
     again = f"tl.train(run_dir={found['run_dir']!r}, resume='auto')"
     try:
         launch(found)
-        gc.collect()  # Lightning's objects know each other, and the files that they have read are open until they go
     except Refused as error:
         kind = ValueError if error.code == 2 else RuntimeError
         raise kind("\n".join(error.lines)) from None
     except SystemExit as stop:
         raise KeyboardInterrupt(f"the step is saved; {again} goes on") from stop
+    finally:
+        close_log()
+        gc.collect()  # Lightning's objects know each other, and the files that they have read are open until they go
     return load(found["run_dir"], extensions=found["extensions"])
 
 

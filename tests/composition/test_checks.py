@@ -69,17 +69,34 @@ def package(tmp_path, monkeypatch):
 
 OWN = """
 from dataclasses import dataclass, field
-from typing import Literal, Optional
+from typing import Annotated, Literal, Optional
+from transformer_lab.keys import Above, Between
 from own.other import Far
 from torch import nn
 
 Kind = Literal["a", "b"]
+Positive = Annotated[int, Above(0)]
+LEAST = 3
 
 class Scheme(nn.Module):
     def __init__(self, *, dim: int, num_heads: int, base: int, kind: Kind = "a", scale: float | None = None): ...
 
 class Child(Scheme):
     pass
+
+class Marked(nn.Module):
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        causal: bool,
+        a: Annotated[int, Above(0), "a note"] = 1,
+        b: Annotated[float, Between(low=0, high=1)] | None = None,
+        c: Positive = 1,
+        d: "Annotated[int, Above(bound=2)]" = 3,
+        e: Annotated[int, Above(LEAST)] = 4,
+    ): ...
 
 class Wider(Scheme):
     def __init__(self, *, width: int, **kwargs):
@@ -108,8 +125,8 @@ def test_every_shipped_option_fits_its_constructor(group, option):
 
 def test_an_argument_that_no_yaml_mentions_is_set_like_any_other(config):
     assert "dropout" not in config["model"]
-    rewritten = preflight(["model.dropout=0.1", "-m", "position=alibi,none", "seed=1,2", "--cfg", "job"]).words
-    assert rewritten == ["-m", "--cfg", "job", "++model.dropout=0.1", "position=alibi,none", "++seed=1,2"]
+    rewritten = preflight(["model.dropout=0.1", "-m", "position=alibi,none", "seed=1,2"]).words
+    assert rewritten == ["-m", "++model.dropout=0.1", "position=alibi,none", "++seed=1,2"]
 
 
 def test_words_for_hydra_pass_untouched():
@@ -141,6 +158,9 @@ def test_all_problems_are_told_together(told):
         "max_epochs=0": "max_epochs: expected more than 0, found 0",
         "gradient_clip=nan": "gradient_clip: expected a finite number or null, found nan",
         "name=${task.nmae}": "name: Interpolation key 'task.nmae' not found",
+        "checkpoint.every_steps=0": "checkpoint.every_steps: expected more than 0, found 0",
+        "optimizer.lr=0.1,0.2": "optimizer.lr: several values; add -m to run one after the other, or write a list in "
+        "[brackets]",
         "tokens_per_step=1,2": "tokens_per_step: several values; add -m to run one after the other, or write a list in "
         "[brackets]",
         "hydra.run.dir=/tmp": "hydra.run.dir: expected '.', found '/tmp'; Hydra itself writes nothing",
@@ -156,6 +176,7 @@ def test_a_run_needs_an_end(told):
 
 
 def test_flags_are_known(told):
+    assert told("-m", "seed=1,2", "--cfg", "job") == ["--cfg: of one run; without -m"]
     assert told("--mulitrun") == ["--mulitrun: no such flag; did you mean --multirun?"]
     assert told("--experimental-rerun=x.pkl")[0].startswith("--experimental-rerun: refused")
 
@@ -224,6 +245,20 @@ def test_signatures_are_read_without_running_anything(package):
     assert record["path"].required and not record["columns"].required and "dim" in record
     assert expected(scheme["kind"], "c") == "'a' or 'b'"
     assert signature("own.parts.Kind") is signature("own.parts.Far") is signature("own.parts.Missing") is None
+
+
+def test_what_stands_at_a_parameter_holds_wherever_it_is_written(package, config):
+    def told(**values):
+        section = {"_target_": "own.parts.Marked", **values}
+        return [str(x) for x in problems(config | {"extensions": ["own"], "position": section}, typed=["own"])]
+
+    assert told(a=1, b=0.5, c=2, d=3, e=0) == [] and told(b=None) == []
+    assert told(a=0, b=1.5, c=0, d=2) == [
+        "position.a: expected more than 0, found 0",
+        "position.b: expected 0 to 1, found 1.5",
+        "position.c: expected more than 0, found 0",
+        "position.d: expected more than 2, found 2",
+    ]
 
 
 def test_a_folder_of_ones_own_adds_options(package, told, capsys):

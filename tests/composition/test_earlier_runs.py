@@ -132,3 +132,77 @@ def test_the_config_that_is_shown_is_the_one_that_would_run(pretrained, run, cap
             preflight([*words, "--cfg", "job"])
         assert stop.value.code == 0
         assert yaml.safe_load(capsys.readouterr().out) == composed(*words)
+
+
+STOP = "lightning.pytorch.callbacks.EarlyStopping"
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A folder of one's own configs."""
+    for name, text in {
+        "experiment/stops": f"callbacks:\n  stop:\n    _target_: {STOP}\n    monitor: val/loss",
+        "experiment/two": "defaults:\n  - stops\nmodel:\n  dropout: 0.25",
+        "hardware/other": yaml.safe_dump({"hardware": settings("hardware=cpu")["hardware"] | {"workers": 1}}),
+    }.items():
+        file = tmp_path / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"# @package _global_\n# Mine\n{text}\n")
+    (tmp_path / "hardware/mine.yaml").write_text("# Mine\ndefaults:\n  - cpu\nworkers: 1\n")
+    return f"--config-dir={tmp_path}"
+
+
+def test_what_is_deleted_beside_an_experiment_stays_deleted(run, mine):
+    assert "stop" in went_on(run, mine, "experiment=stops")["callbacks"]
+    assert went_on(run, mine, "experiment=stops", "~callbacks.stop")["callbacks"] == {}
+    nested = went_on(run, mine, "experiment=two")
+    assert nested["model"]["dropout"] == 0.25 and "stop" in nested["callbacks"]
+
+
+def test_a_section_that_is_typed_gives_the_keys_that_are_in_it(run, pretrained):
+    theirs = yaml.safe_load((pretrained / "config.yaml").read_text())["model"]
+    found = composed("task=classification", f"init_from={pretrained}", "model={dropout:0.3}")
+    assert found["model"] == theirs | {"dropout": 0.3}
+    before = yaml.safe_load((run / "config.yaml").read_text())["hardware"]
+    assert went_on(run, "hardware={workers:1}")["hardware"] == before | {"workers": 1}
+
+
+@pytest.mark.parametrize("option", ["mine", "other"])
+def test_an_option_that_is_named_gives_all_that_its_files_say(run, mine, option):
+    cpu = settings("hardware=cpu")["hardware"]
+    assert went_on(run, mine, f"hardware={option}")["hardware"] == cpu | {"workers": 1}
+
+
+def test_a_group_that_is_taken_away_is_missed(run, pretrained, capsys):
+    for words in ([f"run_dir={run}", "resume=auto"], [f"init_from={pretrained}"]):
+        for group in ("position", "logger"):
+            with pytest.raises(SystemExit):
+                composed(*words, f"~{group}")
+            assert capsys.readouterr().err == f"error: {group}: required, not set\n"
+
+
+def test_what_the_task_sets_of_the_model_holds_beside_the_weights_of_another(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings("task=classification", "model.dim=64")))
+    found = composed("task=mlm_nsp", f"init_from={tmp_path}")["model"]
+    assert found["dim"] == 64 and found["token_types"] == 2
+
+
+def test_an_interpolation_means_the_values_of_the_run(run, pretrained):
+    found = composed("task=classification", f"init_from={pretrained}", "feed_forward.hidden_dim=${model.dim}")
+    assert found["feed_forward"]["hidden_dim"] == 64
+    assert went_on(run, "checkpoint.every_steps=${validate_every_steps}")["checkpoint"]["every_steps"] == 2
+
+
+def test_a_sweep_is_checked_with_the_model_that_its_trials_will_have(pretrained, capsys):
+    words = ["task=classification", f"init_from={pretrained}"]
+    assert preflight([*words, "-m", "model.num_heads=1,2", "position=alibi,none"]).sweep
+    with pytest.raises(SystemExit):
+        preflight([*words, "-m", "position.base=1,2"])  # it is alibi
+    assert "position.base: no such option of Alibi" in capsys.readouterr().err
+
+
+def test_with_resume_changed_an_option_of_what_may_change_gives_its_values(run):
+    assert went_on(run, "optimizer.lr=0.5")["optimizer"]["lr"] == 0.5
+    (usual,) = {settings("optimizer=muon")["optimizer"]["lr"]}
+    changed = composed(f"run_dir={run}", "resume=changed", "optimizer=muon")
+    assert changed["optimizer"]["lr"] == usual

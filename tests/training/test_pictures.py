@@ -62,7 +62,7 @@ def test_layers_and_heads_are_chosen_by_number_from_either_end():
     layers = [shown.layer for shown in chosen(found, [0, -1, 99])["blocks.attention"]]
     assert layers == ["blocks.0.attention", "blocks.2.attention"]
     figure = attention_picture(chosen(found, [0, -1])["blocks.attention"], heads=[0, -1, 2])
-    titles = [axis.get_title() for axis in figure.axes]
+    titles = [axis.get_title() for axis in figure.axes[:-1]]  # the last one is the scale of colours
     assert titles == [f"blocks.{layer}.attention, head {head}" for layer in (0, 2) for head in (0, 2, 3)]
 
 

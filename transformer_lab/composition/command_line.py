@@ -56,7 +56,7 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> Command:
         if full_error():
             raise
         fail([one_line(error)])
-    if line.args.cfg == "job" and line.of_an_earlier_run:
+    if line.args.cfg == "job" and line.of_an_earlier_run and not line.args.package:
         print(line.as_yaml(), end="")
         raise SystemExit(0)
     if line.multirun and not line.args.cfg:
@@ -80,8 +80,8 @@ def composed(words: list[str]) -> dict[str, Any]:
 
 
 def checked_trial(config: Any) -> dict[str, Any]:
-    """The checked config of a trial of a sweep, which Hydra has composed: a sweeper chooses values, and a launcher may
-    have started another process, so that what `preflight` has seen is not all."""
+    """The checked config of a run that Hydra has composed, a trial of a sweep as a rule: what a sweeper has chosen,
+    `preflight` has not seen, and a launcher may have started another process."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -115,6 +115,8 @@ class CommandLine:
         for word in self.args.overrides:
             self.flags.remove(word)
         self.multirun = self.args.multirun or "hydra.mode=MULTIRUN" in words
+        if self.args.multirun and (self.args.cfg or self.args.info):
+            raise Mistakes([Problem("--cfg" if self.args.cfg else "--info", "of one run; without -m")])
         self.found: list[Problem | str] = []
         self.given: dict[str, str] = {}  # of each key, its word as it was typed
         self.words: dict[str, list[str]] = {}  # of each key: its word, and what that means in a sweep
@@ -248,7 +250,7 @@ class CommandLine:
         found = [problem for problem in found if not problem.path.startswith("hydra.")]
         found += hydra_problems(values.pop("hydra"))
         composed = config_of_today(values)
-        self.values = composed if self.multirun else decided(composed, lambda: self.configs.given(words, roles()))
+        self.values = decided(composed, lambda: self.configs.given(words, roles()))
         self.of_an_earlier_run = self.values is not composed
         found += problems(self.values, typed=self.typed, groups=self.configs.groups)
         for problem in found:
@@ -273,13 +275,13 @@ class CommandLine:
         section: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
         words: Any = OmegaConf.to_container(composed.hydra.overrides.task)
         options = {key: value for key, value in section.items() if key != "_target_"}
-        Sweep(loader=self.configs.loader, composed=composed, run=run, **options).sweep(words)
+        Sweep(configs=self.configs, composed=composed, run=run, **options).sweep(words)
 
     def as_yaml(self) -> str:
         """The config that the run would have."""
         import yaml
 
-        return yaml.safe_dump(self.values, sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(_resolved(self.values), sort_keys=False, allow_unicode=True)
 
     def help(self) -> str:
         options = {group: self.configs.options(group) for group in self.configs.groups}
@@ -288,6 +290,15 @@ class CommandLine:
             text(self.configs.primary),
             {group: {option: text(f"{group}/{option}") for option in names} for group, names in options.items()},
         )
+
+
+def _resolved(value: Any) -> Any:
+    """As YAML has it: what could not be resolved is a required value."""
+    if isinstance(value, dict):
+        return {key: _resolved(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_resolved(one) for one in value]
+    return "???" if value is UNKNOWN else value
 
 
 def plain(node: Any, path: str, found: list[Problem]) -> Any:

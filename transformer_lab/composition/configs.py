@@ -50,7 +50,7 @@ class Configs:
 
     @classmethod
     def of_trial(cls) -> Any:
-        """Those that Hydra has composed this trial of a sweep from."""
+        """Those that Hydra has composed this run from: a trial of a sweep, as a rule."""
         hydra = HydraConfig.get()
         path = create_config_search_path(None)
         for source in hydra.runtime.config_sources:
@@ -80,19 +80,30 @@ class Configs:
         chosen: dict[str, list[str]] = {}
         for group, about in listed.overrides.override_metadata.items():
             by = "" if about.external_override else str(about.containing_config_path).partition("/")[0]
-            if group not in sections:
-                continue
-            if by in sections:
+            if group in sections and by in sections:
                 chosen.setdefault(by, []).append(group)
-            else:
-                options[group] = self._said(f"{group}/{listed.overrides.override_choices[group]}")
-        keys = [override.key_or_group for override in listed.config_overrides]
+            elif group in sections:
+                options[group] = {}
+        set_by: dict[str, dict[str, Any]] = {}
+        keys: dict[str, Any] = {}
         for entry in listed.defaults:
             group, _, option = str(entry.config_path).partition("/")
-            if option and group not in sections and group != "hydra" and entry.package in ("", "_global_"):
-                keys += _leaves(self._said(f"{group}/{option}"))
-        keys = [key for key in keys if key.partition(".")[0] != "hydra"]
-        return Given(tuple(keys), options, {group: tuple(others) for group, others in chosen.items()})
+            if not option or group == "hydra":
+                continue
+            said, whole = self._said(f"{group}/{option}"), entry.package in ("", "_global_")
+            if group not in sections:
+                keys |= _leaves(said) if whole else {}
+                continue
+            if group in options:
+                own = said.get(group) if whole else said
+                options[group] |= own if isinstance(own, dict) else {}
+            if whole:
+                set_by.setdefault(group, {}).update(_leaves({key: said[key] for key in said if key != group}))
+        for override in listed.config_overrides:
+            keys |= _leaves({override.key_or_group: override.value()})
+        keys |= dict.fromkeys(group for group in listed.overrides.deletions if group in sections)
+        keys = {key: value for key, value in keys.items() if key.partition(".")[0] != "hydra"}
+        return Given(keys, options, {group: tuple(others) for group, others in chosen.items()}, set_by)
 
     def _said(self, name: str) -> dict[str, Any]:
         loaded = self.repo.load_config(name)
@@ -101,7 +112,10 @@ class Configs:
         return dict(said)
 
 
-def _leaves(values: dict[str, Any], path: str = "") -> Iterable[str]:
+def _leaves(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """By their dotted keys; an empty section is one."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         here = f"{path}{key}"
-        yield from _leaves(value, f"{here}.") if isinstance(value, dict) and value else [here]
+        found |= _leaves(value, f"{here}.") if isinstance(value, dict) and value else {here: value}
+    return found

@@ -15,16 +15,16 @@ from transformer_lab.keys import Role
 from transformer_lab.renamed import KEYS, config_of_today
 
 CONFIG = "config.yaml"  # in a run's folder
-FIXED = {Role.IDENTITY, Role.LEARNING}  # what cannot be another, so that the name of an option only says what it is
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line or an experiment chooses; all else is so by default."""
+    """What the command line, or a file of its choice such as an experiment, chooses; all else is so by default."""
 
-    keys: tuple[str, ...]  # dotted
-    options: dict[str, dict[str, Any]]  # of each group whose option is named: what that option's file says
+    keys: dict[str, Any]  # dotted, with their values as they are written, interpolations and all
+    options: dict[str, dict[str, Any]]  # of each group whose option is named: what that option's files say of the group
     chosen_by: dict[str, tuple[str, ...]]  # by an option of the first group, such as a task, options of the others
+    set_by: dict[str, dict[str, Any]]  # by an option of a group, keys of other sections, as in `keys`
 
 
 def decided(values: dict[str, Any], given: Callable[[], Given]) -> dict[str, Any]:
@@ -53,16 +53,20 @@ def _config_of(values: dict[str, Any], key: str) -> dict[str, Any] | None:
 
 
 def _going_on(values: dict[str, Any], before: dict[str, Any], given: Given) -> dict[str, Any]:
-    """All of the run's own; an option that is named counts where it makes another run, or what may be another."""
+    """All of the run's own; an option that is named counts where it makes another run, or what may be another.
+
+    What cannot be another is only called by its name: `model=decoder` sets no width.
+    """
     role = roles()
+    fixed = {Role.IDENTITY} if values["resume"] == "changed" else {Role.IDENTITY, Role.LEARNING}
     kept = {key: value for key, value in before.items() if role.get(key) is not Role.PROCESS}
     result = {**values, **kept}
     named = list(given.options)
     for group in named:
-        if _class(values[group]) != _class(before.get(group)):
-            result[group] = values[group]
+        if _class(values.get(group)) != _class(before.get(group)):
+            _take(result, values, [group])
             named += [other for other in given.chosen_by.get(group, ()) if other not in named]
-        elif role[group] not in FIXED:
+        elif role[group] not in fixed:
             for key, value in given.options[group].items():
                 if value != "???":
                     _take(result, values, [group, key])
@@ -74,21 +78,36 @@ def _starting(values: dict[str, Any], before: dict[str, Any], given: Given) -> d
     result = dict(values)
     role = roles()
     for key in ("model", *LAYERS):
-        if role[key] not in FIXED or not isinstance(before.get(key), dict):
+        theirs, ours = before.get(key), values.get(key)
+        if role[key] is not Role.IDENTITY or not isinstance(theirs, dict) or not isinstance(ours, dict):
             continue
-        same = _class(before[key]) == _class(values[key])
+        same = _class(theirs) == _class(ours)
         if same or (key != "model" and key not in given.options):
-            result[key] = before[key]
-        elif key == "model" and (taken := signature(str(_class(values[key])))):
-            both = {option: value for option, value in before[key].items() if option in taken.parameters}
-            result[key] = {**values[key], **both}
-    return _with(result, values, given.keys)
+            result[key] = theirs
+        elif key == "model" and (taken := signature(str(_class(ours)))):
+            both = {option: value for option, value in theirs.items() if option in taken.parameters}
+            result[key] = {**ours, **both}
+    return _with(result, values, given.set_by.get("task", {}) | given.keys)
 
 
-def _with(result: dict[str, Any], values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+def _with(result: dict[str, Any], values: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
+    """What is given in place of what is there; an interpolation means the values that it has here."""
     for key in keys:
         _take(result, values, KEYS.get(key, key).split("."))
-    return result
+    anew = {key: raw for key, raw in keys.items() if isinstance(raw, str) and "${" in raw and "${hydra:" not in raw}
+    if not anew:
+        return result
+    from omegaconf import OmegaConf
+    from omegaconf.errors import UnsupportedValueType
+
+    try:
+        whole = OmegaConf.create(result)
+    except UnsupportedValueType:  # something in it could not be resolved, which is told elsewhere
+        return result
+    for key, raw in anew.items():
+        OmegaConf.update(whole, KEYS.get(key, key), raw, merge=False)
+    found: Any = OmegaConf.to_container(whole, resolve=True)
+    return dict(found)
 
 
 def _class(section: Any) -> Any:
@@ -97,12 +116,13 @@ def _class(section: Any) -> Any:
 
 def _take(result: dict[str, Any], values: dict[str, Any], path: list[str]) -> None:
     """What stands under a dotted key in `values`, or that there is nothing."""
-    *above, last = path
-    for part in above:
+    for place, part in enumerate(path, 1):
+        if part not in values:
+            result.pop(part, None)
+            return
+        if place == len(path):
+            result[part] = values[part]
+            return
         inner = result[part] if isinstance(result.get(part), dict) else {}
         result[part] = result = dict(inner)
-        values = values.get(part) or {}
-    if last in values:
-        result[last] = values[last]
-    else:
-        result.pop(last, None)
+        values = values[part] if isinstance(values[part], dict) else {}

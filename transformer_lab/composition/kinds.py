@@ -21,11 +21,23 @@ def expected(parameter: Parameter, value: Any) -> str | None:
 
 def marks(parameter: Parameter) -> list[Any]:
     """What `Annotated` says of a parameter in the words of `transformer_lab.keys`; other words are left alone."""
-    source = parameter.module
-    match parameter.kind:
-        case ast.Subscript(value=kind, slice=ast.Tuple(elts=[_, *said])) if source:
-            if ast.unparse(kind).rpartition(".")[2] == "Annotated":
-                return [mark for node in said if (mark := _mark(node, source)) is not None]
+    return _marks(parameter.kind, parameter.module)
+
+
+def _marks(kind: ast.expr | None, source: Module | None) -> list[Any]:
+    match kind:
+        case ast.Constant(value=str(text)):
+            return _marks(written(text), source)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return [*_marks(left, source), *_marks(right, source)]
+        case ast.Subscript(value=base, slice=ast.Tuple(elts=[inner, *said])) if source:
+            if ast.unparse(base).rpartition(".")[2] == "Annotated":
+                found = [mark for node in said if (mark := _mark(node, source)) is not None]
+                return [*found, *_marks(inner, source)]
+        case ast.Name() | ast.Attribute() if source:
+            alias = definition(source.dotted(kind))
+            if alias and isinstance(alias[1], ast.expr):
+                return _marks(alias[1], alias[0])
     return []
 
 
@@ -40,7 +52,12 @@ def _mark(node: ast.expr, source: Module) -> Any:
         found = getattr(found, part, None)
     if call is None:
         return found
-    return found(*map(ast.literal_eval, call.args)) if found in (keys.Above, keys.Between) else None
+    try:
+        given = [ast.literal_eval(value) for value in call.args]
+        named = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+        return found(*given, **named) if found in (keys.Above, keys.Between) else None
+    except (ValueError, TypeError):  # said by a name, or wrongly: the class itself will have to look
+        return None
 
 
 def _mismatch(kind: ast.expr | None, value: Any, source: Module | None) -> list[str]:

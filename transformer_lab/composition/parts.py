@@ -33,6 +33,6 @@ PARTS = {
     "logger": _part(kind="training.loggers.Curves"),
     "pictures": _part("batches"),
     "checkpoint": _part("folder again files identity"),
-    "hydra.sweeper": _part("loader composed run"),
+    "hydra.sweeper": _part("configs composed run"),
 }
 LAYERS = tuple(name for name, part in PARTS.items() if part.in_model)

@@ -142,6 +142,8 @@ def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError:
+        if isinstance(node, ast.Dict):  # its names, if not what they stand for
+            return {key.value: None for key in node.keys if isinstance(key, ast.Constant)}
         return [x.id for x in ast.walk(node) if isinstance(x, ast.Name)] or None
 
 

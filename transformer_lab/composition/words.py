@@ -10,7 +10,8 @@ from typing import Any
 def several(word: str) -> str:
     """What may have been meant by a word with several values: runs, a list, or one path with a comma in its name."""
     key, _, value = word.lstrip("+").partition("=")
-    if "/" in value or "." in value.rpartition(",")[2] or Path(value).exists():
+    numbers = all(re.fullmatch(r"[-+.\de]+", part.strip()) for part in value.split(","))
+    if "/" in value or Path(value).exists() or ("." in value.rpartition(",")[2] and not numbers):
         return f"for one that has a comma in it, write {_in_quotes(key, value)}"
     return "add -m to run one after the other, or write a list in [brackets]"
 
@@ -58,7 +59,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "a value of the config contains itself"
     text = re.split(r"\nSee |\n(?:Config )?[Ss]earch path:|\s+full_key:", str(error))[0]
-    if error.__cause__:
+    if error.__cause__ and type(error) is not ValueError:
         text += f" ({str(error.__cause__).splitlines()[0]})"
     ours = type(error) is ValueError or type(error).__module__.startswith("hydra")
     return ("" if ours else f"{type(error).__name__}: ") + " ".join(text.split())

@@ -94,12 +94,6 @@ class RunLog:
         self._waiting.flush()
         log.handlers[1] = kept
 
-    def close(self) -> None:
-        """From here on nothing is written in the run's folder."""
-        for handler in log.handlers:
-            handler.close()
-        log.handlers = []
-
     def table(self, title: str, rows: dict[str, str]) -> None:
         """Show rows as a table; in the log, one line each."""
         table = Table(title=title, show_header=False, title_justify="left")
@@ -125,6 +119,13 @@ class RunLog:
             hang_up()
             if isinstance(log.handlers[0], LogPiped):
                 log.handlers[0].unread = True
+
+
+def close_log() -> None:
+    """From here on nothing is written in the folder of the last run of this process."""
+    for handler in log.handlers:
+        handler.close()
+    log.handlers = []
 
 
 def run_rows(

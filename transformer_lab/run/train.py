@@ -101,7 +101,6 @@ def train(
     watchers = {name: build(section) for name, section in callbacks.items()}
     refuse_callbacks(watchers)
     with ExitStack() as held:
-        held.callback(run_log.close)
         held.enter_context(ranks.joined(machine.device, timedelta(minutes=machine.timeout_minutes)))
         mine = first and not (plan or preview)
         folder = ranks.broadcast(held.enter_context(taken(run_dir, name, resume)) if mine else Path())

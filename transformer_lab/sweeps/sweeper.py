@@ -8,18 +8,20 @@ import hashlib
 import json
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from hydra._internal.callbacks import Callbacks
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from transformer_lab.composition.checks import problems
+from transformer_lab.composition.checks import problems, roles
+from transformer_lab.composition.configs import Configs
+from transformer_lab.composition.earlier_runs import decided
 from transformer_lab.composition.problems import Problem, Refused, fail, full_error
 from transformer_lab.composition.words import written
 from transformer_lab.folders import refuse_links, replace
@@ -65,13 +67,13 @@ class Sweep:
 
     `total` is how many trials there are in the end; None: all combinations of a grid. `jobs` go to the launcher at a
     time. `params` are what is searched, in files; see `Space`. `composed` is the config of the command without what
-    is searched, `loader` what has composed it, `run` what trains one trial.
+    is searched, `configs` what has composed it, `run` what trains one trial.
     """
 
     def __init__(
         self,
         *,
-        loader: ConfigLoader,
+        configs: Configs,
         composed: DictConfig,
         run: TaskFunction,
         sampler: Sampler,
@@ -84,9 +86,9 @@ class Sweep:
         self.sampler, self.pruner, self.total, self.jobs, self.seed = sampler, pruner, total, jobs, seed
         self.params = dict(params)
         self.console = console()
-        self.loader, self.composed = loader, composed
+        self.configs, self.loader, self.composed = configs, configs.loader, composed
         self.launches = Plugins.instance().instantiate_launcher(
-            hydra_context=HydraContext(loader, Callbacks()), task_function=Trial(run), config=composed
+            hydra_context=HydraContext(configs.loader, Callbacks()), task_function=Trial(run), config=composed
         )
 
     def sweep(self, words: list[str]) -> None:
@@ -220,10 +222,12 @@ class Sweep:
 
         found: dict[str, None] = {}
         for words in space.samples(CHECKED):
-            config = self.loader.load_sweep_config(self.composed, [*space.fixed.values(), *words])
+            every = [*space.fixed.values(), *words]
+            config = self.loader.load_sweep_config(self.composed, every)
             values: Any = OmegaConf.to_container(
                 OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True
             )
+            values = decided(values, partial(self.configs.given, every, roles()))
             said = " ".join(word.lstrip("+") for word in words)
             wrong: list[object] = [*problems(values, typed=values.get("extensions") or [])]
             alone = [key for key in ("plan", "preview") if values.get(key)]

@@ -4,11 +4,12 @@ import copy
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from transformer_lab.keys import Above
 from transformer_lab.training import saved
 from transformer_lab.training.faults import NotSaved
 from transformer_lab.training.signals import children_wait
@@ -22,15 +23,19 @@ class Checkpoints(Checkpoint):
     A step that ends with a validation is saved once everybody has counted that: callbacks that stop early do so at the
     end of what Lightning calls an epoch, and a `Checkpoint` is asked last of all. Whatever ends the run early, the
     latest step is saved before; within a validation, as it was before it. `again` is the command that goes on then.
+    Of less than two, none would be left where the newest turns out damaged.
     """
 
     def __init__(
-        self, *, folder: Path, again: str, files: dict[str, str], identity: dict[str, Any], every_steps: int, keep: int
+        self,
+        *,
+        folder: Path,
+        again: str,
+        files: dict[str, str],
+        identity: dict[str, Any],
+        every_steps: Annotated[int, Above(0)],
+        keep: Annotated[int, Above(1)],
     ) -> None:
-        if every_steps < 1:
-            raise ValueError(f"checkpoint.every_steps: {every_steps} is too small; at least 1")
-        if keep < 2:
-            raise ValueError(f"checkpoint.keep: {keep} is too few; at least 2, as the newest may turn out damaged")
         self.folder, self.again, self.files, self.identity = folder, again, files, identity
         self.every_steps, self.keep = every_steps, keep
         self.verified: set[str] = set()  # those that this process has read back and found whole
