@@ -1,42 +1,12 @@
 """How well a trained model does on a split, or on a file of your own: `python scripts/evaluate.py run=RUN_DIR`."""
 
-import json
-from typing import Any, Literal
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this file, whatever is installed
+
+from transformer_lab.commands.evaluate import main
 from transformer_lab.composition.script import answer
-
-
-def main(
-    *,
-    run: str,
-    split: Literal["train", "validation", "test"] = "test",
-    file: str | None = None,
-    hardware: Literal["auto", "cpu", "gpu"] = "auto",
-    cache_dir: str = "outputs/cache",
-    data: dict[str, Any] = {},  # noqa: B006 - never changed
-    task: dict[str, Any] = {},  # noqa: B006 - never changed
-    extensions: list[str] = [],  # noqa: B006 - never changed
-) -> None:
-    """Evaluate the best weights of a run and print the metrics as JSON.
-
-    run: the folder of the run
-    split: which split of the run's data
-    file: all of this file instead: text, or a table (.csv, .tsv, .jsonl, .parquet) with the columns of the run's data
-    hardware: auto takes the GPU if there is one
-    cache_dir: where prepared data lie
-    data: data.path=… where the run's data are no longer prepared, or were never yours; data.KEY=… how a file is read
-    task: task.beam_size=…, task.length_penalty=… and the like: options that the run may have otherwise
-    extensions: packages of your own that the run was trained with
-    """
-    from transformer_lab.finished.loaded_run import evaluate_file, evaluate_run, load_run
-
-    loaded = load_run(run, extensions, task)
-    loaded.config["cache_dir"] = cache_dir  # a stranger's run does not choose where something is written
-    if file is not None:
-        print(json.dumps({file: evaluate_file(loaded, file, hardware, data)}, indent=2))
-    else:
-        print(json.dumps({split: evaluate_run(loaded, split, hardware, data)}, indent=2))
-
 
 if __name__ == "__main__":
     answer(main)

@@ -1,24 +1,12 @@
 """The trials of a sweep, best first: `python scripts/leaderboard.py sweep=FOLDER`, at any time."""
 
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this file, whatever is installed
+
+from transformer_lab.commands.leaderboard import main
 from transformer_lab.composition.script import answer
-
-
-def main(*, sweep: str) -> None:
-    """Print the trials of a sweep, best first, and write them to leaderboard.csv and leaderboard.md in its folder.
-
-    sweep: the sweep's folder
-    """
-    from transformer_lab.folders import refuse_links
-    from transformer_lab.sweeps.leaderboard import Leaderboard
-    from transformer_lab.terminal import console
-
-    refuse_links(Path(sweep), "sweep")
-    found = Leaderboard.read(Path(sweep))
-    console().print(found.table())
-    found.write(Path(sweep))
-
 
 if __name__ == "__main__":
     answer(main)

@@ -21,6 +21,8 @@ SEES = {
     "scores": set(),
     "renamed": set(),
     "keys": set(),
+    "commands": {"composition", "run", "finished", "data", "sweeps", "training", "folders", "terminal"},
+    "__main__": {"commands"},
     "api": {"composition", "run", "finished", "training", "data", "figures", "folders", "scores"},
     "models": {"layout"},
     "data": {"layout", "folders"},
@@ -40,7 +42,7 @@ SEES = {
     "finished": {"run", "composition", "training", "tasks", "data", "terminal", "figures", "scores"},
     "sweeps": {"keys", "composition", "run", "scores", "folders", "terminal"},  # of a sweep, a trial knows nothing
 }
-HYDRA = {"composition", "sweeps"}
+HYDRA = {"composition", "sweeps", "commands"}
 LIGHTNING = {"training", "data/module.py", "run/train.py", "run/assembly.py", "run/resuming.py"}
 
 

@@ -63,12 +63,20 @@ def hang_up() -> None:
 
 
 ROOT = Path(__file__).resolve().parent.parent  # of train.py and scripts
-USUAL_CACHE = "outputs/cache"
+USUAL_CACHE = os.environ.get("TRANSFORMER_LAB_CACHE") or "outputs/cache"
 
 
 def command(program: str, *words: str) -> str:
-    """What runs a program of this clone, `train.py`, say, from where the user is, as it is typed into a shell."""
-    return shlex.join(["python", os.path.relpath(ROOT / program), *words])
+    """What runs a program, `train.py` or `scripts/predict.py`, from where the user is, as it is typed into a shell."""
+    place = os.path.relpath(ROOT / program)
+    return f"{typed(program, place)} {shlex.join(words)}".rstrip()
+
+
+def typed(program: str, place: str | None = None) -> str:
+    """How a program is called: as `transformer-lab` where that was typed, or where there is no clone."""
+    if Path(sys.argv[0]).name.startswith("transformer-lab") or not (ROOT / program).is_file():
+        return f"transformer-lab {Path(program).stem}"
+    return shlex.join(["python", place or program])
 
 
 def around(extensions: Sequence[str], cache_dir: str = USUAL_CACHE) -> list[str]:

@@ -18,7 +18,9 @@ from omegaconf import OmegaConf
 
 from transformer_lab.composition.earlier_runs import Given
 
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
+PACKAGE = Path(__file__).resolve().parent.parent
+# In a clone, the folder beside the package; of an installed package, the one in it.
+CONFIGS = next(x for x in (PACKAGE.parent / "configs", PACKAGE / "configs") if (x / "train.yaml").is_file())
 PRIMARY = "train"
 
 

@@ -2,6 +2,8 @@
 
 import re
 
+from transformer_lab.terminal import typed
+
 USAGE = """Usage: python train.py [GROUP=OPTION] [KEY=VALUE] [--multirun] [--help] [--cfg job]
 
 Trains a transformer: what it is, what it learns from and how is chosen by words.
@@ -36,7 +38,7 @@ def page(primary: str, groups: dict[str, dict[str, str]]) -> str:
     for key, (value, about) in comments(primary).items():
         if key and about and not key.startswith("hydra"):
             lines.append(f"    {f'{key}={value}':27} {about}")
-    return "\n".join([*lines, EXAMPLES])
+    return "\n".join([*lines, EXAMPLES]).replace("python train.py", typed("train.py"))
 
 
 def comments(text: str) -> dict[str, tuple[str, str]]:

@@ -82,7 +82,8 @@ def _usage(function: Callable[..., Any]) -> str:
     text = inspect.getdoc(function) or ""
     about = dict(re.findall(r"^(\w+): (.+)$", text, re.M))
     rest = re.split(r"^\w+: .+\n?", text, flags=re.M)[-1].rstrip()
-    lines = [f"Usage: python {sys.argv[0]} KEY=VALUE …", "", re.split(r"\n+\w+: ", text)[0], ""]
+    program = f"{'python ' if sys.argv[0].endswith('.py') else ''}{sys.argv[0]}"
+    lines = [f"Usage: {program} KEY=VALUE …", "", re.split(r"\n+\w+: ", text)[0], ""]
     for x in inspect.signature(function).parameters.values():
         if x.kind is x.VAR_KEYWORD:  # the docstring says what they are
             continue

@@ -1,0 +1,61 @@
+"""`transformer-lab` is what train.py and the scripts are in a clone, and says so in what it prints."""
+
+import sys
+
+import pytest
+
+import transformer_lab as tl
+from tests.conftest import TINY
+from transformer_lab.commands import COMMANDS, main
+from transformer_lab.composition.command_line import preflight
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys, tmp_path):
+    """What a command prints, and how it ends."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+    def typed(*words):
+        monkeypatch.setattr(sys, "argv", ["/usr/bin/transformer-lab", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return typed
+
+
+def test_it_says_what_there_is(typed):
+    code, out, _ = typed()
+    assert code == 0 and all(f"    {name} " in out for name in COMMANDS) and typed("--help")[1] == out
+    assert typed("--version") == (0, f"{tl.__version__}\n", "")
+    assert typed("predcit", "run=x") == (2, "", "error: predcit: no such command; did you mean predict?\n")
+    for name in COMMANDS:
+        code, out, _ = typed(name, "--help")
+        assert code == 0 and out.startswith(f"Usage: transformer-lab {name} ") and "python" not in out.splitlines()[0]
+
+
+def test_a_mistake_is_told_as_by_the_scripts(typed):
+    assert typed("train", "modle=3") == (2, "", "error: modle: no such key; did you mean model?\n")
+    assert typed("evaluate", "rnu=x")[2] == "error: rnu: no such argument; did you mean run?\n"
+
+
+def test_what_is_typed_is_what_is_printed(typed, tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(f"line {i} of some text" for i in range(300)))
+    words = [*TINY, "data.path=text.txt", "max_steps=2", "validate_every_steps=2", "run_dir=run"]
+    code, out, err = typed("train", *words)
+    assert code == 0, err
+    assert "  transformer-lab predict run=run 'prompt=" in out and "  transformer-lab evaluate run=run\n" in out
+    assert typed("predict", "run=run", "prompt=line", "max_new_tokens=2")[1].startswith("line")
+    assert '"test"' in typed("evaluate", "run=run")[1]
+
+
+def test_the_environment_chooses_the_cache(monkeypatch, tmp_path):
+    assert preflight([]).run["cache_dir"] == "outputs/cache"
+    monkeypatch.setenv("TRANSFORMER_LAB_CACHE", str(tmp_path))
+    assert preflight([]).run["cache_dir"] == str(tmp_path)
+    assert preflight(["cache_dir=here"]).run["cache_dir"] == "here"

@@ -1,0 +1,40 @@
+"""What can be typed: `transformer-lab train`, `predict`, `evaluate` …; in a clone, train.py and scripts/ are so too."""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+
+USAGE = """Usage: transformer-lab COMMAND KEY=VALUE …
+
+    train        train a model, or run a sweep with -m
+    predict      what a trained model makes of a text or a file
+    evaluate     how well it does on a split or a file
+    show         what is in a run
+    compare      several runs side by side
+    leaderboard  the trials of a sweep
+
+transformer-lab COMMAND --help says what each takes.
+"""
+COMMANDS = ("train", "predict", "evaluate", "show", "compare", "leaderboard")
+
+
+def main() -> None:
+    """The command `transformer-lab`."""
+    from transformer_lab.composition.problems import fail, unknown
+    from transformer_lab.composition.script import answer
+
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print(USAGE, end="")
+        return
+    if name == "--version":
+        print(version("transformer-lab"))
+        return
+    if name not in COMMANDS:
+        fail([unknown(name, "command", COMMANDS)])
+    sys.argv[:2] = [f"transformer-lab {name}"]
+    module = import_module(f"{__name__}.{name}")
+    if name == "train":
+        module.main()
+    else:
+        answer(module.main)

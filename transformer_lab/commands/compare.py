@@ -1,0 +1,32 @@
+"""Several runs side by side: `transformer-lab compare runs=RUN_DIR,RUN_DIR`."""
+
+import io
+from pathlib import Path
+
+
+def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") -> None:
+    """Draw the curves of several runs by tokens and by time, and list what differs in their configs.
+
+    runs: the folders of the runs, separated by commas, or a glob such as outputs/sweeps/NAME/*
+    metric: of the validations
+    output: where the picture (.png) and the table (.md) go
+    """
+    from transformer_lab.finished.comparison import folders, picture, read, table
+    from transformer_lab.folders import replace
+    from transformer_lab.terminal import plain
+
+    paths = folders(runs)
+    if len(paths) < 2:
+        raise ValueError(f"runs: {runs} is {len(paths)} run; two or more can be compared")
+    names = [path.name for path in paths]
+    unique = len(set(names)) == len(names)
+    found = [read(path, path.name if unique else str(path)) for path in paths]
+    drawn = picture(found, metric)
+    target = Path(output)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    image = io.BytesIO()
+    drawn.savefig(image, dpi=120)
+    replace(target.with_suffix(".png"), image.getvalue())
+    replace(target.with_suffix(".md"), f"![curves]({target.name}.png)\n\n{table(found)}\n")
+    print(plain(table(found)))
+    print(f"\nwritten: {target.with_suffix('.png')} and {target.with_suffix('.md').name}")
