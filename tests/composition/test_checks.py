@@ -3,19 +3,21 @@
 import ast
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from omegaconf import OmegaConf
 
 from tests.conftest import settings
 from transformer_lab.composition import command_line
-from transformer_lab.composition.checks import problems
+from transformer_lab.composition.checks import handed, problems
 from transformer_lab.composition.command_line import Command, preflight
 from transformer_lab.composition.configs import CONFIGS
 from transformer_lab.composition.kinds import expected
@@ -410,6 +412,37 @@ def test_help_shows_every_option(capsys):
     assert stop.value.code == 0
     assert {option for _, option in OPTIONS} <= set(words)
     assert "resume=null" in words
+
+
+@pytest.mark.parametrize(("group", "option"), SECTIONS)
+def test_help_of_an_option_shows_all_that_it_takes(group, option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        preflight(["--help", f"{group}={option}"])
+    page, section = capsys.readouterr().out, settings(f"{group}={option}")[group]
+    assert stop.value.code == 0 and page.startswith(f"{group}={option}: ")
+    if section is None:
+        return
+    taken = set(signature(section["_target_"]).parameters) - handed(group, {group: section})
+    assert set(re.findall(rf"^  {group}\.(\w+) \(", page, re.M)) == taken
+    written = yaml.safe_load((CONFIGS / group / f"{option}.yaml").read_text())
+    for key in {x for some in (written, *written.values()) if isinstance(some, dict) for x in some} & taken:
+        assert re.search(rf"^  {group}\.{key} \(.*\) = \S.*\n      \S", page, re.M), key  # its value, and its comment
+
+
+def test_help_says_of_an_argument_that_no_yaml_has_what_its_docstring_says(capsys, told):
+    with pytest.raises(SystemExit):
+        preflight(["--help", "task=classification"])
+    page = capsys.readouterr().out
+    assert "  task.multi_label (bool) = false\n      With `multi_label`, a text may belong to any number" in page
+    assert told("--help", "task=clasification") == [
+        "task=clasification: no such option of task; did you mean classification?"
+    ]
+    assert told("--help", "taks") == ["taks: no such group; did you mean task?"]
+
+
+def test_an_unknown_option_of_a_section_is_answered_with_those_of_the_section(told):
+    (line,) = told("task.x=1", "task=classification")
+    assert line.startswith("task.x: no such option of Classification; there are class_weights, context, ")
 
 
 def test_a_script_reads_its_arguments_like_the_command_line(capsys):

@@ -63,6 +63,15 @@ def sweeper_problems(section: dict[str, Any]) -> list[Problem]:
     return list(Check({}, None, (), ()).section("hydra.sweeper", section, _known(SWEEPER)))
 
 
+def handed(path: str, config: dict[str, Any]) -> set[str]:
+    """What the class of a section is given by its callers; of a task, what it learns of the data too."""
+    given = set(PARTS.get(path, Part()).handed)
+    if path == "task" and isinstance(config.get("task"), dict):
+        learnt = attribute(str(config["task"].get("_target_")), "stand_in")
+        given |= set(learnt) if isinstance(learnt, dict) else set()
+    return given
+
+
 def untrained(task: object, model: str, fitting: Iterable[str]) -> Problem:
     """Of a model that a task was not made for."""
     names = " or ".join(f"model={name.lower()}" for name in fitting)
@@ -88,23 +97,15 @@ class Check:
         if all(self.config.get(key) is None for key in ends):
             yield Problem(ends[0], f"the run would never end; set one of {', '.join(ends)}")
 
-    def handed(self, path: str) -> set[str]:
-        """What the class of a section is given by its callers; of a task, what it learns of the data too."""
-        given = set(PARTS.get(path, Part()).handed)
-        if path == "task" and isinstance(self.config.get("task"), dict):
-            learnt = attribute(str(self.config["task"].get("_target_")), "stand_in")
-            given |= set(learnt) if isinstance(learnt, dict) else set()
-        return given
-
     def section(self, path: str, values: dict[str, Any], taken: Signature) -> Iterator[Problem]:
         """The values against the signature of what takes them."""
-        handed = self.handed(path)
+        given = handed(path, self.config)
         for key, value in values.items():
             here = f"{path}.{key}".lstrip(".")
             if path and RESERVED.fullmatch(str(key)):
                 continue
             parameter = taken.parameters.get(key)
-            if key in handed:
+            if key in given:
                 yield Problem(here, "is filled in by the build; leave it out")
             elif parameter is None and not taken.open:
                 yield self.unknown(here, value, taken)
@@ -117,7 +118,7 @@ class Check:
                     yield from self.bounds(here, parameter, value)
                 yield from self.nested(here, value)
         for key, parameter in taken.parameters.items():
-            if parameter.required and key not in values and key not in handed:
+            if parameter.required and key not in values and key not in given:
                 yield missing(f"{path}.{key}".lstrip("."))
 
     def bounds(self, path: str, parameter: Parameter, value: Any) -> Iterator[Problem]:
@@ -170,9 +171,12 @@ class Check:
                 return untrained(task.get("name"), taken.name, fitting)  # type: ignore[union-attr]
         if isinstance(value, dict) and len(value) == 1:  # `modle.dim=3`
             path = f"{path}.{next(iter(value))}"
-        listed = taken.parameters.keys() - self.handed(path.rpartition(".")[0])
+        listed = taken.parameters.keys() - handed(path.rpartition(".")[0], self.config)
         what = f"option of {taken.name}" if "." in path and taken is not self.train else "key"
-        return unknown(path, what, [*self.keys(), *self.groups], sorted(listed))
+        names = [*self.keys(), *self.groups]
+        if "." in path:  # what stands in a section is not the section
+            names = [name for name in names if "." in name]
+        return unknown(path, what, names, sorted(listed))
 
     def keys(self) -> Iterator[str]:
         """The dotted paths that this config could set."""
@@ -182,8 +186,8 @@ class Check:
                 known = target(path, section["_target_"], self.allowed).parameters
             except Exception:  # reported where it stands
                 continue
-            handed = self.handed(path)
-            yield from (f"{path}.{key}" for key in known if key not in handed)
+            given = handed(path, self.config)
+            yield from (f"{path}.{key}" for key in known if key not in given)
 
 
 def _sections(path: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:

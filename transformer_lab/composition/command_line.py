@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformer_lab.composition.checks import problems, roles, sweeper_keys, sweeper_problems
+from transformer_lab.composition.checks import handed, problems, roles, sweeper_keys, sweeper_problems
 from transformer_lab.composition.configs import CONFIGS, PRIMARY, Configs
 from transformer_lab.composition.earlier_runs import decided
-from transformer_lab.composition.help_page import comments, page
+from transformer_lab.composition.help_page import comments, option_page, page
 from transformer_lab.composition.hydra_section import hydra_problems
 from transformer_lab.composition.importing import importable
 from transformer_lab.composition.kinds import UNKNOWN
@@ -284,12 +284,30 @@ class CommandLine:
         return yaml.safe_dump(_resolved(self.values), sort_keys=False, allow_unicode=True)
 
     def help(self) -> str:
+        """The page of all there is; of the groups whose option is named, what each of these takes."""
+        if self.args.overrides:
+            return "\n\n".join(self._help_of(word) for word in self.args.overrides)
         options = {group: self.configs.options(group) for group in self.configs.groups}
         text = self.configs.text
         return page(
             text(self.configs.primary),
             {group: {option: text(f"{group}/{option}") for option in names} for group, names in options.items()},
         )
+
+    def _help_of(self, word: str) -> str:
+        from omegaconf import OmegaConf
+
+        group, _, option = word.partition("=")
+        if group not in self.configs.groups:
+            raise Mistakes([unknown(word, "group", self.configs.groups)])
+        if option not in self.configs.options(group):
+            raise Mistakes([replace(unknown(option, f"option of {group}", self.configs.options(group)), path=word)])
+        text = self.configs.text(f"{group}/{option}")
+        composed = self.configs.compose([word]).get(group)
+        section: Any = OmegaConf.to_container(composed) if composed is not None else {}
+        if "_target_" not in section:
+            return f"{word}: {comments(text)[''][1]}\n\n{text.rstrip()}"
+        return option_page(word, text, section, handed(group, {group: section}))
 
 
 def _resolved(value: Any) -> Any:

@@ -1,7 +1,12 @@
 """What `python train.py --help` prints, made from the configs: their first lines, and the comments of their keys."""
 
+import ast
 import re
+from collections.abc import Collection
+from typing import Any
 
+from transformer_lab.composition.kinds import shown
+from transformer_lab.composition.signatures import signature
 from transformer_lab.terminal import typed
 
 USAGE = """Usage: python train.py [GROUP=OPTION] [KEY=VALUE] [--multirun] [--help] [--cfg job]
@@ -19,6 +24,7 @@ Examples
     python train.py debug=sanity                       every stage of a run, within a minute
 
 Any argument of a part's constructor is a key: position.KEY=VALUE, task.KEY=VALUE …
+    python train.py --help task=classification         every argument of an option, with type and default
     python train.py --cfg job                          shows the whole config, and runs nothing
     eval "$(python train.py -sc install=bash)"         completes groups, options and keys with <TAB>
     python train.py debug=true …                       shows the traceback of an error
@@ -41,13 +47,42 @@ def page(primary: str, groups: dict[str, dict[str, str]]) -> str:
     return "\n".join([*lines, EXAMPLES]).replace("python train.py", typed("train.py"))
 
 
+def option_page(word: str, text: str, section: dict[str, Any], handed: Collection[str]) -> str:
+    """What an option takes: each argument with its type, its value here, and what YAML or docstring say of it."""
+    target = section["_target_"]
+    taken = signature(target)
+    group = word.partition("=")[0]
+    said = {key.removeprefix(f"{group}."): told for key, told in comments(text).items()}
+    lines = [f"{word}: {said[''][1]}", f"{target}", ""]
+    for name, one in sorted(taken.parameters.items() if taken else (), key=lambda x: not x[1].required):
+        if name in handed:
+            continue
+        kind = ast.unparse(one.kind) if one.kind else ""
+        about = said.get(name, ("", ""))[1]
+        value = ast.unparse(one.default) if one.default else "required"
+        value = {"None": "null", "True": "true", "False": "false"}.get(value, value)
+        if section.get(name, "???") != "???":
+            value = shown(section[name])
+        lines.append(f"  {group}.{name} ({kind}) = {value}")
+        if told := about or _sentence(one.about, name):
+            lines.append(f"      {told}")
+    lines += [] if taken and taken.parameters.keys() - set(handed) else ["  It takes nothing."]
+    return "\n".join(lines)
+
+
+def _sentence(docstring: str, name: str) -> str:
+    """The first sentence of a docstring that names something."""
+    sentences = re.split(r"(?<=[.])\s+(?=[A-Z`])", " ".join(docstring.split()))
+    return next((sentence for sentence in sentences if f"`{name}`" in sentence), "")
+
+
 def comments(text: str) -> dict[str, tuple[str, str]]:
     """Of a YAML file: each dotted key's value and comment; under the empty key what the file says of itself."""
     lines = text.splitlines()
     first = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @package")]
     found, parents = {"": ("", first[0] if first else "")}, list[tuple[str, str]]()
     for line in lines:
-        if match := re.match(r"( *)(\w+): *(.*?)(?: +# (.*))?$", line):
+        if match := re.match(r"( *)(\w+):(?: +([^#\s].*?))?(?: +# (.*))?$", line):
             parents = [*(x for x in parents if len(x[0]) < len(match[1])), (match[1], match[2])]
-            found[".".join(name for _, name in parents)] = match[3], match[4] or ""
+            found[".".join(name for _, name in parents)] = match[3] or "", match[4] or ""
     return found

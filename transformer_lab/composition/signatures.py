@@ -4,7 +4,7 @@ import ast
 import importlib
 import inspect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,8 @@ class Parameter:
     kind: ast.expr | None  # its annotation
     required: bool
     module: "Module | None" = None  # where the names in the annotation are defined
+    default: ast.expr | None = None
+    about: str = ""  # the docstring of the class or function that takes it
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def signature(target: str) -> Signature | None:
     source, node = found
     name = target.rpartition(".")[2]
     if isinstance(node, ast.FunctionDef):
-        return Signature(name, _parameters(node, source), node.args.kwarg is not None, function=True)
+        own = _told(_parameters(node, source), node)
+        return Signature(name, own, node.args.kwarg is not None, function=True)
     return _of_class(name, node, source) if isinstance(node, ast.ClassDef) else None
 
 
@@ -151,7 +154,8 @@ def _of_class(name: str, node: ast.ClassDef, source: Module) -> Signature:
     init = next((x for x in node.body if isinstance(x, ast.FunctionDef) and x.name == "__init__"), None)
     fields = {}
     if any("dataclass" in ast.unparse(x).split("(")[0] for x in node.decorator_list):
-        fields = _fields(node, source)
+        fields = _told(_fields(node, source), node)
+    own = _told(_parameters(init, source), node) if init else fields
     bases = map(source.dotted, node.bases)
     if init and (call := _passed_on(init)):
         # `super().__init__(dim=dim, **options)`, or a part built by `Stack(dim=dim, **options)`: the arguments of what
@@ -159,11 +163,16 @@ def _of_class(name: str, node: ast.ClassDef, source: Module) -> Signature:
         callee, given = call
         above = _above(bases if callee == "super().__init__" else [source.dotted(ast.parse(callee, mode="eval").body)])
         inherited = {k: v for k, v in above.parameters.items() if k not in given}
-        return Signature(name, inherited | _parameters(init, source), above.open)
+        return Signature(name, inherited | own, above.open)
     if init:
-        return Signature(name, _parameters(init, source), init.args.kwarg is not None)
+        return Signature(name, own, init.args.kwarg is not None)
     above = _above(bases)
-    return Signature(name, above.parameters | fields, above.open)
+    return Signature(name, above.parameters | own, above.open)
+
+
+def _told(parameters: dict[str, Parameter], node: ast.ClassDef | ast.FunctionDef) -> dict[str, Parameter]:
+    about = ast.get_docstring(node) or ""
+    return {name: replace(one, about=about) for name, one in parameters.items()}
 
 
 def _above(bases: Iterable[str]) -> Signature:
@@ -194,9 +203,9 @@ def _passed_on(init: ast.FunctionDef) -> tuple[str, set[str]] | None:
 def _parameters(node: ast.FunctionDef, source: Module) -> dict[str, Parameter]:
     plain = [x for x in (*node.args.posonlyargs, *node.args.args) if x.arg not in ("self", "cls")]
     optional = len(plain) - len(node.args.defaults)
-    found = {x.arg: Parameter(x.annotation, i < optional, source) for i, x in enumerate(plain)}
-    for x, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        found[x.arg] = Parameter(x.annotation, default is None, source)
+    defaults = [*[None] * optional, *node.args.defaults]
+    every = [*zip(plain, defaults, strict=True), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    found = {x.arg: Parameter(x.annotation, default is None, source, default) for x, default in every}
     return found
 
 
@@ -212,7 +221,7 @@ def _fields(node: ast.ClassDef, source: Module) -> dict[str, Parameter]:
         else:
             required = x.value is None
         if given.get("init") != "False" and not ast.unparse(x.annotation).startswith(("ClassVar", "KW_ONLY")):
-            found[x.target.id] = Parameter(x.annotation, required, source)
+            found[x.target.id] = Parameter(x.annotation, required, source, None if given else x.value)
     return found
 
 
