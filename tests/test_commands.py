@@ -6,6 +6,7 @@ import pytest
 
 import transformer_lab as tl
 from tests.conftest import TINY
+from tests.programs import call
 from transformer_lab.commands import COMMANDS, main
 from transformer_lab.composition.command_line import preflight
 
@@ -52,6 +53,14 @@ def test_what_is_typed_is_what_is_printed(typed, tmp_path):
     assert "  transformer-lab predict run=run 'prompt=" in out and "  transformer-lab evaluate run=run\n" in out
     assert typed("predict", "run=run", "prompt=line", "max_new_tokens=2")[1].startswith("line")
     assert '"test"' in typed("evaluate", "run=run")[1]
+
+
+def test_what_is_piped_has_no_escape_sequences_though_colours_are_forced(tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(f"line {i} of some text" for i in range(300)))
+    words = [*TINY, "data.path=text.txt", "max_steps=4", "validate_every_steps=2", "run_dir=run"]
+    done = call("train.py", *words, cwd=tmp_path, env={"FORCE_COLOR": "1"})
+    assert done.returncode == 0 and "Going" not in done.stdout and "parameters" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
 
 
 def test_the_environment_chooses_the_cache(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -49,6 +50,7 @@ def train(*words: str, data: Any = None, **values: Any) -> "Run":
     from transformer_lab.composition.build import refuse_giants, rehearse
     from transformer_lab.run.launch import launch
     from transformer_lab.run.report import close_log
+    from transformer_lab.training.signals import EXIT
 
     found = config(*words, *(_data_words(words, data) if data is not None else ()), **values)
     task = rehearse(found)
@@ -64,6 +66,8 @@ def train(*words: str, data: Any = None, **values: Any) -> "Run":
         kind = ValueError if error.code == 2 else RuntimeError
         raise kind("\n".join(error.lines)) from None
     except SystemExit as stop:
+        if stop.code != EXIT + signal.SIGINT:  # told to leave, as by SIGTERM
+            raise
         raise KeyboardInterrupt(f"the step is saved; {again} goes on") from stop
     finally:
         close_log()

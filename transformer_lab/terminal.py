@@ -52,7 +52,8 @@ def console(**options: Any) -> Any:
             raise BrokenPipeError
 
     stream = sys.stderr if options.get("stderr") else sys.stdout
-    return Screen(markup=False, force_terminal=stream.isatty(), **options)  # whatever FORCE_COLOR says
+    seen = stream.isatty()  # whatever FORCE_COLOR says, which notebooks set
+    return Screen(markup=False, force_terminal=seen, color_system="auto" if seen else None, **options)
 
 
 def hang_up() -> None:

@@ -4,13 +4,13 @@ from collections import Counter
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from transformer_lab.data.packing import Packing
 from transformer_lab.data.steps import Batch, EvaluationSet
 from transformer_lab.tasks.base import Outcome, Task
+from transformer_lab.terminal import console
 from transformer_lab.training import ranks
 from transformer_lab.training.hardware import Hardware
 
@@ -62,9 +62,9 @@ def evaluate(task: Task, batches: EvaluationSet, machine: Hardware) -> dict[str,
     """The metrics of a task with its present weights."""
     task.to(machine.device).eval()
     totals = Totals()
-    console = Console(stderr=True)
-    hidden = not console.is_terminal or ranks.rank() > 0
-    some = track(ranks.shard(len(batches)), "evaluating", console=console, transient=True, disable=hidden)
+    screen = console(stderr=True)
+    hidden = not screen.is_terminal or ranks.rank() > 0
+    some = track(ranks.shard(len(batches)), "evaluating", console=screen, transient=True, disable=hidden)
     with machine.autocast():
         for index in some:
             batch = batches[index].to(machine.device)
