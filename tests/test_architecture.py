@@ -23,7 +23,7 @@ SEES = {
     "keys": set(),
     "commands": {"composition", "run", "finished", "data", "sweeps", "training", "folders", "terminal"},
     "__main__": {"commands"},
-    "api": {"composition", "run", "finished", "training", "data", "figures", "folders", "scores"},
+    "api": {"composition", "run", "finished", "training", "data", "figures", "folders", "scores", "terminal"},
     "models": {"layout"},
     "data": {"layout", "folders"},
     "tasks": {"layout", "models", "data", "terminal", "figures"},

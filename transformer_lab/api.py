@@ -21,8 +21,7 @@ from transformer_lab.finished.loaded_run import LoadedRun, evaluate_file, evalua
 from transformer_lab.folders import replace
 from transformer_lab.run.folder import candidates
 from transformer_lab.scores import METRICS
-
-CACHE = "TRANSFORMER_LAB_CACHE"  # the environment variable that chooses where prepared data are kept
+from transformer_lab.terminal import CACHE
 
 
 def config(*words: str, **values: Any) -> dict[str, Any]:

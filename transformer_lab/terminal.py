@@ -64,7 +64,8 @@ def hang_up() -> None:
 
 
 ROOT = Path(__file__).resolve().parent.parent  # of train.py and scripts
-USUAL_CACHE = os.environ.get("TRANSFORMER_LAB_CACHE") or "outputs/cache"
+CACHE = "TRANSFORMER_LAB_CACHE"  # the environment variable that chooses where prepared data are kept
+USUAL_CACHE = os.environ.get(CACHE) or "outputs/cache"
 
 
 def command(program: str, *words: str) -> str:

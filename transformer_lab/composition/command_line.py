@@ -184,13 +184,15 @@ class CommandLine:
         for name in re.findall(r"[^\[\],\s'\"]+", value):
             folder, _, last = f"{group}/{name}".rpartition("/")
             if ".." in name or last.removesuffix(".yaml") not in self.configs.options(folder):
-                options, what = self.configs.options(group), f"option of {group}"
-                problem = replace(unknown(name, what, options), path=f"{group}={name}")
+                problem = self._no_option(group, name)
                 if group == "hydra/launcher" and (package := LAUNCHERS.get(name.partition("_")[0])):
-                    problem = replace(problem, what=f"no such {what}; pip install {package}")
+                    problem = replace(problem, what=f"no such option of {group}; pip install {package}")
                 self.found.append(problem)
                 self.wrong.add(group)
         return group not in self.wrong
+
+    def _no_option(self, group: str, name: str) -> Problem:
+        return replace(unknown(name, f"option of {group}", self.configs.options(group)), path=f"{group}={name}")
 
     def check(self) -> None:
         """Every combination of a sweep; of a large one, every value."""
@@ -301,7 +303,7 @@ class CommandLine:
         if group not in self.configs.groups:
             raise Mistakes([unknown(word, "group", self.configs.groups)])
         if option not in self.configs.options(group):
-            raise Mistakes([replace(unknown(option, f"option of {group}", self.configs.options(group)), path=word)])
+            raise Mistakes([self._no_option(group, option)])
         text = self.configs.text(f"{group}/{option}")
         composed = self.configs.compose([word]).get(group)
         section: Any = OmegaConf.to_container(composed) if composed is not None else {}

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -28,7 +28,7 @@ class Configs:
     """What a search path holds: options, texts, and the configs that words make of them."""
 
     def __init__(self, path: ConfigSearchPath, primary: str, words: Iterable[str]) -> None:
-        """Raises ValueError where a folder that `words` name is not there."""
+        """`lacking` are the folders named in `words` that are not there."""
         self.primary, self.loader = primary, ConfigLoaderImpl(path)
         self.parser = OverridesParser.create(config_loader=self.loader)
         where = [word for word in words if word.startswith("hydra.searchpath=")]
@@ -40,7 +40,7 @@ class Configs:
         self.groups = [x for x in self.repo.get_group_options("", ObjectType.GROUP) if x != "hydra"]
 
     @classmethod
-    def at(cls, configs: Path, *, primary: str = PRIMARY, more: str | None = None, words: Iterable[str] = ()) -> Any:
+    def at(cls, configs: Path, *, primary: str = PRIMARY, more: str | None = None, words: Iterable[str] = ()) -> Self:
         """Of the folder `configs`, and before it of the folder `more`."""
         version.setbase("1.3")
         setup_globals()
@@ -51,7 +51,7 @@ class Configs:
         return cls(path, primary, words)
 
     @classmethod
-    def of_trial(cls) -> Any:
+    def of_trial(cls) -> Self:
         """Those that Hydra has composed this run from: a trial of a sweep, as a rule."""
         hydra = HydraConfig.get()
         path = create_config_search_path(None)
