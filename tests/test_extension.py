@@ -127,8 +127,10 @@ def mine(tmp_path_factory):
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("words", ["feed_forward=two", "norm=unweighed", "feed_forward=experts", "mixer=recurrence"])
-def test_a_part_of_the_page_is_planned_and_trained_from_the_command_line(mine, corpus_folder, words):
+@pytest.mark.parametrize(
+    "words", [["feed_forward=two", "norm=unweighed"], ["feed_forward=experts", "mixer=recurrence"]]
+)
+def test_parts_of_the_page_are_planned_and_trained_from_the_command_line(mine, corpus_folder, words):
     common = [
         "data=text",
         f"data.path={corpus_folder}",
@@ -141,9 +143,9 @@ def test_a_part_of_the_page_is_planned_and_trained_from_the_command_line(mine, c
         "pictures.layers=[]",
         "extensions=[mine]",
         f"hydra.searchpath=[file://{mine}/settings]",
-        words,
+        *words,
     ]
-    run = words.replace("=", "_")
+    run = words[0].replace("=", "_")
     planned, trained = (call("train.py", *common, more, cwd=mine) for more in ("plan=true", f"run_dir={run}"))
     assert planned.returncode == trained.returncode == 0, planned.stderr + trained.stderr
     counted = [re.search(r"FLOPs +│ ([\d.]+ million)", done.stdout)[1] for done in (planned, trained)]
