@@ -110,6 +110,7 @@ def test_a_run_makes_the_same_first_gradient_of_any_micro_batches_and_clips_it(p
         "data.validation=0.01",
         "data.test=0.01",
         f"data.path={place}/lines.tsv",
+        "pictures.layers=[]",
     ]
 
     def moments(tokens, clip="null"):

@@ -1,5 +1,6 @@
 """Train a model: `transformer-lab train GROUP=OPTION KEY=VALUE`; `--help` shows what can be chosen."""
 
+import gc
 import signal
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ from transformer_lab.composition.problems import fail, full_error
 def main() -> None:
     """Do what the command line asks for."""
     keep_out()
+    gc.disable()  # until all is imported: nothing of it is garbage, and looking for some costs a twentieth of the start
     try:
         command = preflight(sys.argv[1:])
         if command.run:

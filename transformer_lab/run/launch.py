@@ -1,5 +1,6 @@
 """A run in this process, or in as many as `hardware.devices` says; and how its end becomes an exit code."""
 
+import gc
 import os
 import signal
 import sys
@@ -37,6 +38,9 @@ def launch(values: dict[str, Any]) -> None:
 
 def _train(values: dict[str, Any]) -> None:
     from transformer_lab.run.train import train  # its imports take seconds
+
+    gc.freeze()  # what is imported stays
+    gc.enable()
 
     def told(thread: threading.ExceptHookArgs) -> None:  # TensorBoard writes in one, and lets the run know
         if no_room(thread.exc_value) is None:
