@@ -1,6 +1,8 @@
 """`transformer-lab` is what train.py and the scripts are in a clone, and says so in what it prints."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +70,16 @@ def test_the_environment_chooses_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("TRANSFORMER_LAB_CACHE", str(tmp_path))
     assert preflight([]).run["cache_dir"] == str(tmp_path)
     assert preflight(["cache_dir=here"]).run["cache_dir"] == "here"
+
+
+def test_windows_is_told_in_one_line_that_runs_need_another_system():
+    """As a Python there would say what it runs on."""
+    there = "import importlib.metadata, runpy, sys; sys.platform = 'win32'; "
+    program = str(Path(__file__).parent.parent / "train.py")
+    for started in (f"runpy.run_path({program!r}, run_name='__main__')", "import transformer_lab.commands"):
+        done = subprocess.run([sys.executable, "-c", there + started], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and "Windows" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", there + "import transformer_lab as tl; tl.train()"], capture_output=True
+    )
+    assert b"ImportError: runs need locks" in done.stderr

@@ -4,6 +4,7 @@
 PyTorch modules. Names are imported when they are first asked for, as PyTorch alone takes a second.
 """
 
+import sys
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "train",
 ]
+WINDOWS = "runs need locks and signals that Windows does not have; the Windows Subsystem for Linux has them"
 HOMES = {
     "api": ("Run", "config", "load", "train"),
     "layout": ("Layout",),
@@ -44,6 +46,8 @@ def __getattr__(name: str) -> Any:
     home = next((home for home, names in HOMES.items() if name in names), None)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if home == "api" and sys.platform == "win32":
+        raise ImportError(WINDOWS)
     return getattr(import_module(f"{__name__}.{home}"), name)
 
 

@@ -4,6 +4,11 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
+from transformer_lab import WINDOWS
+
+if sys.platform == "win32":
+    sys.exit(f"error: {WINDOWS}")
+
 USAGE = """Usage: transformer-lab COMMAND KEY=VALUE …
 
     train        train a model, or run a sweep with -m

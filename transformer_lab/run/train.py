@@ -40,6 +40,7 @@ from transformer_lab.training.module import Training
 from transformer_lab.training.notebook import NotebookProgress, in_notebook
 from transformer_lab.training.progress import Progress
 from transformer_lab.training.signals import EXIT, Signals
+from transformer_lab.training.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +154,8 @@ def train(
                 CurveFile(folder=folder),
                 *seen,
             ]
+            if machine.profile and first:
+                shown.append(Trace(folder=folder))
             if in_notebook() and first:
                 shown.append(NotebookProgress())
             signals = Signals(unread=lambda: run_log.unread)

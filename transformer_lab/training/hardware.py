@@ -26,6 +26,7 @@ class Hardware:
     `devices` are those of this machine, a process for each; under torchrun or srun, their processes count, and
     `timeout_minutes` is how long one of several waits for the others in a step.
     `activation_checkpointing` computes what a block has worked out again in the backward pass instead of keeping it.
+    With `profile=trace`, three steps' operators are written into the run's folder (`training/trace.py`).
     `precision` is fp32, bf16 (products and activations; weights stay fp32) or auto: bf16 on a GPU that has it.
     """
 
@@ -37,6 +38,7 @@ class Hardware:
     workers: int = 0
     devices: int = 1
     timeout_minutes: float = 10.0
+    profile: Literal["trace"] | None = None
 
     def __post_init__(self) -> None:
         if self.micro_batch_tokens < 1:
