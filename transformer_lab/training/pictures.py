@@ -3,6 +3,7 @@
 **H** heads, **N** tokens of a batch, **D** width, **T** positions.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from transformer_lab.tasks.base import Task
 
 MOST_TOKENS = 32  # of a text in a picture: more cannot be read
 MOST_POSITIONS = 128  # in a picture of positions
+WIDEST = 11.0  # inches of a picture: a notebook shows wider ones smaller
 
 
 @dataclass(frozen=True)
@@ -147,27 +149,43 @@ def _index(number: int, count: int) -> int:
 
 
 def attention_picture(found: Sequence[AttentionMap], heads: Sequence[int] | None) -> Any:
-    """A matplotlib figure: a row for each layer, a column for each head."""
+    """A matplotlib figure of layers of one kind: each begins a row, and its heads take as many as they need."""
     count = len(found[0].weights)
     shown = sorted({_index(number, count) for number in (range(count) if heads is None else heads)})
-    wide, tall = (max(2.0, 0.16 * len(side) + 0.8) for side in (found[0].keys, found[0].queries))
-    figure = new_figure(figsize=(wide * len(shown), tall * len(found)), layout="constrained")
-    axes = figure.subplots(len(found), len(shown), squeeze=False)
+    wide, tall = (max(1.6, 0.16 * len(side)) for side in (found[0].keys, found[0].queries))
+    columns = max(1, min(math.ceil(math.sqrt(len(shown))), int(WIDEST // wide)))
+    rows = -(-len(shown) // columns) * len(found)
+    # Margins as long as the longest token: measuring each text, as matplotlib's layouts do, takes longer than drawing.
+    left, below = (0.35 + max(map(_inches, side)) for side in (found[0].queries, found[0].keys))
+    width, height = left + (wide + 0.1) * columns + 0.9, below + (tall + 0.25) * rows
+    figure = new_figure(figsize=(width, height))
+    right = 1 - 0.9 / width
+    figure.subplots_adjust(left / width, below / height, right, 1 - 0.25 / height, 0.1 / wide, 0.25 / tall)
+    axes = figure.subplots(rows, columns, squeeze=False).reshape(len(found), -1)
     most = max(float(one.weights[shown].max()) for one in found)
     for row, one in zip(axes, found, strict=True):
-        for column, (axis, head) in enumerate(zip(row, shown, strict=True)):
+        for axis in row[len(shown) :]:
+            axis.remove()
+        for place, (axis, head) in enumerate(zip(row, shown, strict=False)):
             image = axis.imshow(
                 one.weights[head].numpy(), cmap="Blues", vmin=0, vmax=most, aspect="auto", interpolation="nearest"
             )
             axis.set_title(f"{one.layer}, head {head}", fontsize=7)
-            axis.set_xticks(range(len(one.keys)), one.keys, rotation=90, fontsize=6)
-            axis.set_yticks(range(len(one.queries)), one.queries if column == 0 else [], fontsize=6)
-    figure.supylabel("query: the token that looks", fontsize=7)
-    figure.supxlabel("key: the token looked at", fontsize=7)
-    scale = figure.colorbar(image, ax=axes)
+            lowest = one is found[-1] and place + columns >= len(shown)  # the tokens of those above are the same
+            axis.set_xticks(range(len(one.keys)), one.keys if lowest else [], rotation=90, fontsize=6)
+            axis.set_yticks(range(len(one.queries)), one.queries if place % columns == 0 else [], fontsize=6)
+    figure.supylabel("query: the token that looks", fontsize=7, x=0.08 / width)
+    figure.supxlabel("key: the token looked at", fontsize=7, y=0.04 / height)
+    beside = figure.add_axes((right + 0.15 / width, below / height, 0.12 / width, 1 - (below + 0.25) / height))
+    scale = figure.colorbar(image, cax=beside)
     scale.set_label("attention weight", fontsize=7)
     scale.ax.tick_params(labelsize=6)
     return legible(figure)
+
+
+def _inches(token: str) -> float:
+    """About as long as a tick's label is; letters beyond Latin are up to twice as wide."""
+    return sum(0.05 if letter.isascii() else 0.09 for letter in token)
 
 
 @torch.no_grad()

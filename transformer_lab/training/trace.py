@@ -12,7 +12,7 @@ SHOWN = 10  # operators, the longest first
 
 
 class Trace(Callback):
-    """Every operator of some steps, in `profile/steps-FIRST-LAST.json.gz` of the run's folder with the longest in the log.
+    """Every operator of some steps, in `profile/steps-FIRST-LAST.json.gz` of the run's folder; the longest in its log.
 
     The file is in Chrome's trace format: https://ui.perfetto.dev or chrome://tracing shows it. The first steps are left
     out, as they also allocate and compile; a step that is traced takes longer than others.
