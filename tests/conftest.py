@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import signal
 from functools import cache, reduce
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transformer_lab.composition.build import build_task, task_class
@@ -50,9 +51,9 @@ PARSER = OverridesParser.create()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Of `-n auto`: twice the cores, as half of a process's time is spent in waiting for programs and disks."""
+    """Of `-n auto`: one more than cores, as a part of the time is spent in waiting for programs and disks."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 * cores
+    return cores + 1
 
 
 def settings(*overrides: str) -> dict:
@@ -62,7 +63,7 @@ def settings(*overrides: str) -> dict:
     config = copy.deepcopy(composed(*far))
     for word, group in groups.items():
         if group not in FAR:
-            config[group] = copy.deepcopy(composed(*far, word)[group])
+            config[group] = copy.deepcopy(section_of(word, *far))
     # Any argument of a constructor may be set, as on the command line.
     for override in PARSER.parse_overrides([f"++{word}" for word in overrides if word not in groups]):
         *path, last = override.key_or_group.split(".")
@@ -75,8 +76,26 @@ def settings(*overrides: str) -> dict:
 @cache
 def composed(*words: str) -> dict:
     """As Hydra does it; shared by all who ask, and so not to be changed."""
+    return OmegaConf.to_container(unresolved(*words), resolve=True)
+
+
+@cache
+def unresolved(*words: str) -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return OmegaConf.to_container(compose("train", words), resolve=True)
+        return compose("train", words)
+
+
+@cache
+def section_of(word: str, *far: str) -> dict | None:
+    """What an option makes of its group's section: its file, where nothing else chooses or sets more."""
+    group, _, option = word.partition("=")
+    file = CONFIGS / group / f"{option}.yaml"
+    if far or not file.is_file() or re.search(r"^(defaults:|# @package)", file.read_text(), re.M):
+        return composed(*far, word)[group]
+    config = unresolved().copy()
+    OmegaConf.set_struct(config, False)
+    config[group] = OmegaConf.load(file) or None
+    return OmegaConf.to_container(config, resolve=True)[group]
 
 
 WORDS = Bytes().train([], special_tokens=[])

@@ -29,7 +29,6 @@ __all__ = [
     "load",
     "train",
 ]
-WINDOWS = "runs need locks and signals that Windows does not have; the Windows Subsystem for Linux has them"
 HOMES = {
     "api": ("Run", "config", "load", "train"),
     "layout": ("Layout",),
@@ -47,6 +46,8 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if home == "api" and sys.platform == "win32":
+        from transformer_lab.terminal import WINDOWS
+
         raise ImportError(WINDOWS)
     return getattr(import_module(f"{__name__}.{home}"), name)
 

@@ -65,6 +65,7 @@ def hang_up() -> None:
 
 ROOT = Path(__file__).resolve().parent.parent  # of train.py and scripts
 CACHE = "TRANSFORMER_LAB_CACHE"  # the environment variable that chooses where prepared data are kept
+WINDOWS = "runs need locks and signals that Windows does not have; the Windows Subsystem for Linux has them"
 USUAL_CACHE = os.environ.get(CACHE) or "outputs/cache"
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import random
 import re
 import shlex
 import subprocess
@@ -444,6 +445,49 @@ def test_help_says_of_an_argument_that_no_yaml_has_what_its_docstring_says(capsy
 def test_an_unknown_option_of_a_section_is_answered_with_those_of_the_section(told):
     (line,) = told("task.x=1", "task=classification")
     assert line.startswith("task.x: no such option of Classification; there are class_weights, context, ")
+
+
+def mistyped(word, draw):
+    """As fingers do it: two letters swapped, one left out, twice or another; an underscore forgotten; a letter more."""
+    at = draw.randrange(len(word) - 1)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return draw.choice(
+        [
+            word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+            word[:at] + word[at + 1 :],
+            word[:at] + word[at] + word[at:],
+            word[:at] + draw.choice(letters) + word[at + 1 :],
+            word.replace("_", draw.choice(["", "-"]), 1),
+            word + draw.choice(letters),
+        ]
+    )
+
+
+def test_of_500_mistyped_arguments_that_no_yaml_has_the_right_one_is_named():
+    tasks = {"seq2seq": "translation", "encoder": "mlm_nsp"}
+    found = []
+    for group, option in SECTIONS:
+        words = [f"{group}={option}", *([f"task={tasks[option]}"] if group == "model" and option in tasks else [])]
+        section = settings(*words)[group]
+        if section is None:
+            continue
+        taken = set(signature(section["_target_"]).parameters) - handed(group, {group: section})
+        text = (CONFIGS / group / f"{option}.yaml").read_text()
+        known = {name for name in taken if re.search(rf"^ *{name}:", text, re.M)}
+        found += [(words, group, name, taken) for name in sorted(taken - known)]
+    draw, right, total = random.Random(1), 0, 0
+    while total < 500:
+        words, group, name, taken = draw.choice(found)
+        wrong = mistyped(name, draw)
+        if wrong in taken:
+            continue
+        config = settings(*words)
+        config[group][wrong] = 1
+        right += any(
+            f"{group}.{wrong}: " in (line := str(x)) and f"mean {group}.{name}?" in line for x in problems(config)
+        )
+        total += 1
+    assert right >= 0.95 * total
 
 
 def test_a_script_reads_its_arguments_like_the_command_line(capsys):

@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
-from transformer_lab import WINDOWS
+from transformer_lab.terminal import WINDOWS
 
 if sys.platform == "win32":
     sys.exit(f"error: {WINDOWS}")
