@@ -1,13 +1,18 @@
 """Labels are read as one would write them, one a row or several; what names no class is refused with its row."""
 
 import json
+import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.data.conftest import examples, mistake
 from transformer_lab.data.examples import LabeledText
+from transformer_lab.data.sources.base import HashSplit
 from transformer_lab.data.sources.labeled import Labeled
 
 
@@ -114,3 +119,65 @@ def test_the_signature_tells_changed_options(tmp_path: Path) -> None:
     changed: list[dict[str, Any]] = [{}, {"text_column": "a"}, {"label_column": "b"}, {"separator": ";"}, {"test": 0.1}]
     changed += [{"missing_label": "skip"}, {"quoting": "none"}, {"delimiter": ";"}, {"unreadable": "skip"}]
     assert len({json.dumps(Labeled(path=str(tmp_path), **o).cache_key()) for o in [*changed, *changed]}) == len(changed)
+
+
+# --- tables as they are ---------------------------------------------------------------------------------------
+
+
+def mails(folder: Path, count: int = 2000) -> Path:
+    """Mails of 150 customers, who write more or less, in five classes of which the smallest has two."""
+    draw = random.Random(0)
+    rows = ["subject,body,customer,kind"]
+    for number in range(count):
+        kind = draw.choices(["bug", "bill", "praise", "spam"], [70, 20, 9, 1])[0] if number > 1 else "rare"
+        customer = int(150 * draw.random() ** 2)
+        rows.append(f"about {number},{'' if number % 10 == 0 else f'text {number} of it'},c{customer},{kind}")
+    (folder / "mails.csv").write_text("\n".join(rows))
+    return folder / "mails.csv"
+
+
+MAILS: dict[str, Any] = {"text_column": ["subject", "body"], "label_column": "kind"}
+
+
+def test_several_columns_make_one_text_one_below_the_other(tmp_path: Path) -> None:
+    read = examples(Labeled(path=str(mails(tmp_path, 30)), validation=0, test=0, **MAILS))["train"]
+    assert [one.text for one in read[:2]] == ["about 0", "about 1\ntext 1 of it"]
+    told = mistake(
+        lambda: examples(Labeled(path=str(tmp_path / "mails.csv"), **MAILS | {"text_column": ["subject", "bdy"]}))
+    )
+    assert told.startswith("data.text_column[1]=bdy: no such column") and told.endswith("did you mean body?")
+    told = mistake(lambda: Labeled(path=str(tmp_path / "mails.csv"), **MAILS | {"text_column": ["subject", "kind"]}))
+    assert told == "data.text_column and data.label_column are both kind"
+    assert "data.text_column is empty" in mistake(lambda: Labeled(path=str(tmp_path / "mails.csv"), text_column=[]))
+
+
+def test_no_customer_is_on_two_sides(tmp_path: Path) -> None:
+    read = examples(Labeled(path=str(mails(tmp_path)), validation=0.1, test=0.2, group_column="customer", **MAILS))
+    groups = [{one.group for one in found} for found in read.values()]
+    assert len(groups) == 3 and sum(map(len, groups)) == len(set().union(*groups)) > 100
+    assert 0.02 < len(read["validation"]) / 2000 < 0.25 and 0.08 < len(read["test"]) / 2000 < 0.4
+    (tmp_path / "mails.csv").open("a").write("\na,b,,bug")
+    told = mistake(lambda: examples(Labeled(path=str(tmp_path / "mails.csv"), group_column="customer", **MAILS)))
+    assert told == f"data.group_column=customer: {tmp_path}/mails.csv:2002 names no group"
+
+
+def test_each_class_has_its_share_and_the_split_is_the_same_each_time(tmp_path: Path) -> None:
+    options = {"validation": 0.1, "test": 0.2, "stratify": True, **MAILS}
+    read = examples(Labeled(path=str(mails(tmp_path)), **options))
+    counts = {side: Counter(one.labels[0] for one in found) for side, found in read.items()}
+    whole = sum(counts.values(), Counter())
+    for kind, total in whole.items():
+        for side, share in (("validation", 0.1), ("test", 0.2)):
+            wanted = round(total * share) if kind != "rare" else 0
+            assert abs(counts[side][kind] - wanted) <= 1 + total / 1000, (kind, side)
+    assert examples(Labeled(path=str(tmp_path / "mails.csv"), **options)) == read
+    told = mistake(lambda: Labeled(path=str(tmp_path / "mails.csv"), group_column="customer", **options))
+    assert told.startswith("data.stratify and data.group_column: one of them")
+
+
+@given(st.integers(3, 60), st.floats(0.01, 0.4), st.floats(0.01, 0.4))
+def test_a_class_of_three_or_more_is_in_every_split(count: int, validation: float, test: float) -> None:
+    split = HashSplit(validation=validation, test=test, stratum=lambda one: one.labels[0])
+    read = [LabeledText(f"{kind} {number}", (kind,)) for kind in "ab" for number in range(count)]
+    found = {(one.labels[0], side) for side, one in split(lambda: read)}
+    assert found == {(kind, side) for kind in "ab" for side in ("train", "validation", "test")}

@@ -265,3 +265,13 @@ def test_evaluating_reads_a_file_in_the_same_way(run, tmp_path):
     )
     with pytest.raises(ValueError, match=r"^file: read as the run's data were: data.quotin: no such option"):
         finished.evaluate_file(run, f"{tmp_path}/b.csv", "cpu", {"quotin": "none"})
+
+
+def test_on_a_terminal_one_text_after_the_other_is_asked_for(predict, run, monkeypatch):
+    prompt = "The boat <mask> home." if run.task.name == "mlm_nsp" else "two apples"
+    asked = iter([prompt, "\x00", prompt, ""])  # what is no text is answered, and the next one asked for
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda shown: next(asked))
+    first, wrong, again = predict("json=true").splitlines()
+    assert json.loads(first)["input"] == prompt and first == again and next(asked, None) is None
+    assert wrong.startswith("error: prompt: ")

@@ -1,5 +1,7 @@
 """What a trained model makes of a text: `transformer-lab predict run=RUN_DIR prompt="Return the"`."""
 
+import builtins
+import contextlib
 import json as jsonlib
 import sys
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ def main(
     """Let the best weights of a run continue, classify, translate or fill in a text, or every row of a file.
 
     run: the folder of the run
-    prompt: the text; or
+    prompt: the text, asked for again and again where neither it nor a file is given on a terminal; or
     file: a text, line by line, or a table (.csv, .tsv, .jsonl, .parquet) with the run's column; - reads a pipe
     input: the same as file
     output: a file for what is else printed: .csv or .tsv (after the input's own columns), .jsonl, or one line each
@@ -48,12 +50,13 @@ def main(
     Options of mlm_nsp, whose text has a <mask> in it
         top (how many guesses for each mask)
     """
-    if [prompt, file, input].count(None) != 2:
+    asks = prompt is file is input is output is None and sys.stdin is not None and sys.stdin.isatty()
+    if not asks and [prompt, file, input].count(None) != 2:
         raise ValueError("prompt: give either prompt=TEXT or file=FILE")
     if prompt is not None:
         prompt = _text(prompt)
     name = file or input or ""
-    if prompt is None and name != "-" and not Path(name).expanduser().exists():
+    if not asks and prompt is None and name != "-" and not Path(name).expanduser().exists():
         raise no_such_path("file", name)
     end = _end(output, name, json)
     from transformer_lab.finished.loaded_run import load_run
@@ -69,6 +72,15 @@ def main(
 
     loaded = load_run(run, extensions, task)
     _check(options, loaded.task)
+    if asks:
+        for text in _typed():
+            try:
+                found = _asked(predicted(loaded, iter([Given("prompt", _text(text))]), options))
+                for _, said in warned(found, Path(), ""):
+                    say(f"{jsonlib.dumps(said, ensure_ascii=False) if json else said['text']}\n")
+            except ValueError as error:  # the next one may be right
+                say(f"error: {error}\n")
+        return
     with kept(name) as place:
         if prompt is not None:
             found = _asked(predicted(loaded, iter([Given("prompt", prompt)]), options))
@@ -90,6 +102,17 @@ def main(
             write_table(found, Path(output)) if end in TABLES else write_lines(texts, Path(output))
         except OSError as error:
             raise ValueError(f"output: {output} cannot be written: {error.strerror}") from error
+
+
+def _typed() -> Iterator[str]:
+    """What is typed, line by line, until an empty line, Ctrl-D or Ctrl-C; a line may be edited and looked up again."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - `input` uses it
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        while text := builtins.input("> "):
+            yield text
+        return
+    print()
 
 
 def _text(prompt: str) -> str:

@@ -1,7 +1,7 @@
 """What a source yields, with the name of a split: an example, of one of these types."""
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Split = Literal["train", "validation", "test"]
@@ -22,6 +22,11 @@ class Example:
     def texts(self) -> tuple[str, ...]:
         raise NotImplementedError
 
+    @property
+    def side_key(self) -> str:
+        """What decides the split it is in: two examples of the same key are never parted."""
+        return self.texts[0]
+
 
 @dataclass(frozen=True)
 class Document(Example):
@@ -37,14 +42,22 @@ class Document(Example):
 
 @dataclass(frozen=True)
 class LabeledText(Example):
-    """A text and the names of its classes: one, or any number where classes do not exclude each other."""
+    """A text and the names of its classes: one, or any number where classes do not exclude each other.
+
+    `group` is whose it is, where texts of one author or customer are to be on one side.
+    """
 
     text: str
     labels: tuple[str, ...]
+    group: str | None = field(default=None, kw_only=True)
 
     @property
     def texts(self) -> tuple[str, ...]:
         return (self.text,)
+
+    @property
+    def side_key(self) -> str:
+        return self.text if self.group is None else self.group
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def given(run: LoadedRun, file: Path, named: Section, *, others: bool) -> Iterat
         yield from (Given(where, clean(line, where)) for where, line in lines(file))
         return
     source = reader(run, str(file), named)
-    wanted = list(source.columns.names().values())[:1]
+    wanted = [source.columns.names()[option] for option in source.columns.inputs()]
     read = source.columns.given(rows(file, wanted, source.cells, others=others), file)
     yield from itertools.starmap(Given, read)
 

@@ -14,6 +14,7 @@ from typing import Any
 from transformer_lab.data.examples import Document, Example, Split, folded
 
 MORE = {"validation": "take more", "test": "take more, or 0 for no such split"}  # a run needs to be validated
+BINS = 1 << 12  # places of a hash that are told apart where strata are cut
 HASHED = 1 << 16  # characters that decide a document's side: the first piece of a long one always holds as many
 
 
@@ -34,13 +35,16 @@ class Source(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class HashSplit:
-    """Puts examples on a side by a hash of their first text, so that equal texts never face each other.
+    """Puts examples on a side by a hash of their first text, or of their group: what is equal never faces itself.
 
-    A corpus of one document is cut in order instead: its beginning trains, its end tests.
+    A `stratum` of an example is what each side is to have its share of, a class as a rule; one of three examples or
+    more has one on each side, and a smaller one trains. (Neyman, 1934, for samples drawn so.) A corpus of one document
+    is cut in order instead: its beginning trains, its end tests.
     """
 
     validation: float
     test: float
+    stratum: Callable[[Any], str] | None = None
 
     def __post_init__(self) -> None:
         for name, fraction in (("validation", self.validation), ("test", self.test)):
@@ -50,28 +54,52 @@ class HashSplit:
             both = f"data.validation={self.validation} and data.test={self.test}"
             raise ValueError(f"{both} leave nothing to train on: their sum has to be below 1")
 
-    def side(self, text: str) -> Split:
-        words = " ".join(folded(text))[:HASHED]
-        point = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8]) / 2**64
-        if point < self.validation:
+    def side(self, text: str, borders: tuple[float, float] | None = None) -> Split:
+        """By where the text's hash lies; below the first of the `borders` it validates, below the second it tests."""
+        first, second = borders or (self.validation, self.validation + self.test)
+        point = _point(text)
+        if point < first:
             return "validation"
-        return "test" if point < self.validation + self.test else "train"
+        return "test" if point < second else "train"
 
     def __call__(self, read: Callable[[], Iterable[Example]]) -> Iterator[tuple[Split, Any]]:
         """Every example that `read` yields, with its side; `read` is called again for each pass needed."""
         if self.validation == self.test == 0:
             yield from (("train", example) for example in read())
         elif (length := _length_of_only(read())) is None:
-            yield from self._by_hash(read())
+            yield from self._by_hash(read(), self._borders(read()) if self.stratum else {})
         else:
             yield from self._in_order(read(), length)
 
-    def _by_hash(self, examples: Iterable[Example]) -> Iterator[tuple[Split, Example]]:
+    def _borders(self, examples: Iterable[Example]) -> dict[str, tuple[float, float]]:
+        """Of each stratum, between which of its hashes the sides lie; known to one of `BINS`, in bounded memory."""
+        assert self.stratum
+        found: dict[str, Counter[int]] = {}
+        for example in examples:
+            found.setdefault(self.stratum(example), Counter())[int(_point(example.side_key) * BINS)] += 1
+        return {stratum: self._borders_of(bins) for stratum, bins in found.items()}
+
+    def _borders_of(self, bins: Counter[int]) -> tuple[float, float]:
+        total, wanted = bins.total(), [share for share in (self.validation, self.test) if share]
+        if total <= len(wanted):
+            return 0.0, 0.0
+        counts = [max(1, round(total * share)) if share else 0 for share in (self.validation, self.test)]
+        ends, seen = [0.0, 0.0], 0
+        for number in sorted(bins):
+            for side, end in enumerate((counts[0], sum(counts))):
+                if seen < end:  # this one is below the border
+                    ends[side] = (number + 1) / BINS
+            seen += bins[number]
+        return ends[0], ends[1]
+
+    def _by_hash(
+        self, examples: Iterable[Example], borders: dict[str, tuple[float, float]]
+    ) -> Iterator[tuple[Split, Example]]:
         counts: Counter[Split] = Counter()
         side: Split | None = None  # of the example that goes on
         for example in examples:
             if side is None:
-                side = self.side(example.texts[0])
+                side = self.side(example.side_key, borders[self.stratum(example)] if self.stratum else None)
                 counts[side] += 1
             yield side, example
             side = side if example.more else None
@@ -106,6 +134,12 @@ class HashSplit:
         """Exact, as they are written: 1 - 0.05 - 0.05 in floating point is not 0.9."""
         validation, test = Fraction(str(self.validation)), Fraction(str(self.test))
         return {"train": 1 - validation - test, "validation": validation, "test": test}
+
+
+def _point(text: str) -> float:
+    """Where a text lies in [0, 1), wherever and whenever it is asked."""
+    words = " ".join(folded(text))[:HASHED]
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8]) / 2**64
 
 
 def _length_of_only(examples: Iterable[Example]) -> int | None:

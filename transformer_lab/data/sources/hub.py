@@ -9,7 +9,7 @@ from typing import Any, Literal, Required, Unpack
 from transformer_lab.data.examples import Document, Example, LabeledText, Pair, Split
 from transformer_lab.data.sources.base import Source, no_such_name
 from transformer_lab.data.sources.hub_access import cached, reachable
-from transformer_lab.data.sources.labeled import LabelColumns, Labeled, MissingLabel
+from transformer_lab.data.sources.labeled import LabelColumns, Labeled, MissingLabel, apart, cut_so, told
 from transformer_lab.data.sources.parallel import PairColumns, Parallel, language_code
 from transformer_lab.data.sources.separated import Quoting
 from transformer_lab.data.sources.splits import SplitOptions, SplitSource
@@ -168,17 +168,19 @@ class Hub(HubSource):
 
 
 class HubLabeled(HubSource):
-    """One text per row, with its labels; the numbers of classes become their names."""
+    """One text per row, with its labels; the numbers of classes become their names. The rest is as of `Labeled`."""
 
     example_type = LabeledText
 
     def __init__(
         self,
         *,
-        text_column: str = "text",
+        text_column: str | list[str] = "text",
         label_column: str = "label",
         separator: str | None = None,
         missing_label: MissingLabel = "error",
+        group_column: str | None = None,
+        stratify: bool = False,
         **options: Unpack[HubOptions],
     ) -> None:
         asked: dict[str, Any] = {
@@ -186,9 +188,18 @@ class HubLabeled(HubSource):
             "label_column": label_column,
             "separator": separator,
             "missing_label": missing_label,
+            "group_column": group_column,
         }
         self.labels = LabelColumns(**asked)
-        super().__init__(columns=self.labels, local=partial(Labeled, **asked), **options)
+        super().__init__(columns=self.labels, local=partial(Labeled, **asked, stratify=stratify), **options)
+        self.hash_split = apart(self.hash_split, stratify, group_column)
+
+    def cache_key(self) -> dict[str, Any]:
+        return super().cache_key() if self.local else cut_so(super().cache_key(), self.hash_split)
+
+    def read(self) -> Iterator[tuple[Split, Any]]:
+        read = super().read()
+        return read if self.local else told(read, self.hash_split, self.labels.group_column)
 
     def examples(self, split: Split) -> Iterator[Any]:
         return self.labels.labelled(super().examples(split), self.origin(split))

@@ -2,12 +2,14 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, Unpack
 
 from transformer_lab.data.examples import LabeledText, Split
+from transformer_lab.data.sources.base import HashSplit
 from transformer_lab.data.sources.files import TABLES, FileOptions, Files, Unit, is_table, listed, tables
 from transformer_lab.data.sources.streams import clean
 from transformer_lab.data.sources.tables import Columns, Row
@@ -21,36 +23,54 @@ log = logging.getLogger(__name__)
 class Unlabeled(LabeledText):
     """A text whose row, at `where`, has no label."""
 
-    where: str
+    where: str = field(kw_only=True)
 
 
 @dataclass(frozen=True)
 class LabelColumns(Columns):
     """One label a row; any number where the cell is a list, or text with a `separator` between labels.
 
-    `missing_label` says what a row without one does: "error" ends the run, "skip" leaves it out.
+    Of several `text_column`s, the cells make one text, one below the other. `missing_label` says what a row without a
+    label does: "error" ends the run, "skip" leaves it out. Rows of one `group_column` are on one side of a split.
     """
 
-    text_column: str = "text"
+    text_column: str | list[str] = "text"
     label_column: str = "label"
     separator: str | None = None
     missing_label: MissingLabel = "error"
+    group_column: str | None = None
 
     def __post_init__(self) -> None:
-        if self.text_column == self.label_column:
-            raise ValueError(f"data.text_column and data.label_column are both {self.text_column}")
+        if not self._texts:
+            raise ValueError("data.text_column is empty: a column, or several")
+        if self.label_column in self._texts:
+            raise ValueError(f"data.text_column and data.label_column are both {self.label_column}")
         if self.separator == "":
             raise ValueError("data.separator is empty: the sign between two labels, or null for one label a row")
 
+    @property
+    def _texts(self) -> list[str]:
+        return [self.text_column] if isinstance(self.text_column, str) else list(self.text_column)
+
     def names(self) -> dict[str, str]:
-        return {"text_column": self.text_column, "label_column": self.label_column}
+        several = {f"text_column[{number}]": name for number, name in enumerate(self._texts)}
+        texts = several if len(several) > 1 else {"text_column": self._texts[0]}
+        groups = {"group_column": self.group_column} if self.group_column else {}
+        return {**texts, "label_column": self.label_column, **groups}
+
+    def inputs(self) -> list[str]:
+        return list(self.names())[: len(self._texts)]
 
     def example(self, where: str, row: Row) -> LabeledText:
-        text = self.text(where, row, "text_column")
+        text, group = self.input(where, row), None
         if not text.strip():  # it will be skipped, whatever its label
             return LabeledText(text, ())
+        if self.group_column and (group := row.get(self.group_column)) in (None, ""):
+            raise ValueError(f"data.group_column={self.group_column}: {where} names no group")
         labels = tuple(dict.fromkeys(self._labels(where, row.get(self.label_column))))
-        return Unlabeled(text, (), where) if "" in labels else LabeledText(text, labels)
+        if "" in labels:
+            return Unlabeled(text, (), where=where)
+        return LabeledText(text, labels, group=None if group is None else str(group))
 
     def labelled(self, examples: Iterable[Any], origin: str) -> Iterator[LabeledText]:
         """Without those that have no label: they are counted, and end the run or are said."""
@@ -69,7 +89,7 @@ class LabelColumns(Columns):
                     f"data.label_column={self.label_column}: {found}; data.missing_label=skip leaves "
                     f"{'it' if count == 1 else 'them'} out"
                 )
-            _say_once(f"{origin}: skipped, for {found}")
+            _say_once(f"{origin}: skipped, for {found}", logging.WARNING)
 
     def _labels(self, where: str, value: Any) -> Iterator[str]:
         if isinstance(value, list):
@@ -94,7 +114,10 @@ class LabelColumns(Columns):
 
 
 class Labeled(Files):
-    """One text per row, with its labels."""
+    """One text per row, with its labels.
+
+    With `stratify`, each class has its share in each split that is cut from the training split.
+    """
 
     example_type = LabeledText
 
@@ -102,14 +125,23 @@ class Labeled(Files):
         self,
         *,
         path: str,
-        text_column: str = "text",
+        text_column: str | list[str] = "text",
         label_column: str = "label",
         separator: str | None = None,
         missing_label: MissingLabel = "error",
+        group_column: str | None = None,
+        stratify: bool = False,
         **options: Unpack[FileOptions],
     ) -> None:
-        self.labels = LabelColumns(text_column, label_column, separator, missing_label)
+        self.labels = LabelColumns(text_column, label_column, separator, missing_label, group_column)
         super().__init__(columns=self.labels, path=path, **options)
+        self.hash_split = apart(self.hash_split, stratify, group_column)
+
+    def cache_key(self) -> dict[str, Any]:
+        return cut_so(super().cache_key(), self.hash_split)
+
+    def read(self) -> Iterator[tuple[Split, Any]]:
+        return told(super().read(), self.hash_split, self.labels.group_column)
 
     def find(self, option: str, path: str) -> list[Unit]:
         return tables(option, path, listed(option, path, is_table, TABLES))
@@ -118,7 +150,37 @@ class Labeled(Files):
         return self.labels.labelled(super().examples(split), self.origin(split))
 
 
+def apart(split: HashSplit, stratify: bool, group_column: str | None) -> HashSplit:
+    """How a split is cut: so that each class has its share, or by the groups that the examples name."""
+    if stratify and group_column:
+        raise ValueError("data.stratify and data.group_column: one of them, as a group has texts of several classes")
+    return replace(split, stratum=_classes_of if stratify else None)
+
+
+def cut_so(cache_key: dict[str, Any], split: HashSplit) -> dict[str, Any]:
+    """The key of a source, with how it is cut where that is not as ever."""
+    kept = {name: value for name, value in cache_key.items() if (name, value) != ("group_column", None)}
+    return kept | ({"stratify": True} if split.stratum else {})
+
+
+def told(read: Iterator[tuple[Split, Any]], split: HashSplit, group_column: str | None) -> Iterator[tuple[Split, Any]]:
+    """What is read; and in the end how large the splits are, where what they are cut by has a say in it."""
+    counts: Counter[Split] = Counter()
+    for side, example in read:
+        counts[side] += 1
+        yield side, example
+    sizes = ", ".join(f"{side} {counts[side]:,} ({counts[side] / counts.total():.1%})" for side in counts)
+    if group_column:
+        _say_once(f"data.group_column={group_column}: all examples of a group are in one split, so there are {sizes}")
+    elif split.stratum:
+        _say_once(f"data.stratify: each class has its share in each split, one of fewer than three trains: {sizes}")
+
+
+def _classes_of(example: LabeledText) -> str:
+    return "\n".join(sorted(example.labels))
+
+
 @cache
-def _say_once(line: str) -> None:
+def _say_once(line: str, level: int = logging.INFO) -> None:
     """However often the data are read."""
-    log.warning("%s", line)
+    log.log(level, "%s", line)

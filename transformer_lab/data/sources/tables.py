@@ -35,9 +35,16 @@ class Columns(ABC):
 
     def given(self, rows: Rows, table: str | Path) -> Iterator[tuple[str, str, Row]]:
         """Place, text and whole of each row that a model is given: what the model should say need not be there."""
-        option = next(iter(self.names()))
-        for where, row, whole in self._checked(rows, table, [option]):
-            yield where, self.text(where, row, option), whole
+        for where, row, whole in self._checked(rows, table, self.inputs()):
+            yield where, self.input(where, row), whole
+
+    def inputs(self) -> list[str]:
+        """The options whose columns make the text that a model is given."""
+        return [next(iter(self.names()))]
+
+    def input(self, where: str, row: Row) -> str:
+        """That text: cells one below the other, empty ones left out."""
+        return "\n".join(filter(None, (self.text(where, row, option) for option in self.inputs())))
 
     def _checked(self, rows: Rows, table: str | Path, options: Iterable[str]) -> Iterator[tuple[str, Row, Row]]:
         for number, (where, whole) in enumerate(rows):
