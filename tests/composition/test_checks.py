@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra import main as hydra_main
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from omegaconf import OmegaConf
 
@@ -440,6 +441,28 @@ def test_help_says_of_an_argument_that_no_yaml_has_what_its_docstring_says(capsy
         "task=clasification: no such option of task; did you mean classification?"
     ]
     assert told("--help", "taks") == ["taks: no such group; did you mean task?"]
+
+
+@pytest.mark.parametrize(
+    "line, offered",
+    [
+        ("python train.py task=classification task.", {"task.multi_label=", "task.class_weights=", "task.context="}),
+        ("python train.py task=classification task.mul", {"task.multi_label="}),
+        ("python train.py model.drop", {"model.dropout="}),
+        ("python train.py task=clas task.mul", set()),  # whose options are not known yet
+        ("python train.py task.context=3", set()),
+    ],
+)
+def test_a_shell_is_offered_arguments_that_no_yaml_has(line, offered, monkeypatch, capsys):
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-sc", "query=bash"])
+    hydra_main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(print)()  # what Hydra offers alone
+    alone = set(capsys.readouterr().out.split())
+    assert preflight(["-sc", "query=bash"]).words == ["-sc", "query=bash"]
+    more = set(capsys.readouterr().out.split())
+    assert offered <= more | alone and not more & alone
+    if offered:
+        assert all(word.startswith(line.split(" ")[-1]) for word in more)
 
 
 def test_an_unknown_option_of_a_section_is_answered_with_those_of_the_section(told):

@@ -19,6 +19,7 @@ from transformer_lab.composition.hydra_section import hydra_problems
 from transformer_lab.composition.importing import importable
 from transformer_lab.composition.kinds import UNKNOWN
 from transformer_lab.composition.problems import Mistakes, Problem, fail, full_error, nearest, unknown
+from transformer_lab.composition.signatures import signature
 from transformer_lab.composition.words import one_line, several, unreadable
 from transformer_lab.renamed import config_of_today
 
@@ -47,6 +48,8 @@ def preflight(argv: list[str], *, configs: Path = CONFIGS) -> Command:
             raise SystemExit(0)
         if line.args.hydra_help or line.args.shell_completion or line.args.info or line.args.cfg:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Hydra prints, and that is all: to `| head`, for instance
+        if line.args.shell_completion and (typed_so_far := os.environ.get("COMP_LINE")):
+            print(*line.arguments_at(typed_so_far))  # beside what Hydra will
         if line.args.hydra_help or line.args.shell_completion or line.args.info:
             return Command(words)
         words = line.checked()
@@ -296,17 +299,38 @@ class CommandLine:
             {group: {option: text(f"{group}/{option}") for option in names} for group, names in options.items()},
         )
 
-    def _help_of(self, word: str) -> str:
+    def arguments_at(self, typed_so_far: str) -> list[str]:
+        """What a shell may put at the end of a line beside what the YAMLs hold: arguments of a part's constructor."""
+        *before, last = typed_so_far.split(" ")
+        group, dot, begin = last.partition(".")
+        if not dot or "=" in last or group not in self.configs.groups:
+            return []
+        from hydra.errors import HydraException
+
+        try:
+            section = self._section(group, [word for word in before if "=" in word and word[0] != "-"])
+        except HydraException:  # a word before is not right yet
+            return []
+        taken = signature(section["_target_"]) if "_target_" in section else None
+        more = set(taken.parameters) - set(section) - handed(group, {group: section}) if taken else set()
+        return [f"{group}.{name}=" for name in sorted(more) if name.startswith(begin)]
+
+    def _section(self, group: str, words: list[str]) -> dict[str, Any]:
+        """Of a group, as these words choose it; empty where it is none."""
         from omegaconf import OmegaConf
 
+        composed = self.configs.compose(words).get(group)
+        section: Any = OmegaConf.to_container(composed) if composed is not None else {}
+        return section
+
+    def _help_of(self, word: str) -> str:
         group, _, option = word.partition("=")
         if group not in self.configs.groups:
             raise Mistakes([unknown(word, "group", self.configs.groups)])
         if option not in self.configs.options(group):
             raise Mistakes([self._no_option(group, option)])
         text = self.configs.text(f"{group}/{option}")
-        composed = self.configs.compose([word]).get(group)
-        section: Any = OmegaConf.to_container(composed) if composed is not None else {}
+        section = self._section(group, [word])
         if "_target_" not in section:
             return f"{word}: {comments(text)[''][1]}\n\n{text.rstrip()}"
         return option_page(word, text, section, handed(group, {group: section}))
