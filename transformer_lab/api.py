@@ -39,9 +39,10 @@ def config(*words: str, **values: Any) -> dict[str, Any]:
 def train(*words: str, data: Any = None, **values: Any) -> "Run":
     """Train a model and return the run; words and values are those of `config`.
 
-    `data` are examples in place of a data set: texts for language modelling and MLM, `(text, label)` or
-    `(text, [labels])` for classification, `(source, target)` for translation; a twentieth of them validates and another
-    one tests, or `"data.validation=0.2"`. They are written into the cache, so that the run can be gone on with.
+    `data` are examples in place of a data set: texts for language modelling and MLM, `(text, label)`,
+    `(text, [labels])` or `((text, text), label)` for classification, `(source, target)` for translation; a twentieth of
+    them validates and another one tests, or `"data.validation=0.2"`. They are written into the cache, so that the run can
+    be gone on with.
 
     Raises ValueError for what has to be changed, in lines that name the keys; RuntimeError for a run that cannot go on;
     KeyboardInterrupt where it was interrupted, which has saved the step and says how the run goes on.
@@ -172,9 +173,11 @@ def _data_words(words: Sequence[str], examples: Iterable[Any]) -> list[str]:
     """The words that name these examples, once they lie in a file of the cache: as the task reads them."""
     task = next((word.partition("=")[2] for word in words if word.startswith("task=")), "language_modeling")
     source, columns = SOURCES.get(task, ("text", ("text",)))
-    lines = []
+    lines, pairs = [], False
     for number, one in enumerate(examples):
         cells = (one,) if isinstance(one, str) else tuple(one)
+        if pairs := source == "labeled" and len(cells) == 2 and isinstance(cells[0], (tuple, list)):
+            cells, columns = (*cells[0], cells[1]), ("text", "second", "label")
         if len(cells) != len(columns):
             raise ValueError(f"data[{number}]: {one!r:.60}: {task} reads ({', '.join(columns)})")
         lines.append(json.dumps(dict(zip(columns, cells, strict=True)), ensure_ascii=False) + "\n")
@@ -184,7 +187,7 @@ def _data_words(words: Sequence[str], examples: Iterable[Any]) -> list[str]:
         file.parent.mkdir(parents=True, exist_ok=True)
         replace(file, text)
     named = [f"data.{column}={column}" for column in columns] if source == "parallel" else []
-    return [f"data={source}", f"data.path={written(str(file))}", *named]
+    return [f"data={source}", f"data.path={written(str(file))}", *named, *(["data.pair_columns=[text,second]"] * pairs)]
 
 
 def _free_folder(name: str) -> Path:

@@ -1,15 +1,25 @@
 """Classes: scores as the libraries compute them, weights, several labels, and what is said of a text."""
 
+import csv
 import io
+import json
+import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 from torchmetrics.functional import classification as library
 
+import transformer_lab as tl
 from tests.conftest import WORDS, batch_for, corpus_for, settings, small_task
+from transformer_lab.commands.predict import main as predict
 from transformer_lab.composition.build import rehearse
+from transformer_lab.composition.script import arguments
 from transformer_lab.data.examples import LabeledText
 from transformer_lab.data.packing import EXAMPLE
 from transformer_lab.data.steps import EvaluationSet
@@ -212,3 +222,87 @@ def test_classes_of_any_name_can_be_drawn(labels, recwarn):
     figure.savefig(io.BytesIO())
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == list(labels)
     assert not [str(one.message) for one in recwarn if "Glyph" in str(one.message)]
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------
+
+
+def pairs_task(*words):
+    return small_task("task=classification", "task.pairs=true", "model.token_types=2", *words)
+
+
+def pair(first, second, label="a"):
+    return LabeledText(first, (label,), second=second)
+
+
+@hypothesis_settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.text("ab ", max_size=30), st.text("ab ", max_size=30)), min_size=1, max_size=5))
+@pytest.mark.parametrize("truncate", ["end", "beginning"])
+def test_a_pair_is_put_together_as_bert_does_and_the_longer_text_is_cut(truncate, texts):
+    task = pairs_task("task.context=16", f"task.truncate={truncate}")
+    batch = task.batch([pair(*both) for both in texts])
+    begin, end = (task.tokenizer.special(name) for name in task.special_tokens)
+    found = []
+    for first, second in texts:
+        a, b = task.tokenizer.encode_batch([first, second])
+        while len(a) + len(b) > 13:  # one token after the other; of two alike, of the first
+            longer = a if len(a) > len(b) else b
+            longer.pop(-1 if truncate == "end" else 0)
+        found.append(([begin, *a, end, *b, end], [0] * (len(a) + 2) + [1] * (len(b) + 1)))
+    tokens, types = (each.split(batch.layout.lengths.tolist()) for each in (batch.tokens, batch.types))
+    made = sorted((one.tolist(), kind.tolist()) for one, kind in zip(tokens, types, strict=True))
+    assert made == sorted(found)
+
+
+def test_a_pair_is_judged_by_both_texts_and_their_order():
+    task = pairs_task()
+    asked = [("a dog", "a cat"), ("a cat", "a dog"), ("a dog", "a dog"), ("a dog a", " cat")]
+    said = task.predict([json.dumps(both) for both in asked])
+    assert len({tuple(one["probabilities"].values()) for one in said}) == len(asked)
+    alone = [task.predict([json.dumps(both)])[0]["probabilities"] for both in asked]
+    assert all(one["probabilities"] == pytest.approx(two, abs=1e-5) for one, two in zip(said, alone, strict=True))
+    for wrong in ("a dog", '["a dog"]', '["a", 3]', "[", "null"):
+        assert task.predict([wrong])[0]["error"].startswith("no pair of texts")
+    assert task.predict(["a dog", json.dumps(asked[0])])[1]["probabilities"] == pytest.approx(alone[0], abs=1e-5)
+
+
+def test_what_is_no_pair_among_pairs_is_refused():
+    for task, example in (
+        (pairs_task(), LabeledText("x", ("a",))),
+        (small_task("task=classification"), pair("x", "y")),
+    ):
+        with pytest.raises(ValueError, match=r"^task.pairs=(true|false): .* is [12] texts"):
+            task.batch([example])
+    with pytest.raises(ValueError, match="at least 5, a token of each text"):
+        pairs_task("task.context=4")
+
+
+def test_pairs_of_a_table_are_trained_on_predicted_and_evaluated(tmp_path, monkeypatch):
+    """In the shape of MRPC: two sentences, and whether they say the same; it is learned, as the base rate is not."""
+    monkeypatch.chdir(tmp_path)
+    draw = random.Random(0)
+    rows = ["first,second,same"]
+    for number in range(1200):
+        subject, verb = f"{draw.choice(['dog', 'boat', 'child'])} {number}", draw.choice(["sleeps", "sings"])
+        other = draw.choice([verb, "sings" if verb == "sleeps" else "sleeps"])
+        rows.append(f"the {subject} {verb},it {other},{'yes' if other == verb else 'no'}")
+    Path("pairs.csv").write_text("\n".join(rows))
+    words = ["task=classification", "data=labeled", "data.path=pairs.csv", "data.pair_columns=[first,second]"]
+    words += [
+        "data.label_column=same",
+        "model.token_types=2",
+        "model.dim=32",
+        "model.num_layers=2",
+        "pictures.layers=[]",
+    ]
+    words += ["tokenizer=bytes", "task.context=64", "tokens_per_step=1024", "schedule=constant", "allow_overlap=true"]
+    run = tl.train(*words, max_steps=150, validate_every_steps=150)
+    assert run.metrics["test"]["accuracy"] > 0.9
+    assert tl.load(run.folder).evaluate(file="pairs.csv")["accuracy"] > 0.9
+    script = arguments(predict, [f"run={run.folder}", "file=pairs.csv", "output=said.csv"])
+    predict(**script)
+    with open("said.csv", newline="") as file:
+        said = list(csv.DictReader(file))
+    assert len(said) == 1200 and sum(row["prediction"] == row["same"] for row in said) > 1000
+    same = run.predict('["the boat 7 sings", "it sings"]')
+    assert same["label"] == "yes" and run.show(("the boat 7 sings", "it sings")).startswith("yes | ")

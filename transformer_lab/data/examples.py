@@ -44,16 +44,18 @@ class Document(Example):
 class LabeledText(Example):
     """A text and the names of its classes: one, or any number where classes do not exclude each other.
 
-    `group` is whose it is, where texts of one author or customer are to be on one side.
+    `second` is the other text of a pair, whose classes are of both together. `group` is whose it is, where texts of one
+    author or customer are to be on one side.
     """
 
     text: str
     labels: tuple[str, ...]
+    second: str | None = field(default=None, kw_only=True)
     group: str | None = field(default=None, kw_only=True)
 
     @property
     def texts(self) -> tuple[str, ...]:
-        return (self.text,)
+        return (self.text,) if self.second is None else (self.text, self.second)
 
     @property
     def side_key(self) -> str:

@@ -1,8 +1,9 @@
-"""Which class, or classes, a text belongs to.
+"""Which class, or classes, a text belongs to, or two texts together: whether one follows from the other, say.
 
-**N** tokens of a batch, **B** texts, **C** classes.
+**N** tokens of a batch, **B** texts or pairs, **C** classes.
 """
 
+import json
 import logging
 import unicodedata
 from collections import Counter
@@ -27,7 +28,7 @@ from transformer_lab.models.encoder import Encoder
 from transformer_lab.models.heads import Pooling, SequenceHead
 from transformer_lab.tasks import classification_report as report
 from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, told_truncated
-from transformer_lab.terminal import without_markup
+from transformer_lab.terminal import one_line, without_markup
 
 log = logging.getLogger(__name__)
 BEGIN, END = "<cls>", "<sep>"
@@ -40,25 +41,40 @@ AT_ONCE = 64  # texts classified together
 class TextBatch(Batch):
     tokens: Tensor  # (N,)
     layout: Layout
+    types: Tensor | None  # (N,) of pairs: 1 in the second text and its end, else 0, as in BERT
     classes: Tensor  # (B,) of each text; or (B, C), 1 where a text belongs to a class
 
 
 @dataclass(frozen=True)
 class LabeledEncoding:
-    """A row of tokens and one of classes for each text."""
+    """A row of tokens for each text, of pairs another one for the second, and a row of classes."""
 
     labels: tuple[str, ...]
-    columns = {"tokens": Token, "classes": np.int32}  # noqa: RUF012 - the same for all
+    pairs: bool = False
     written = None
 
+    @property
+    def texts_in(self) -> tuple[str, ...]:
+        """The columns that hold tokens."""
+        return ("tokens", "second") if self.pairs else ("tokens",)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        return {**dict.fromkeys(self.texts_in, Token), "classes": np.int32}
+
     def cache_key(self) -> dict[str, Any]:
-        return {"kind": "labelled", "labels": self.labels}
+        return {"kind": "labelled", "labels": self.labels, **({"pairs": True} if self.pairs else {})}
 
     def texts(self, example: LabeledText) -> Sequence[str]:
+        if (example.second is not None) != self.pairs:
+            raise ValueError(
+                f"task.pairs={str(self.pairs).lower()}: {example.texts!r:.60} is {len(example.texts)} texts"
+            )
         return example.texts
 
     def row(self, example: LabeledText, encoded: list[list[int]]) -> dict[str, Sequence[int]]:
-        return {"tokens": encoded[0], "classes": list(dict.fromkeys(map(self._class, example.labels)))}
+        tokens = dict(zip(self.texts_in, encoded, strict=True))
+        return {**tokens, "classes": list(dict.fromkeys(map(self._class, example.labels)))}
 
     def _class(self, label: str) -> int:
         label = _composed(label)
@@ -69,8 +85,10 @@ class LabeledEncoding:
 
 @dataclass(frozen=True)
 class Collate:
-    """Texts between `begin` and `end`; of one longer than `context`, the end or the beginning is truncated."""
+    """Texts between `begin` and `end`, which also parts two; of what is longer than `context`, the end or the beginning
+    is truncated, of pairs that of the longer text."""
 
+    texts_in: tuple[str, ...]  # the columns
     begin: int
     end: int
     context: int
@@ -79,25 +97,31 @@ class Collate:
     weights: tuple[float, ...]  # of the classes
 
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> TextBatch:
-        column, rows = corpus["tokens"], pieces["example"]
-        begins, ends = column.offsets[rows], column.offsets[rows + 1]
-        room = self.context - 2
-        if self.truncate == "end":
-            ends = np.minimum(ends, begins + room)
-        else:
-            begins = np.maximum(begins, ends - room)
-        lengths = ends - begins
-        last = np.cumsum(lengths + 2) - 1
-        tokens = np.empty(last[-1] + 1, dtype=np.int64)
-        tokens[last - lengths - 1], tokens[last] = self.begin, self.end
-        if lengths.any():
-            tokens[ranges(last - lengths, lengths)] = column.values[ranges(begins, lengths)]
+        columns, rows = [corpus[name] for name in self.texts_in], pieces["example"]
+        begins = np.stack([column.offsets[rows] for column in columns])
+        there = np.stack([column.offsets[rows + 1] for column in columns]) - begins
+        lengths = kept(there, self.context)
+        if self.truncate == "beginning":
+            begins += there - lengths
+        whole = marked(lengths)
+        place = np.cumsum(whole) - whole  # of what comes next in each
+        tokens = np.empty(whole.sum(), dtype=np.int64)
+        types = np.zeros_like(tokens)
+        tokens[place] = self.begin
+        for number, (column, first, length) in enumerate(zip(columns, begins, lengths, strict=True)):
+            place = place + 1
+            if length.any():
+                tokens[ranges(place, length)] = column.values[ranges(first, length)]
+            types[ranges(place, length + 1)] = number
+            place = place + length
+            tokens[place] = self.end
         classes, num_targets = self._classes(corpus, rows)
         return TextBatch(
             num_tokens=len(tokens),
             num_targets=num_targets,
             tokens=torch.from_numpy(tokens),
-            layout=Layout.of(torch.from_numpy(lengths + 2)),
+            layout=Layout.of(torch.from_numpy(whole)),
+            types=torch.from_numpy(types) if len(columns) > 1 else None,
             classes=classes,
         )
 
@@ -112,17 +136,39 @@ class Collate:
         return member, {"classes": len(rows) * float(sum(self.weights))}
 
 
+def marked(lengths: np.ndarray) -> np.ndarray:
+    """How long texts (1, B), or the two of each pair (2, B), are with the tokens around them: (B,)."""
+    return np.asarray(lengths.sum(0) + 1 + len(lengths))
+
+
+def kept(lengths: np.ndarray, context: int) -> np.ndarray:
+    """What is left of each so that they fit: of a pair the longer one is cut, both to half where both are longer."""
+    room = context - 1 - len(lengths)
+    if len(lengths) == 1:
+        return np.minimum(lengths, room)
+    first, second = lengths
+    half = room // 2
+    return np.stack(
+        [
+            np.minimum(first, np.maximum(room - half, room - second)),
+            np.minimum(second, np.maximum(half, room - first)),
+        ]
+    )
+
+
 class Classification(Task):
-    """Trains an `Encoder` or a `Decoder` to name the class of a text of at most `context` tokens.
+    """Trains an `Encoder` or a `Decoder` to name the class of a text, or of a pair, of at most `context` tokens.
 
     With `multi_label`, a text may belong to any number of classes: each is a yes or no of its own. `pooling` makes one
     vector of a text (see `SequenceHead`); None: the mean for an encoder, the last token for a decoder.
     `class_weights` says how much each class counts in the loss, by name, or is "balanced": the rarer, the more
     (King and Zeng, 2001). `truncate` says what a text that is too long loses. `labels` are the classes and how many
-    texts of the training split are of each.
+    texts of the training split are of each. `pairs` says that two texts are classified together, which the data decide;
+    a model with two `token_types` tells them apart.
     """
 
     collate: Collate
+    encoding: LabeledEncoding
     model: Encoder | Decoder
     model_types = (Encoder, Decoder)
     example_type = LabeledText
@@ -143,9 +189,11 @@ class Classification(Task):
         label_smoothing: float = 0.0,
         class_weights: dict[str, float] | Literal["balanced"] | None = None,
         truncate: Literal["end", "beginning"] = "end",
+        pairs: bool = False,
     ) -> None:
         super().__init__()
-        check_context(context, 3, "a token between the two that mark beginning and end", model.position.max_length)
+        least, why = (5, "a token of each text between the three") if pairs else (3, "a token between the two")
+        check_context(context, least, f"{why} that mark beginning and end", model.position.max_length)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"task.label_smoothing: {label_smoothing} is not a share; 0 <= label_smoothing < 1")
         if not 0 <= dropout < 1:
@@ -165,9 +213,10 @@ class Classification(Task):
         weights = _weights(labels, class_weights)
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
-        self.encoding = LabeledEncoding(self.labels)
+        self.encoding = LabeledEncoding(self.labels, pairs)
         begin, end = tokenizer.special(BEGIN), tokenizer.special(END)
-        self.collate = Collate(begin, end, context, truncate, len(labels) if multi_label else None, tuple(weights))
+        classes = len(labels) if multi_label else None
+        self.collate = Collate(self.encoding.texts_in, begin, end, context, truncate, classes, tuple(weights))
         self.head = SequenceHead(
             dim=model.dim,
             num_classes=len(labels),
@@ -185,23 +234,35 @@ class Classification(Task):
     @classmethod
     def learn(cls, examples: Iterator[LabeledText], language: str | None) -> dict[str, Any]:
         counts: Counter[str] = Counter()
+        pairs = False
         for example in examples:
             counts.update({_composed(label) for label in example.labels})
+            pairs = pairs or example.second is not None
         if len(counts) < 2:
             one = next(iter(counts), None)
             raise ValueError(
                 "data: a text has to be told from others, but "
                 + (f"all of the training split are of the class {one}" if one else "no text has a label")
             )
-        return {"labels": {label: counts[label] for label in sorted(counts, key=_natural)}}
+        labels = {label: counts[label] for label in sorted(counts, key=_natural)}
+        return {"labels": labels, **({"pairs": True} if pairs else {})}
 
-    def example(self, given: str | tuple[str, Any]) -> LabeledText:
-        """A text, which is then of the class that the model predicts; or a text with its class, or classes."""
-        if isinstance(given, str):
-            said = () if self.multi_label else (self.predict([given])[0]["label"],)
-            return LabeledText(given, said)
-        text, labels = given
-        return LabeledText(text, (labels,) if isinstance(labels, str) else tuple(labels))
+    def example(self, given: Any) -> LabeledText:
+        """A text, or of pairs a tuple of two, which is then of the class that the model predicts; or `(text, class)`,
+        `(text, [class, …])`."""
+        alone = isinstance(given, str) or (self.encoding.pairs and isinstance(given[0], str))
+        text, labels = (given, None) if alone else given
+        text, second = text if self.encoding.pairs else (text, None)
+        if labels is None:
+            asked = text if second is None else json.dumps([text, second])
+            labels = [] if self.multi_label else self.predict([asked])[0]["label"]
+        return LabeledText(text, (labels,) if isinstance(labels, str) else tuple(labels), second=second)
+
+    def try_with(self, corpus: Corpus) -> str:
+        if not self.encoding.pairs:
+            return super().try_with(corpus)
+        texts = [self.tokenizer.decode(corpus[name][0].tolist()) for name in self.encoding.texts_in]
+        return one_line(json.dumps([" ".join(text.split()) for text in texts], ensure_ascii=False))
 
     def packing(self, corpus: Corpus) -> Packing:
         if not self.multi_label and (corpus["classes"].lengths != 1).any():
@@ -209,15 +270,17 @@ class Classification(Task):
         return Packs(corpus=corpus, capacity=self.context, layout=EXAMPLE, pieces=self._pieces, cache_key="texts")
 
     def _pieces(self, corpus: Corpus, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, int]:
-        lengths = np.diff(corpus["tokens"].offsets[begin : end + 1]) + 2
+        columns = [corpus[name] for name in self.encoding.texts_in]
+        lengths = np.stack([np.diff(column.offsets[begin : end + 1]) for column in columns])
         return (
             np.arange(begin, end).view(EXAMPLE),
-            np.minimum(lengths, self.context),
-            int((lengths > self.context).sum()),
+            marked(kept(lengths, self.context)),
+            int((marked(lengths) > self.context).sum()),
         )
 
     def logits(self, batch: TextBatch) -> Tensor:  # (B, C)
-        hidden = self.model(batch.tokens, batch.layout, indices=self.head.indices(batch.layout))
+        told_apart = {"types": batch.types} if getattr(self.model, "types", None) is not None else {}
+        hidden = self.model(batch.tokens, batch.layout, indices=self.head.indices(batch.layout), **told_apart)
         return self.head(hidden, batch.layout)
 
     def losses(self, logits: Tensor, classes: Tensor) -> Tensor:
@@ -290,20 +353,25 @@ class Classification(Task):
         )
 
     def predict(self, lines: list[str]) -> list[dict[str, Any]]:
-        """The class of each line, and the probability of each."""
+        """The class of each line, and the probability of each; of pairs, a line is a JSON list of two texts."""
         self.eval()
-        found = []
+        found: list[dict[str, Any]] = []
         for begin in range(0, len(lines), AT_ONCE):
-            encoded = self.tokenizer.encode_batch(lines[begin : begin + AT_ONCE])
-            corpus = _corpus(encoded)
-            batch: TextBatch = self.collate(corpus, np.arange(len(encoded)).view(EXAMPLE), 0)
+            some = lines[begin : begin + AT_ONCE]
+            texts = [self._texts(line) for line in some]
+            corpus = self._corpus([both or [""] * len(self.encoding.texts_in) for both in texts])
+            batch: TextBatch = self.collate(corpus, np.arange(len(some)).view(EXAMPLE), 0)
             with torch.inference_mode():
                 logits = self.logits(batch.to(self.model.embedding.weight.device)).float()
             shares = (logits.sigmoid() if self.multi_label else logits.softmax(1)).tolist()
-            truncated = [len(ids) + 2 > self.context for ids in encoded]
-            for line, said, probabilities, short in zip(
-                lines[begin:], self._said(logits), shares, truncated, strict=False
+            lengths = np.stack([corpus[name].lengths for name in self.encoding.texts_in])
+            truncated = (marked(lengths) > self.context).tolist()
+            for line, both, said, probabilities, short in zip(
+                some, texts, self._said(logits), shares, truncated, strict=True
             ):
+                if both is None:
+                    found.append(_unread(line))
+                    continue
                 name = self._name(said)
                 each = dict(zip(self.labels, (round(p, 6) for p in probabilities), strict=True))
                 best = "" if self.multi_label else f" {max(probabilities):.3f}"
@@ -313,10 +381,30 @@ class Classification(Task):
                 )
         return found
 
+    def _texts(self, line: str) -> list[str] | None:
+        """What a line holds; None where it is no pair, and is to be one."""
+        if not self.encoding.pairs:
+            return [line]
+        try:
+            both = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        fits = isinstance(both, list) and len(both) == 2 and all(isinstance(text, str) for text in both)
+        return both if fits else None
 
-def _corpus(encoded: list[list[int]]) -> Corpus:
-    """Texts without known classes as a corpus."""
-    return Corpus({"tokens": Ragged.of(encoded), "classes": Ragged.of([[0]] * len(encoded))}, ("tokens",), 0)
+    def _corpus(self, texts: list[list[str]]) -> Corpus:
+        """Texts without known classes as a corpus."""
+        names = self.encoding.texts_in
+        columns = {
+            name: Ragged.of(self.tokenizer.encode_batch(list(column)))
+            for name, column in zip(names, zip(*texts, strict=True), strict=True)
+        }
+        return Corpus({**columns, "classes": Ragged.of([[0]] * len(texts))}, names, 0)
+
+
+def _unread(line: str) -> dict[str, Any]:
+    error = 'no pair of texts, such as ["A man sleeps.", "Nobody is awake."]'
+    return {"input": line, "label": None, "probabilities": {}, "error": error, "text": f"{line}\t({error})"}
 
 
 def _spelt(name: Any) -> str:

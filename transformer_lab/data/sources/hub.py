@@ -180,6 +180,7 @@ class HubLabeled(HubSource):
         separator: str | None = None,
         missing_label: MissingLabel = "error",
         group_column: str | None = None,
+        pair_columns: list[str] | None = None,
         stratify: bool = False,
         **options: Unpack[HubOptions],
     ) -> None:
@@ -189,6 +190,7 @@ class HubLabeled(HubSource):
             "separator": separator,
             "missing_label": missing_label,
             "group_column": group_column,
+            "pair_columns": pair_columns,
         }
         self.labels = LabelColumns(**asked)
         super().__init__(columns=self.labels, local=partial(Labeled, **asked, stratify=stratify), **options)

@@ -1,5 +1,6 @@
 """Texts with the names of their classes, from tables of the user's own."""
 
+import json
 import logging
 import math
 from collections import Counter
@@ -30,7 +31,8 @@ class Unlabeled(LabeledText):
 class LabelColumns(Columns):
     """One label a row; any number where the cell is a list, or text with a `separator` between labels.
 
-    Of several `text_column`s, the cells make one text, one below the other. `missing_label` says what a row without a
+    Of several `text_column`s, the cells make one text, one below the other; `pair_columns` are two that stay two texts,
+    which are classified together: a premise and a hypothesis, say. `missing_label` says what a row without a
     label does: "error" ends the run, "skip" leaves it out. Rows of one `group_column` are on one side of a split.
     """
 
@@ -39,8 +41,11 @@ class LabelColumns(Columns):
     separator: str | None = None
     missing_label: MissingLabel = "error"
     group_column: str | None = None
+    pair_columns: list[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.pair_columns is not None and (len(self.pair_columns) != 2 or self.text_column != "text"):
+            raise ValueError("data.pair_columns: two columns, such as [premise,hypothesis], and no data.text_column")
         if not self._texts:
             raise ValueError("data.text_column is empty: a column, or several")
         if self.label_column in self._texts:
@@ -50,10 +55,13 @@ class LabelColumns(Columns):
 
     @property
     def _texts(self) -> list[str]:
+        if self.pair_columns:
+            return list(self.pair_columns)
         return [self.text_column] if isinstance(self.text_column, str) else list(self.text_column)
 
     def names(self) -> dict[str, str]:
-        several = {f"text_column[{number}]": name for number, name in enumerate(self._texts)}
+        option = "pair_columns" if self.pair_columns else "text_column"
+        several = {f"{option}[{number}]": name for number, name in enumerate(self._texts)}
         texts = several if len(several) > 1 else {"text_column": self._texts[0]}
         groups = {"group_column": self.group_column} if self.group_column else {}
         return {**texts, "label_column": self.label_column, **groups}
@@ -61,16 +69,24 @@ class LabelColumns(Columns):
     def inputs(self) -> list[str]:
         return list(self.names())[: len(self._texts)]
 
+    def input(self, where: str, row: Row) -> str:
+        """Of a pair, a JSON list of both."""
+        if not self.pair_columns:
+            return super().input(where, row)
+        return json.dumps([self.text(where, row, option) for option in self.inputs()], ensure_ascii=False)
+
     def example(self, where: str, row: Row) -> LabeledText:
-        text, group = self.input(where, row), None
-        if not text.strip():  # it will be skipped, whatever its label
-            return LabeledText(text, ())
+        both = [self.text(where, row, option) for option in self.inputs()] if self.pair_columns else []
+        text, second = both or (self.input(where, row), None)
+        group = None
+        if not text.strip() or (second is not None and not second.strip()):  # it will be skipped, whatever its label
+            return LabeledText(text, (), second=second)
         if self.group_column and (group := row.get(self.group_column)) in (None, ""):
             raise ValueError(f"data.group_column={self.group_column}: {where} names no group")
         labels = tuple(dict.fromkeys(self._labels(where, row.get(self.label_column))))
         if "" in labels:
             return Unlabeled(text, (), where=where)
-        return LabeledText(text, labels, group=None if group is None else str(group))
+        return LabeledText(text, labels, second=second, group=None if group is None else str(group))
 
     def labelled(self, examples: Iterable[Any], origin: str) -> Iterator[LabeledText]:
         """Without those that have no label: they are counted, and end the run or are said."""
@@ -130,10 +146,11 @@ class Labeled(Files):
         separator: str | None = None,
         missing_label: MissingLabel = "error",
         group_column: str | None = None,
+        pair_columns: list[str] | None = None,
         stratify: bool = False,
         **options: Unpack[FileOptions],
     ) -> None:
-        self.labels = LabelColumns(text_column, label_column, separator, missing_label, group_column)
+        self.labels = LabelColumns(text_column, label_column, separator, missing_label, group_column, pair_columns)
         super().__init__(columns=self.labels, path=path, **options)
         self.hash_split = apart(self.hash_split, stratify, group_column)
 
@@ -159,7 +176,7 @@ def apart(split: HashSplit, stratify: bool, group_column: str | None) -> HashSpl
 
 def cut_so(cache_key: dict[str, Any], split: HashSplit) -> dict[str, Any]:
     """The key of a source, with how it is cut where that is not as ever."""
-    kept = {name: value for name, value in cache_key.items() if (name, value) != ("group_column", None)}
+    kept = {name: x for name, x in cache_key.items() if x is not None or name not in ("group_column", "pair_columns")}
     return kept | ({"stratify": True} if split.stratum else {})
 
 
