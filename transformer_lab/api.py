@@ -41,8 +41,8 @@ def train(*words: str, data: Any = None, **values: Any) -> "Run":
 
     `data` are examples in place of a data set: texts for language modelling and MLM, `(text, label)`,
     `(text, [labels])` or `((text, text), label)` for classification, `(source, target)` for translation; a twentieth of
-    them validates and another one tests, or `"data.validation=0.2"`. They are written into the cache, so that the run can
-    be gone on with.
+    them validates and another one tests, or `"data.validation=0.2"`. They are written into the cache, so that the run
+    can be gone on with.
 
     Raises ValueError for what has to be changed, in lines that name the keys; RuntimeError for a run that cannot go on;
     KeyboardInterrupt where it was interrupted, which has saved the step and says how the run goes on.
@@ -202,7 +202,10 @@ def _free_folder(name: str) -> Path:
 
 
 # What reads the examples of a task, and under which names they lie there.
-SOURCES = {"classification": ("labeled", ("text", "label")), "translation": ("parallel", ("source", "target"))}
+SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "classification": ("labeled", ("text", "label")),
+    "translation": ("parallel", ("source", "target")),
+}
 COLOURS = {"text": "#e8eef7", "second": "#fdebd3", "special": "#dddddd", "hidden": "#f6c1c1"}
 
 
