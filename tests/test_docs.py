@@ -24,6 +24,7 @@ PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob(
 # Lines of a shell that are neither composed nor checked here, by how they begin.
 ELSEWHERE = {
     "pip install": "the first step of .ci/run",
+    "pip wheel": "its last",
     "pytest": "the second",
     "make": "its third; the Makefile's other targets are long",
     "python -m tests.mutants": "long",
