@@ -3,6 +3,7 @@
 import gc
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import hydra
@@ -30,7 +31,8 @@ def main() -> None:
     except KeyboardInterrupt:  # outside of training, which looks after itself
         fail(["interrupted"], 130)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is saved and said: Ctrl-C needs no traceback now
+        with suppress(KeyboardInterrupt):  # one that comes just now
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is saved and said: Ctrl-C needs no traceback now
 
 
 def run(values: dict[str, Any]) -> None:
