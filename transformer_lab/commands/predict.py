@@ -72,24 +72,27 @@ def main(
 
     loaded = load_run(run, extensions, task)
     _check(options, loaded.task)
+
+    def answers(prompt: str) -> Iterator[Any]:
+        return _asked(predicted(loaded, iter([Given("prompt", prompt)]), options))
+
     if asks:
         for text in _typed():
             try:
-                found = _asked(predicted(loaded, iter([Given("prompt", _text(text))]), options))
-                for _, said in warned(found, Path(), ""):
-                    say(f"{jsonlib.dumps(said, ensure_ascii=False) if json else said['text']}\n")
+                for _, said in warned(answers(_text(text)), Path(), ""):
+                    say(f"{_written(said, json)}\n")
             except ValueError as error:  # the next one may be right
                 say(f"error: {error}\n")
         return
     with kept(name) as place:
         if prompt is not None:
-            found = _asked(predicted(loaded, iter([Given("prompt", prompt)]), options))
+            found = answers(prompt)
         else:
             others, silent = end in TABLES, output is None and sys.stdout.isatty()
             found = predict_file(loaded, place, data, options, others=others, silent=silent)
         found = warned(found, place, name)
         as_json = json or end == ".jsonl"
-        texts = (jsonlib.dumps(said, ensure_ascii=False) if as_json else said["text"] for _, said in found)
+        texts = (_written(said, as_json) for _, said in found)
         if prompt is not None and output is None:
             say(("\n" if json else "\n\n").join(texts) + "\n")
             return
@@ -102,6 +105,10 @@ def main(
             write_table(found, Path(output)) if end in TABLES else write_lines(texts, Path(output))
         except OSError as error:
             raise ValueError(f"output: {output} cannot be written: {error.strerror}") from error
+
+
+def _written(said: dict[str, Any], as_json: bool) -> str:
+    return jsonlib.dumps(said, ensure_ascii=False) if as_json else str(said["text"])
 
 
 def _typed() -> Iterator[str]:

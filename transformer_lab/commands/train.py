@@ -18,7 +18,6 @@ from transformer_lab.composition.problems import fail, full_error
 def main() -> None:
     """Do what the command line asks for."""
     keep_out()
-    gc.disable()  # until all is imported: nothing of it is garbage, and looking for some costs a twentieth of the start
     try:
         command = preflight(sys.argv[1:])
         if command.run:
@@ -38,6 +37,7 @@ def main() -> None:
 def run(values: dict[str, Any]) -> None:
     """Build and train what a checked config describes."""
     importable(values["extensions"])
+    gc.disable()  # until all is imported: nothing of it is garbage, and looking for some costs a twentieth of the start
     # These imports take seconds, the second more than the first: so not before all is known to be well.
     from transformer_lab.composition.build import refuse_giants, rehearse
     from transformer_lab.training.contact import take_srun

@@ -158,7 +158,7 @@ def reader(run: LoadedRun, file: str, named: Section) -> Files:
         "validation": 0.0,
         "test": 0.0,
         "max_examples": None,
-        **{key: None for key in ("group_column",) if key in taken.parameters},  # all of it is one split
+        **({"group_column": None} if "group_column" in taken.parameters else {}),  # all of it is one split
     }
     found = problems(run.config | {"data": section}, allowed=[target.partition(".")[0]])
     if wrong := next((problem for problem in found if problem.path.startswith("data.")), None):

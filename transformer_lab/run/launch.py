@@ -39,8 +39,9 @@ def launch(values: dict[str, Any]) -> None:
 def _train(values: dict[str, Any]) -> None:
     from transformer_lab.run.train import train  # its imports take seconds
 
-    gc.freeze()  # what is imported stays
-    gc.enable()
+    if not gc.isenabled():  # the command line's doing; in Python it is the user's own
+        gc.freeze()  # what is imported stays
+        gc.enable()
 
     def told(thread: threading.ExceptHookArgs) -> None:  # TensorBoard writes in one, and lets the run know
         if no_room(thread.exc_value) is None:

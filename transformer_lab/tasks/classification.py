@@ -106,13 +106,15 @@ class Collate:
         whole = marked(lengths)
         place = np.cumsum(whole) - whole  # of what comes next in each
         tokens = np.empty(whole.sum(), dtype=np.int64)
-        types = np.zeros_like(tokens)
+        types: np.ndarray | None = None
         tokens[place] = self.begin
         for number, (column, first, length) in enumerate(zip(columns, begins, lengths, strict=True)):
             place = place + 1
             if length.any():
                 tokens[ranges(place, length)] = column.values[ranges(first, length)]
-            types[ranges(place, length + 1)] = number
+            if number:
+                types = np.zeros_like(tokens)
+                types[ranges(place, length + 1)] = 1
             place = place + length
             tokens[place] = self.end
         classes, num_targets = self._classes(corpus, rows)
@@ -121,7 +123,7 @@ class Collate:
             num_targets=num_targets,
             tokens=torch.from_numpy(tokens),
             layout=Layout.of(torch.from_numpy(whole)),
-            types=torch.from_numpy(types) if len(columns) > 1 else None,
+            types=None if types is None else torch.from_numpy(types),
             classes=classes,
         )
 
@@ -279,7 +281,7 @@ class Classification(Task):
         )
 
     def logits(self, batch: TextBatch) -> Tensor:  # (B, C)
-        told_apart = {"types": batch.types} if getattr(self.model, "types", None) is not None else {}
+        told_apart = {"types": batch.types} if isinstance(self.model, Encoder) else {}
         hidden = self.model(batch.tokens, batch.layout, indices=self.head.indices(batch.layout), **told_apart)
         return self.head(hidden, batch.layout)
 

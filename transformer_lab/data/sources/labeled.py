@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal, Unpack
 
 from transformer_lab.data.examples import LabeledText, Split
@@ -59,25 +59,32 @@ class LabelColumns(Columns):
             return list(self.pair_columns)
         return [self.text_column] if isinstance(self.text_column, str) else list(self.text_column)
 
-    def names(self) -> dict[str, str]:
+    @cached_property
+    def _names(self) -> dict[str, str]:
         option = "pair_columns" if self.pair_columns else "text_column"
         several = {f"{option}[{number}]": name for number, name in enumerate(self._texts)}
         texts = several if len(several) > 1 else {"text_column": self._texts[0]}
         groups = {"group_column": self.group_column} if self.group_column else {}
         return {**texts, "label_column": self.label_column, **groups}
 
+    @cached_property
+    def _inputs(self) -> list[str]:
+        return list(self._names)[: len(self._texts)]
+
+    def names(self) -> dict[str, str]:  # asked of each cell
+        return self._names
+
     def inputs(self) -> list[str]:
-        return list(self.names())[: len(self._texts)]
+        return self._inputs
 
     def input(self, where: str, row: Row) -> str:
         """Of a pair, a JSON list of both."""
         if not self.pair_columns:
             return super().input(where, row)
-        return json.dumps([self.text(where, row, option) for option in self.inputs()], ensure_ascii=False)
+        return json.dumps(self.cells(where, row), ensure_ascii=False)
 
     def example(self, where: str, row: Row) -> LabeledText:
-        both = [self.text(where, row, option) for option in self.inputs()] if self.pair_columns else []
-        text, second = both or (self.input(where, row), None)
+        text, second = self.cells(where, row) if self.pair_columns else (self.input(where, row), None)
         group = None
         if not text.strip() or (second is not None and not second.strip()):  # it will be skipped, whatever its label
             return LabeledText(text, (), second=second)

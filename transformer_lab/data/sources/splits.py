@@ -51,10 +51,11 @@ class SplitSource(Source):
     def read(self) -> Iterator[tuple[Split, Any]]:
         others = [split for split in self.splits() if split != "train"]
         asked = self.hash_split
-        validation, test = (
-            0 if name in others else part for name, part in (("validation", asked.validation), ("test", asked.test))
+        hash_split = replace(
+            asked,
+            validation=0 if "validation" in others else asked.validation,
+            test=0 if "test" in others else asked.test,
         )
-        hash_split = replace(asked, validation=validation, test=test)
         yield from hash_split(lambda: _limited(self._filled("train"), self.max_examples))
         for split in others:
             yield from ((split, example) for example in self._filled(split))

@@ -44,7 +44,11 @@ class Columns(ABC):
 
     def input(self, where: str, row: Row) -> str:
         """That text: cells one below the other, empty ones left out."""
-        return "\n".join(filter(None, (self.text(where, row, option) for option in self.inputs())))
+        return "\n".join(filter(None, self.cells(where, row)))
+
+    def cells(self, where: str, row: Row) -> list[str]:
+        """What it is made of."""
+        return [self.text(where, row, option) for option in self.inputs()]
 
     def _checked(self, rows: Rows, table: str | Path, options: Iterable[str]) -> Iterator[tuple[str, Row, Row]]:
         for number, (where, whole) in enumerate(rows):
