@@ -189,6 +189,10 @@ def cut_so(cache_key: dict[str, Any], split: HashSplit) -> dict[str, Any]:
 
 def told(read: Iterator[tuple[Split, Any]], split: HashSplit, group_column: str | None) -> Iterator[tuple[Split, Any]]:
     """What is read; and in the end how large the splits are, where what they are cut by has a say in it."""
+    return _counted(read, group_column) if group_column or split.stratum else read
+
+
+def _counted(read: Iterator[tuple[Split, Any]], group_column: str | None) -> Iterator[tuple[Split, Any]]:
     counts: Counter[Split] = Counter()
     for side, example in read:
         counts[side] += 1
@@ -196,7 +200,7 @@ def told(read: Iterator[tuple[Split, Any]], split: HashSplit, group_column: str 
     sizes = ", ".join(f"{side} {counts[side]:,} ({counts[side] / counts.total():.1%})" for side in counts)
     if group_column:
         _say_once(f"data.group_column={group_column}: all examples of a group are in one split, so there are {sizes}")
-    elif split.stratum:
+    else:
         _say_once(f"data.stratify: each class has its share in each split, one of fewer than three trains: {sizes}")
 
 
