@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transformer_lab.composition.build import build_task, task_class
+from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.data.tokenizers import SPECIAL_TOKENS, Bytes
 from transformer_lab.data.workers import SIGNALS
@@ -108,6 +109,7 @@ CELLS = {
     "classification": ["task=classification"],
     "classification-decoder": ["task=classification", "model=decoder"],
     "classification-multi_label": ["task=classification", "task.multi_label=true"],
+    "regression": ["task=regression"],
     "translation": ["task=translation"],
     "translation-decoder": ["task=translation", "model=decoder"],
     "mlm_nsp": ["task=mlm_nsp"],
@@ -138,6 +140,8 @@ def corpus_for(task, lengths, seed: int = 0) -> Corpus:
     columns = {"tokens": tokens}
     if "classes" in task.encoding.columns:
         columns["classes"] = rows([1] * len(lengths), 0, len(task.labels))
+    if "value" in task.encoding.columns:
+        columns["value"] = Ragged(draw.choice([-1.0, 1.0], len(lengths)), np.arange(len(lengths) + 1))
     if "reference" in task.encoding.columns:
         columns = {"source": tokens, "target": rows(lengths[::-1]), "reference": rows([3] * len(lengths), 65, 90)}
         columns["reference"] = Ragged(columns["reference"].values.astype(np.uint8), columns["reference"].offsets)
@@ -151,6 +155,16 @@ def corpus_for(task, lengths, seed: int = 0) -> Corpus:
 def batch_for(task, lengths, seed: int = 0):
     packing = task.packing(corpus_for(task, lengths, seed))
     return task.collate(packing.corpus, packing.pieces(np.arange(packing.num_units)), seed)
+
+
+def evaluation_set(task, corpus, micro_batch_tokens: int = 500) -> EvaluationSet:
+    """All of a corpus, as a task reads what it is scored on."""
+    return EvaluationSet(
+        packing=task.evaluation_packing(corpus),
+        collate=task.collate,
+        examples=task.examples,
+        micro_batch_tokens=micro_batch_tokens,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from transformer_lab.folders import replace
 from transformer_lab.run.folder import candidates
 from transformer_lab.scores import METRICS
 from transformer_lab.terminal import CACHE
+from transformer_lab.training.evaluation import Evaluation
 
 
 def config(*words: str, **values: Any) -> dict[str, Any]:
@@ -40,9 +41,9 @@ def train(*words: str, data: Any = None, **values: Any) -> "Run":
     """Train a model and return the run; words and values are those of `config`.
 
     `data` are examples in place of a data set: texts for language modelling and MLM, `(text, label)`,
-    `(text, [labels])` or `((text, text), label)` for classification, `(source, target)` for translation; a twentieth of
-    them validates and another one tests, or `"data.validation=0.2"`. They are written into the cache, so that the run
-    can be gone on with.
+    `(text, [labels])` or `((text, text), label)` for classification, `(text, number)` for regression,
+    `(source, target)` for translation; a twentieth of them validates and another one tests, or
+    `"data.validation=0.2"`. They are written into the cache, so that the run can be gone on with.
 
     Raises ValueError for what has to be changed, in lines that name the keys; RuntimeError for a run that cannot go on;
     KeyboardInterrupt where it was interrupted, which has saved the step and says how the run goes on.
@@ -120,11 +121,11 @@ class Run:
         found = self.task.predict(texts, **options)
         return found[0] if isinstance(text, str) and len(found) == 1 else found
 
-    def evaluate(self, split: Split = "test", *, file: str | None = None, hardware: str = "auto") -> dict[str, float]:
-        """The metrics of a split of the run's data, or of all of a file."""
+    def evaluate(self, split: Split = "test", *, file: str | None = None, hardware: str = "auto") -> "Scores":
+        """The scores of a split of the run's data, or of all of a file."""
         if file is not None:
-            return evaluate_file(self.loaded, file, hardware)
-        return evaluate_run(self.loaded, split, hardware)
+            return Scores(evaluate_file(self.loaded, file, hardware), file)
+        return Scores(evaluate_run(self.loaded, split, hardware), split)
 
     def batch(self, examples: Iterable[Any]) -> "ShownBatch":
         """Examples as one batch, as the model sees them; a notebook shows it with borders, masks and segments."""
@@ -142,6 +143,37 @@ class Run:
         found, _ = attention_maps(self.task, self.batch([example]).batch)
         kinds = chosen(found, layers)
         return Figures({kind: attention_picture(some, heads) for kind, some in kinds.items()})
+
+
+class Scores(dict[str, float]):
+    """What was scored, by its name; a notebook shows it with its intervals, the tables and the hardest texts."""
+
+    def __init__(self, found: Evaluation, title: str) -> None:
+        super().__init__(found.metrics)
+        self.found, self.title = found, title
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Of each score, between which values 95 % of its resamples lie."""
+        return self.found.intervals
+
+    @property
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        return self.found.tables
+
+    @property
+    def mistakes(self) -> list[dict[str, Any]]:
+        """The hardest texts, and what the model made of them."""
+        return self.found.mistakes
+
+    @property
+    def pictures(self) -> Figures:
+        return Figures(self.found.task.pictures(self.found.texts))
+
+    def _repr_markdown_(self) -> str:
+        from transformer_lab.training.evaluation_report import markdown
+
+        return markdown(self.found, self.title, {})
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,6 +236,7 @@ def _free_folder(name: str) -> Path:
 # What reads the examples of a task, and under which names they lie there.
 SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "classification": ("labeled", ("text", "label")),
+    "regression": ("labeled", ("text", "label")),
     "translation": ("parallel", ("source", "target")),
 }
 COLOURS = {"text": "#e8eef7", "second": "#fdebd3", "special": "#dddddd", "hidden": "#f6c1c1"}

@@ -55,6 +55,11 @@ class Layout:
             self.scratch["sequence"] = ids.repeat_interleave(self.lengths, output_size=len(self.positions))
         return self.scratch["sequence"]
 
+    def sums(self, values: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Of each sequence, the values of its tokens added up, or of those of the `tokens`: (N, …) -> (B, …)."""
+        sequence = self.sequence if tokens is None else self.sequence[tokens]
+        return values.new_zeros(self.num_sequences, *values.shape[1:]).index_add_(0, sequence, values)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Layout":
         if self.offsets.device == torch.device(device):
             return self

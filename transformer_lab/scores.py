@@ -7,7 +7,8 @@ from typing import Any
 
 METRICS = "metrics.json"
 CURVES = "curves.csv"  # of a run: step, name, value
-LOSSES = ("loss", "perplexity", "bits_per_byte")  # metrics whose names end so: the less, the better
+LOSSES = ("loss", "mse", "perplexity", "bits_per_byte")  # metrics whose names end so: the less, the better
+EVALUATIONS = "evaluation"  # in a run's folder: what was found of each split, as text, JSON and pictures
 
 
 def height(metrics: dict[str, float], by: str) -> float:
@@ -26,6 +27,12 @@ def metrics_of(folder: Path) -> dict[str, Any]:
     file = folder / METRICS
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return found
+
+
+def interval_of(metrics: dict[str, Any], split: str, name: str) -> str:
+    """Between which values a score surely lies, in brackets; "" where none is known."""
+    low, high = metrics.get("intervals", {}).get(split, {}).get(name, (None, None))
+    return "" if low is None else f" ({low:.4g} to {high:.4g})"
 
 
 def scores_of(metrics: dict[str, Any]) -> dict[str, float]:

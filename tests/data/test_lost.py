@@ -2,15 +2,17 @@
 
 import pytest
 
-from tests.conftest import WORDS, batch_for, corpus_for, settings, small_task
+from tests.conftest import WORDS, corpus_for, evaluation_set, settings, small_task
 from transformer_lab.composition.build import build
 from transformer_lab.data.examples import Document, Pair
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.store import prepare
 from transformer_lab.run.preparation import prepare_store
 from transformer_lab.run.train import train
-from transformer_lab.training.evaluation import Totals, reported
+from transformer_lab.training.evaluation import evaluate
+from transformer_lab.training.hardware import Hardware
 
+CPU = Hardware(accelerator="cpu", precision="fp32", compile=False, micro_batch_tokens=1)
 THAI = ["สวัสดีครับ วันนี้อากาศดีมาก", "ผมชอบกินข้าวผัด", "เธออ่านหนังสือทุกวัน", "แมวนอนหลับอยู่บนเก้าอี้"]
 
 
@@ -32,10 +34,7 @@ class Given(Source):
 
 
 def metrics(task, corpus):
-    totals, packing = Totals(), task.evaluation_packing(corpus)
-    batch = batch_for(task, [9, 9])
-    totals.add(batch, task.score(batch))
-    return reported(task, *totals.mean(), packing)
+    return evaluate(task, evaluation_set(task, corpus), CPU).metrics
 
 
 def test_unknown_tokens_are_counted_warned_of_and_no_bits_are_reported_of_bytes_that_were_lost(tmp_path, caplog):

@@ -12,7 +12,7 @@ from transformer_lab.data.sources.base import Source
 from transformer_lab.data.sources.text import Text
 from transformer_lab.data.store import prepare
 from transformer_lab.data.tokenizers import ByteBPE, Bytes
-from transformer_lab.tasks.classification import LabeledEncoding
+from transformer_lab.tasks.classification import ClassEncoding
 from transformer_lab.tasks.language_modeling import DocumentEncoding
 from transformer_lab.tasks.translation import PairEncoding
 
@@ -55,7 +55,7 @@ def test_columns_hold_what_stands_beside_a_text(words, tmp_path):
     texts = Given(
         ("train", LabeledText("a b", ("x",))), ("train", LabeledText("", ("y", "x"))), ("test", LabeledText("c", ()))
     )
-    store = prepare(texts, words, LabeledEncoding(("x", "y")), cache_dir=tmp_path)
+    store = prepare(texts, words, ClassEncoding(False, ("x", "y")), cache_dir=tmp_path)
     corpus = store.splits["train"]
     assert [corpus["classes"][row].tolist() for row in range(2)] == [[0], [1, 0]]
     assert [words.decode(corpus["tokens"][row].tolist()) for row in range(2)] == ["a b", ""]
@@ -65,7 +65,7 @@ def test_columns_hold_what_stands_beside_a_text(words, tmp_path):
     assert words.decode(corpus["source"][0].tolist()) == "an egg"
     assert corpus["reference"][0].tobytes().decode() == "ein Ei  ß"
     with pytest.raises(ValueError, match="did you mean"):
-        prepare(Given(("test", LabeledText("a", ("xx",)))), words, LabeledEncoding(("x", "y")), cache_dir=tmp_path)
+        prepare(Given(("test", LabeledText("a", ("xx",)))), words, ClassEncoding(False, ("x", "y")), cache_dir=tmp_path)
 
 
 def test_it_is_built_again_only_for_other_data_tokenizer_or_options(corpus_folder, words, tmp_path):
@@ -90,7 +90,7 @@ def test_what_splits_share_is_found_and_nothing_else(size, planted, words, tmp_p
     shouted = [text.upper().replace(" ", "  ") for text in train[planted : planted + 3]]
     examples = [("train", text) for text in train] + [("test", text) for text in own + train[:planted] + shouted]
     source = Given(*((split, LabeledText(text, ("x",))) for split, text in examples))
-    store = prepare(source, words, LabeledEncoding(("x",)), cache_dir=tmp_path)
+    store = prepare(source, words, ClassEncoding(False, ("x",)), cache_dir=tmp_path)
     (found,) = store.overlaps
     assert (found.split, found.other, found.examples) == ("test", "train", 103 + planted)
     assert (found.exact, found.folded) == (planted, planted + 3)

@@ -16,16 +16,20 @@ from torch.nn import functional as F
 from torchmetrics.functional import classification as library
 
 import transformer_lab as tl
-from tests.conftest import WORDS, batch_for, corpus_for, settings, small_task
+from tests.conftest import WORDS, batch_for, corpus_for, evaluation_set, settings, small_task
 from transformer_lab.commands.predict import main as predict
 from transformer_lab.composition.build import rehearse
 from transformer_lab.composition.script import arguments
 from transformer_lab.data.examples import LabeledText
 from transformer_lab.data.packing import EXAMPLE
-from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.tasks import classification_report as report
-from transformer_lab.tasks.classification import Classification, LabeledEncoding, _weights
+from transformer_lab.tasks.base import Texts
+from transformer_lab.tasks.classification import ClassEncoding, Classification, _weights
+from transformer_lab.training.evaluation import evaluate
+from transformer_lab.training.evaluation_report import read
+from transformer_lab.training.hardware import Hardware
 
+CPU = Hardware(accelerator="cpu", precision="fp32", compile=False, micro_batch_tokens=1)
 CELL = ["task=classification"]
 
 
@@ -33,8 +37,8 @@ def test_scores_of_single_labels_are_the_librarys():
     draw = torch.Generator().manual_seed(0)
     logits, classes = torch.randn(500, 7, generator=draw, dtype=torch.float64), torch.randint(6, (500,), generator=draw)
     logits[:, 6] -= 2  # a class that no text is of
-    found = report.single_label(report.confusion(logits, classes).double())
-    said = logits.argmax(1)
+    said, once = logits.argmax(1), torch.ones(500, dtype=torch.float64)
+    found = report.single_label(report.confusion(said, classes, 7)(once))
     assert found["accuracy"] == pytest.approx((said == classes).double().mean().item(), abs=1e-9)
     expected = library.multiclass_matthews_corrcoef(said, classes, num_classes=7)
     assert found["matthews"] == pytest.approx(expected.item(), abs=1e-6)  # theirs is in single precision
@@ -47,7 +51,8 @@ def test_scores_of_several_labels_are_the_librarys():
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(500, 5, generator=draw)
     classes = (torch.rand(500, 5, generator=draw) < 0.3).float()
-    found = report.multi_label(report.of_each_class(logits, classes).double())
+    once = torch.ones(500, dtype=torch.float64)
+    found = report.multi_label(report.of_each_class((logits > 0).double(), classes.double())(once))
     rules = {"num_labels": 5, "threshold": 0.5}
     shares, wanted = logits.sigmoid(), classes.long()
     assert found["macro_f1"] == pytest.approx(library.multilabel_f1_score(shares, wanted, **rules).item(), abs=1e-6)
@@ -63,12 +68,13 @@ def test_precision_and_recall_of_each_class_are_the_librarys():
     draw = torch.Generator().manual_seed(0)
     logits, classes = torch.randn(200, 3, generator=draw), torch.randint(3, (200,), generator=draw)
     logits[:, 0] += 1  # named too often: its precision and its recall differ
-    lines = report.table(report.confusion(logits, classes), "abc", several=False).splitlines()[2:]
+    counts = report.confusion(logits.argmax(1), classes, 3)(torch.ones(200, dtype=torch.float64))
     precision = library.multiclass_precision(logits, classes, 3, average=None)
     recall = library.multiclass_recall(logits, classes, 3, average=None)
-    for number, line in enumerate(lines):
-        texts = int((classes == number).sum())
-        assert line.startswith(f"| {'abc'[number]} | {texts} | {precision[number]:.3f} | {recall[number]:.3f} |")
+    for number, row in enumerate(report.table(counts, "abc", several=False)):
+        assert row["class"] == "abc"[number] and row["texts"] == int((classes == number).sum())
+        assert row["precision"] == pytest.approx(float(precision[number]))
+        assert row["recall"] == pytest.approx(float(recall[number]))
 
 
 def test_a_class_nobody_names_and_nobody_is_does_not_count():
@@ -99,7 +105,7 @@ def test_class_weights_weigh_the_mean_as_pytorch_does(weights):
     )
     logits = task.logits(batch)
     wanted = F.cross_entropy(
-        logits, batch.classes, None if expected is None else torch.tensor(expected), label_smoothing=0.1
+        logits, batch.labels, None if expected is None else torch.tensor(expected), label_smoothing=0.1
     )
     assert (task(batch).losses["classes"] / batch.num_targets["classes"]).item() == pytest.approx(
         wanted.item(), rel=1e-5
@@ -162,24 +168,66 @@ def test_what_is_said_of_a_line_is_a_class_and_the_probability_of_each():
     assert several["label"] in ("a", "b", "a, b", "none")
 
 
-def test_samples_hold_a_table_of_classes_and_the_greatest_mistakes():
+def test_what_was_found_is_told_by_class_with_the_greatest_mistakes():
     task = small_task(*CELL)
     corpus = corpus_for(task, [12] * 40)
-    text = task.samples(EvaluationSet(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=500))
+    found = evaluate(task, evaluation_set(task, corpus), CPU)
+    text = read(found)
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| a") or line.startswith("| b")]
-    assert len(rows) == 2 and sum(int(row[1]) for row in rows) == 40
-    losses = [float(line.split()[1].rstrip(":")) for line in text.splitlines() if line.startswith("loss ")]
+    assert len(rows) == 4 and sum(int(row[1]) for row in rows[:2]) == 40
+    losses = [float(line.split()[1].rstrip(",")) for line in text.splitlines() if line.startswith("loss ")]
     assert losses == sorted(losses, reverse=True) and losses and min(losses) > 0.69  # wrong is worse than a coin
-    counts = torch.tensor([[3, 1], [0, 4]])
-    figure = task.pictures({"counts": counts})["confusion"]
-    assert {text.get_text() for text in figure.axes[0].texts} == {"3", "1", "0", "4"}
+    drawn = task.pictures(found.texts)["confusion"].axes[0].texts
+    shown = [[int(cell) for cell in row[1:]] for row in rows[2:]]
+    assert [int(text.get_text()) for text in drawn] == [cell for row in shown for cell in row]
+    assert sum(map(sum, shown)) == 40
+    assert sum(shown[number][number] for number in (0, 1)) / 40 == found.metrics["accuracy"]
+
+
+def test_thresholds_are_those_of_the_greatest_f1_on_the_validation_split():
+    task = small_task(*CELL, "task.multi_label=true", "task.threshold=validation")
+    draw = torch.Generator().manual_seed(0)
+    member = (torch.rand(200, 2, generator=draw) < torch.tensor([0.1, 0.5])).double()
+    logits = (torch.randn(200, 2, generator=draw) + 2 * member - torch.tensor([3.0, -1.0])).round(decimals=1).double()
+    texts = Texts(np.arange(200), {}, {"logits": logits, "classes": member})
+    task.fit_to(texts)
+    for at, said, true in zip(task.thresholds.tolist(), logits.T, member.T, strict=True):
+        best = max(f1(said > other - 1e-9, true) for other in said.tolist())
+        assert f1(said > at, true) == pytest.approx(best) and best > f1(said > 0, true)
+    assert "thresholds" in task.state_dict() and "thresholds" not in small_task(*CELL).state_dict()
+
+
+def f1(said, true):
+    return float(2 * (said * true).sum() / (said.sum() + true.sum()))
+
+
+@pytest.mark.parametrize("threshold, names", [(0.01, "a, b"), (0.99, "none")])
+def test_a_class_is_said_from_its_threshold_on(threshold, names):
+    task = small_task(*CELL, "task.multi_label=true", f"task.threshold={threshold}")
+    assert task.predict(["one text"])[0]["label"] == names
+
+
+def test_thresholds_that_nothing_can_be_made_of_are_refused():
+    with pytest.raises(ValueError, match=r"task.threshold: 1.5 is no probability"):
+        small_task(*CELL, "task.multi_label=true", "task.threshold=1.5")
+    with pytest.raises(
+        ValueError, match=r"task.threshold: of several classes the likeliest is said; task.multi_label="
+    ):
+        small_task(*CELL, "task.threshold=0.3")
+
+
+def test_many_numbers_are_no_classes():
+    texts = [LabeledText("", (str(number / 7),)) for number in range(30)]
+    with pytest.raises(ValueError, match=r"30 labels, all of them numbers such as 0.0, .* task=regression"):
+        Classification.learn(iter(texts), None)
+    assert len(Classification.learn(iter(texts[:9]), None)["labels"]) == 9
 
 
 def test_class_names_that_differ_by_composition_only_are_one_class():
     composed, apart = "caf\u00e9", "cafe\u0301"
     texts = [LabeledText("", (label,)) for label in (composed, apart, "tea")]
     assert Classification.learn(iter(texts), None) == {"labels": {composed: 2, "tea": 1}}
-    encoding = LabeledEncoding((composed, "tea"))
+    encoding = ClassEncoding(False, (composed, "tea"))
     assert encoding.row(LabeledText("", (apart, composed)), [[]])["classes"] == [0]
 
 

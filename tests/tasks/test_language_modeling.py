@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import SMALL, VOCABULARY, settings, small_task
+from tests.conftest import SMALL, VOCABULARY, evaluation_set, settings, small_task
 from transformer_lab.composition.build import build_task
-from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.data.tokenizers import Tokenizer, WordPiece
 from transformer_lab.layout import Layout
@@ -87,6 +86,5 @@ def test_samples_show_how_documents_begin_and_what_the_model_makes_of_it():
     task = small_task()
     tokens = [*task.tokenizer.encode("Return the value."), 0, *task.tokenizer.encode("| a table |"), 0]
     rows = Ragged(np.array(tokens, dtype=np.uint16), np.array([0, 18, len(tokens)]))
-    packing = task.packing(Corpus({"tokens": rows}, ("tokens",), 28))
-    text = task.samples(EvaluationSet(packing=packing, collate=task.collate, micro_batch_tokens=64))
+    text = task.samples(evaluation_set(task, Corpus({"tokens": rows}, ("tokens",), 28)))
     assert "    Return the v▸" in text and "    | a table |▸" in text

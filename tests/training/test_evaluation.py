@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CELLS, batch_for, corpus_for, small_task
-from transformer_lab.data.steps import EvaluationSet
+from tests.conftest import CELLS, batch_for, corpus_for, evaluation_set, small_task
 from transformer_lab.layout import Layout
 from transformer_lab.models import heads
 from transformer_lab.training.evaluation import evaluate
@@ -17,13 +16,6 @@ CPU = Hardware(accelerator="cpu", precision="fp32", compile=False, micro_batch_t
 LENGTHS = np.random.default_rng(0).geometric(1 / 20, size=60).tolist()
 
 
-def evaluation_sets(task, corpus, sizes):
-    return [
-        EvaluationSet(packing=task.evaluation_packing(corpus), collate=task.collate, micro_batch_tokens=size)
-        for size in sizes
-    ]
-
-
 @pytest.mark.parametrize("extra", [[], ["task.packing=documents"], ["task.stride=20"]], ids=str)
 @pytest.mark.parametrize("cell", CELLS)
 def test_metrics_do_not_depend_on_the_size_of_batches(cell, extra):
@@ -31,9 +23,11 @@ def test_metrics_do_not_depend_on_the_size_of_batches(cell, extra):
         pytest.skip("an option of language modelling")
     task = small_task(*CELLS[cell], *extra)
     corpus = corpus_for(task, LENGTHS)
-    found = [evaluate(task, batches, CPU) for batches in evaluation_sets(task, corpus, (64, 400, 10**6))]
-    for metrics in found[1:]:
-        assert metrics == pytest.approx(found[0], rel=1e-6)
+    found = [evaluate(task, evaluation_set(task, corpus, size), CPU) for size in (64, 400, 10**6)]
+    for other in found[1:]:
+        assert other.metrics == pytest.approx(found[0].metrics, rel=1e-6)
+        assert other.texts.examples.tolist() == found[0].texts.examples.tolist() and len(other.texts) > 10
+        torch.testing.assert_close(other.texts.loss, found[0].texts.loss, rtol=1e-5, atol=1e-7)
 
 
 def test_hidden_tokens_are_scored_a_few_at_a_time_as_all_at_once(monkeypatch):
@@ -45,22 +39,23 @@ def test_hidden_tokens_are_scored_a_few_at_a_time_as_all_at_once(monkeypatch):
         expected = task(batch).losses
         monkeypatch.setitem(heads.LOGITS_AT_ONCE, "cpu", 3 * len(task.head.matrix))
         found = task.score(batch)
-    assert found.sums["mlm"].tolist() == [right, len(batch.labels)] and len(batch.labels) > 9
+    assert found.counts["mlm"].sum(0).tolist() == [len(batch.labels), right] and len(batch.labels) > 9
     assert found.losses.keys() == expected.keys()
     for name, loss in found.losses.items():
-        torch.testing.assert_close(loss, expected[name], rtol=1e-6, atol=0)
+        torch.testing.assert_close(loss[:, 0].sum(), expected[name], rtol=1e-6, atol=0)
+        assert loss[:, 1].sum() == batch.num_targets[name]
 
 
 def test_bits_per_byte_are_the_surprise_of_the_whole_text():
     task = small_task("task.context=100")
     corpus = corpus_for(task, LENGTHS)
-    batches = evaluation_sets(task, corpus, [100])[0]
+    batches = evaluation_set(task, corpus, 100)
     bits = 0.0
     with torch.no_grad():
         for batch in batches:
             log_p = task.head(task.model(batch.tokens, batch.layout)).log_softmax(-1)
             bits -= log_p[torch.arange(len(batch.labels)), batch.labels].sum().item() / math.log(2)
-    metrics = evaluate(task, batches, CPU)
+    metrics = evaluate(task, batches, CPU).metrics
     assert metrics["loss"] == pytest.approx(bits * math.log(2) / corpus.num_tokens, rel=1e-6)
     assert metrics["bits_per_byte"] == pytest.approx(bits / corpus.text_bytes, rel=1e-6)
     assert metrics["perplexity"] == pytest.approx(np.exp(metrics["loss"]))
@@ -79,13 +74,12 @@ def test_strided_evaluation_scores_each_token_once_with_its_context():
             begin = max(0, end - 32)
             hidden = task.model(before[begin : place + 1], Layout.of([place + 1 - begin]))
             loss -= task.head(hidden[-1]).log_softmax(-1)[tokens[place]].item()
-    found = evaluate(task, evaluation_sets(task, corpus, [64])[0], CPU)
+    found = evaluate(task, evaluation_set(task, corpus, 64), CPU).metrics
     assert found["loss"] == pytest.approx(loss / 150, rel=1e-5)
     whole = small_task("task.context=32", "task.stride=32")
     blocks = small_task("task.context=32")
-    assert evaluate(whole, evaluation_sets(whole, corpus, [64])[0], CPU)["loss"] != pytest.approx(
-        evaluate(blocks, evaluation_sets(blocks, corpus, [64])[0], CPU)["loss"], rel=1e-3
-    )  # its last window is whole
+    last_is_whole, last_is_short = (evaluate(one, evaluation_set(one, corpus), CPU).metrics for one in (whole, blocks))
+    assert last_is_whole["loss"] != pytest.approx(last_is_short["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +92,7 @@ def test_strided_evaluation_scores_each_token_once_with_its_context():
 )
 def test_a_split_in_which_nothing_counts_is_told(cell, lengths, words):
     task = small_task(*CELLS[cell], *words)
-    (batches,) = evaluation_sets(task, corpus_for(task, lengths), (64,))
+    batches = evaluation_set(task, corpus_for(task, lengths))
     with pytest.raises(
         ValueError, match=r"^data: nothing in this split counts for the loss of .*: take a larger split"
     ):

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CELLS, POSITIONS, batch_for, corpus_for, settings, small_task
+from tests.conftest import CELLS, POSITIONS, batch_for, corpus_for, evaluation_set, settings, small_task
 from transformer_lab.composition.build import factory
-from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.training.pictures import attention_maps, attention_picture, chosen, position_picture, probe
 
 
 def one_text(task):
     corpus = corpus_for(task, [12, 30, 25])
-    return probe(EvaluationSet(packing=task.packing(corpus), collate=task.collate, micro_batch_tokens=64))
+    return probe(evaluation_set(task, corpus, 64))
 
 
 @pytest.mark.parametrize("cell", CELLS)

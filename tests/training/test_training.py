@@ -28,7 +28,13 @@ from transformer_lab.training.saved import read_training
 
 LENGTHS = [40, 3, 17, 1, 33, 8, 25, 2]
 # What the loss of a model that knows nothing is, of each kind of loss.
-IGNORANT = {"tokens": math.log(VOCABULARY), "mlm": math.log(VOCABULARY), "nsp": math.log(2), "classes": math.log(2)}
+IGNORANT = {
+    "values": 1.0,
+    "tokens": math.log(VOCABULARY),
+    "mlm": math.log(VOCABULARY),
+    "nsp": math.log(2),
+    "classes": math.log(2),
+}
 
 
 def gradient(task, batches):

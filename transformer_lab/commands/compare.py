@@ -5,13 +5,14 @@ from pathlib import Path
 
 
 def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") -> None:
-    """Draw the curves of several runs by tokens and by time, and list what differs in their configs.
+    """Draw the curves of several runs by tokens and by time, list what differs in their configs, and test whether their
+    scores differ from the first one's by more than chance.
 
     runs: the folders of the runs, separated by commas, or a glob such as outputs/sweeps/NAME/*
     metric: of the validations
     output: where the picture (.png) and the table (.md) go
     """
-    from transformer_lab.finished.comparison import folders, picture, read, table
+    from transformer_lab.finished.comparison import folders, picture, read, table, tests
     from transformer_lab.folders import replace
     from transformer_lab.terminal import plain
 
@@ -27,6 +28,7 @@ def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") ->
     image = io.BytesIO()
     drawn.savefig(image, dpi=120)
     replace(target.with_suffix(".png"), image.getvalue())
-    replace(target.with_suffix(".md"), f"![curves]({target.name}.png)\n\n{table(found)}\n")
-    print(plain(table(found)))
+    told = "\n\n".join(filter(None, [table(found), tests(found)]))
+    replace(target.with_suffix(".md"), f"![curves]({target.name}.png)\n\n{told}\n")
+    print(plain(told))
     print(f"\nwritten: {target.with_suffix('.png')} and {target.with_suffix('.md').name}")

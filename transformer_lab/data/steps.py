@@ -25,6 +25,7 @@ class Batch:
 
     num_tokens: int  # that the model reads
     num_targets: dict[str, float]  # how many targets each loss is summed over; known here, so that no device is asked
+    examples: np.ndarray | None = None  # (P,) in an evaluation: which example each row of its score is of
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         return self._each(lambda x: x.to(device, non_blocking=non_blocking))
@@ -102,13 +103,20 @@ class Steps(Dataset[Step]):
 class EvaluationSet(Dataset[Batch]):
     """Every unit once, or the first `num_units`, in order, in batches of at most `micro_batch_tokens` tokens.
 
-    The key is a fixed one: what a collate draws, such as the masked tokens, is the same in every pass.
+    The key is a fixed one: what a collate draws, such as the masked tokens, is the same in every pass. `examples` says
+    of pieces of the corpus which example each row of a score is of.
     """
 
     def __init__(
-        self, *, packing: Packing, collate: Collate, micro_batch_tokens: int, num_units: int | None = None
+        self,
+        *,
+        packing: Packing,
+        collate: Collate,
+        examples: Callable[[Corpus, np.ndarray], np.ndarray],
+        micro_batch_tokens: int,
+        num_units: int | None = None,
     ) -> None:
-        self.packing, self.collate = packing, collate
+        self.packing, self.collate, self.examples = packing, collate, examples
         self.num_units = packing.num_units if num_units is None else num_units
         self.units_per_batch = max(1, micro_batch_tokens // packing.capacity)
 
@@ -120,4 +128,5 @@ class EvaluationSet(Dataset[Batch]):
             raise IndexError(index)
         begin = index * self.units_per_batch
         units = np.arange(begin, min(begin + self.units_per_batch, self.num_units))
-        return self.collate(self.packing.corpus, self.packing.pieces(units), 0)
+        corpus, pieces = self.packing.corpus, self.packing.pieces(units)
+        return replace(self.collate(corpus, pieces, 0), examples=self.examples(corpus, pieces))

@@ -48,7 +48,7 @@ class Encoding(Protocol):
         """What of an example is tokenized."""
         ...
 
-    def row(self, example: Any, encoded: list[list[int]]) -> dict[str, Sequence[int]]:
+    def row(self, example: Any, encoded: list[list[int]]) -> Mapping[str, Sequence[float]]:
         """One list of numbers for each column, of an example and its texts' tokens."""
         ...
 
@@ -70,8 +70,8 @@ class Ragged:
     offsets: np.ndarray | Array  # (rows + 1,) int64, where each begins
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
-        values = np.array([number for row in rows for number in row], dtype=np.int64)
+    def of(cls, rows: Sequence[Sequence[float]], kind: type = np.int64) -> "Ragged":
+        values: np.ndarray = np.array([number for row in rows for number in row], dtype=kind)
         return cls(values, np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64))
 
     def __len__(self) -> int:
@@ -96,6 +96,7 @@ class Corpus:
     place: Path | None = None  # where its files lie, but for their suffix; what is derived from it may lie beside
     unknown_share: float = 0.0  # of the tokens, those that stand for what the tokenizer does not know
     kept_share: float = 1.0  # of the texts to be written that were looked at, those that decoding gives back
+    text_hash: str = ""  # of its text in order; splits of the same one are the same texts
 
     def __getitem__(self, column: str) -> Ragged:
         return self.columns[column]
@@ -138,6 +139,7 @@ class Store:
                 place=sealed.folder / split,
                 unknown_share=counts["unknown"] / max(1, counts["tokens"]),
                 kept_share=counts["kept"] / counts["decoded"] if counts["decoded"] else 1.0,
+                text_hash=counts.get("text_hash", f"{written['text_hash']} {split}"),  # of earlier stores
             )
         return cls(splits, written["text_hash"], [Overlap(**found) for found in written["overlaps"]])
 
@@ -147,8 +149,7 @@ def corpus_of(examples: Sequence[Any], tokenizer: Tokenizer, encoding: Encoding)
     rows = [encoding.row(one, tokenizer.encode_batch(list(encoding.texts(one)))) for one in examples]
     columns = {}
     for name, kind in encoding.columns.items():
-        found = Ragged.of([row[name] for row in rows])
-        columns[name] = found if kind is Token else Ragged(found.values[:].astype(kind), found.offsets)
+        columns[name] = Ragged.of([row[name] for row in rows], np.int64 if kind is Token else kind)
     tokens_in = tuple(name for name, kind in encoding.columns.items() if kind is Token)
     return Corpus(columns, tokens_in, sum(len(text.encode()) for one in examples for text in one.texts))
 
@@ -192,11 +193,12 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, encoding: Encodin
             encoded = iter(tokenizer.encode_batch([text for some in texts for text in some]))
             for (split, example), some in zip(batch, texts, strict=True):
                 data = "\0".join(example.texts).encode()
-                text_hash.update(f"{split} {example.more} {len(data)}\n".encode() + data)
+                data = f"{split} {example.more} {len(data)}\n".encode() + data
+                text_hash.update(data)
                 if split not in writers:
                     writers[split] = _SplitWriter(folder, split, dtypes, files)
                 tokens = [next(encoded) for _ in some]
-                writers[split].add(example, encoding.row(example, tokens))
+                writers[split].add(example, data, encoding.row(example, tokens))
                 writers[split].look(some, tokens, tokenizer, encoding.written)
     tokens_in = [name for name, kind in encoding.columns.items() if kind is Token]
     content = {
@@ -204,7 +206,9 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, encoding: Encodin
         "columns": {name: dtype.name for name, dtype in dtypes.items()},
         "tokens_in": tokens_in,
         "text_hash": text_hash.hexdigest(),
-        "splits": {split: dict(writer.counts) for split, writer in writers.items()},
+        "splits": {
+            split: {**writer.counts, "text_hash": writer.text_hash.hexdigest()} for split, writer in writers.items()
+        },
         "overlaps": [vars(found) for found in overlaps(folder, list(writers))],
     }
     (folder / "store.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -218,6 +222,7 @@ class _SplitWriter:
     def __init__(self, folder: Path, split: Split, dtypes: dict[str, np.dtype], files: ExitStack) -> None:
         self.dtypes, self.split = dtypes, split
         self.counts = Counter(text_bytes=0, tokens=0, unknown=0, decoded=0, kept=0)
+        self.text_hash = hashlib.sha256()
         self.written = dict.fromkeys(dtypes, 0)
         self.values, self.offsets = (
             {name: files.enter_context((folder / f"{split}.{name}.{part}").open("wb")) for name in dtypes}
@@ -227,7 +232,9 @@ class _SplitWriter:
         for file in self.offsets.values():
             file.write(np.int64(0).tobytes())
 
-    def add(self, example: Example, row: dict[str, Sequence[int]]) -> None:
+    def add(self, example: Example, data: bytes, row: Mapping[str, Sequence[float]]) -> None:
+        """`data` is what the example's text is hashed as."""
+        self.text_hash.update(data)
         self.counts["text_bytes"] += sum(len(text.encode()) for text in example.texts)
         self.hashes.add(example)
         for name, dtype in self.dtypes.items():

@@ -1,17 +1,21 @@
-"""Several runs side by side: their curves by tokens and by time, and what differs in their configs."""
+"""Several runs side by side: their curves by tokens and by time, what differs in their configs, and whether what they
+reached differs by more than chance."""
 
 import csv
 import glob
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from transformer_lab.composition.hyperparameters import hyperparameters
 from transformer_lab.figures import legible, new_figure
-from transformer_lab.scores import CURVES, metrics_of, scores_of
+from transformer_lab.scores import CURVES, EVALUATIONS, interval_of, metrics_of, scores_of
+from transformer_lab.training.evaluation import middle
 
 Curve = list[tuple[float, float, float]]  # tokens, seconds of training, value
 
@@ -23,7 +27,9 @@ class Run:
     name: str
     config: dict[str, Any]
     reached: dict[str, float]
+    intervals: dict[str, str]  # of what it reached, in brackets
     curves: dict[str, Curve]
+    evaluations: dict[str, dict[str, Any]]  # what its folder says of each split
 
 
 def folders(runs: str) -> list[Path]:
@@ -45,8 +51,11 @@ def read(folder: Path, name: str) -> Run:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"runs: {folder / 'config.yaml'} is no YAML: {' '.join(str(error).split())}") from error
-    reached = scores_of(metrics_of(folder))
-    return Run(name, hyperparameters(config), reached, _curves(_points(folder)))
+    metrics = metrics_of(folder)
+    reached = scores_of(metrics)
+    intervals = {key: interval_of(metrics, *key.split(" ", 1)) for key in reached}
+    evaluations = {file.stem: json.loads(file.read_bytes()) for file in (folder / EVALUATIONS).glob("*.json")}
+    return Run(name, hyperparameters(config), reached, intervals, _curves(_points(folder)), evaluations)
 
 
 def _points(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -102,9 +111,44 @@ def table(runs: list[Run]) -> str:
     for key, row in differences(runs).items():
         lines.append(f"| `{key}` | " + " | ".join("" if value is None else f"{value}" for value in row) + " |")
     for key in reached:
-        values = (run.reached.get(key) for run in runs)
-        lines.append(f"| {key} | " + " | ".join("" if value is None else f"{value:.4g}" for value in values) + " |")
+        values = (f"{run.reached[key]:.4g}{run.intervals[key]}" if key in run.reached else "" for run in runs)
+        lines.append(f"| {key} | " + " | ".join(values) + " |")
     return "\n".join(lines)
+
+
+def tests(runs: list[Run]) -> str:
+    """By how much each run's scores differ from the first one's on the same texts, as Markdown: the paired bootstrap
+    (Koehn, 2004). "" where no two were scored on the same texts."""
+    parts = []
+    for split in ("validation", "test"):
+        first, *others = (run.evaluations.get(split) for run in runs)
+        rows = []
+        for run, other in zip(runs[1:], others, strict=True):
+            if first and other and first["of"] == other["of"]:
+                rows += [f"| {run.name} | {' | '.join(cells)} |" for cells in _paired(first, other)]
+        if rows:
+            assert first
+            count, unit = first["of"]["count"], first["of"]["unit"].partition(",")[0]
+            parts.append(
+                f"Against {runs[0].name}, on the same {count:,} {unit} of the {split} split: differences between "
+                "paired resamples, the middle 95 % of them, and how likely one as large is by chance alone (p, of each "
+                "by itself)\n\n| run | score | difference | 95 % | p |\n| --- | --- | --- | --- | --- |\n"
+                + "\n".join(rows)
+            )
+    return "\n\n".join(parts)
+
+
+def _paired(first: dict[str, Any], other: dict[str, Any]) -> Iterator[list[str]]:
+    """Of each score of both: its name, the difference, where it surely lies, and p of both sides."""
+    for name, values in first["resamples"].items():
+        if name in other["resamples"]:
+            gaps = np.array(other["resamples"][name]) - np.array(values)
+            gaps = gaps[np.isfinite(gaps)]
+            low, high = middle(gaps)
+            tail = min((gaps <= 0).sum(), (gaps >= 0).sum())
+            p = min(1.0, 2 * (1 + tail) / (1 + len(gaps)))
+            gap = other["metrics"][name] - first["metrics"][name]
+            yield [name, f"{gap:+.4g}", f"{low:+.4g} to {high:+.4g}", f"{p:.3f}"]
 
 
 def curves_picture(folder: Path, names: Sequence[str]) -> Any:

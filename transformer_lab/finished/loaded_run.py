@@ -26,7 +26,7 @@ from transformer_lab.run.folder import best_checkpoint
 from transformer_lab.run.preparation import prepare_store
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import saved
-from transformer_lab.training.evaluation import evaluate
+from transformer_lab.training.evaluation import Evaluation, evaluate
 from transformer_lab.training.hardware import Hardware
 
 log = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ def _same_sizes(config: Section, tokenizer: Tokenizer, facts: Section, folder: P
             raise ValueError(f"{name} has {sizes.get(name, 0):,} numbers, and by its config {tensor.numel():,}")
 
 
-def evaluate_run(run: LoadedRun, split: Split, accelerator: str, named: Section | None = None) -> dict[str, float]:
-    """The metrics of a loaded run on a split of its data, as they were prepared for it, or as the keys `named` have it.
+def evaluate_run(run: LoadedRun, split: Split, accelerator: str, named: Section | None = None) -> Evaluation:
+    """A loaded run on a split of its data, as they were prepared for it, or as the keys `named` have it.
 
     Raises ValueError where they would have to be read from a place, or fetched from a hub, that only the run names.
     """
@@ -128,8 +128,8 @@ def _refuse_paths(section: Section, named: Section, cache_dir: str) -> None:
         )
 
 
-def evaluate_file(run: LoadedRun, file: str, accelerator: str, named: Section | None = None) -> dict[str, float]:
-    """The metrics of a loaded run on all of a file (see `reader`)."""
+def evaluate_file(run: LoadedRun, file: str, accelerator: str, named: Section | None = None) -> Evaluation:
+    """A loaded run on all of a file (see `reader`)."""
     try:
         source = reader(run, file, named or {})
         store = prepare(source, run.task.tokenizer, run.task.encoding, cache_dir=Path(run.config["cache_dir"]))
@@ -167,12 +167,17 @@ def reader(run: LoadedRun, file: str, named: Section) -> Files:
     return source
 
 
-def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> dict[str, float]:
+def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> Evaluation:
     task, hardware = run.task, run.config["hardware"]
     machine: Hardware = build(hardware | {"accelerator": accelerator, "precision": "auto", "compile": False})
     packing = task.evaluation_packing(corpus)
     return evaluate(
         task,
-        EvaluationSet(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens),
+        EvaluationSet(
+            packing=packing,
+            collate=task.collate,
+            examples=task.examples,
+            micro_batch_tokens=machine.micro_batch_tokens,
+        ),
         machine,
     )

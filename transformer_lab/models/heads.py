@@ -19,7 +19,7 @@ from transformer_lab.models.layers.dropout import Dropout
 # products to be fast. On a CPU 32 MB, on a GPU 1 GB.
 LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 28}
 
-# Losses summed, and the gradient of the logits, of logits (C, V), targets (C, 1) and a share to spread.
+# Losses (C, 1), and the gradient of the logits, of logits (C, V), targets (C, 1) and a share to spread.
 CrossEntropy = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
@@ -32,7 +32,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Te
     spread = smoothing / x.shape[1]  # wanted of every token of the vocabulary
     losses = top + total.log() - (1 - smoothing) * x.gather(1, targets) - spread * x.sum(1, keepdim=True)
     is_target = torch.arange(x.shape[1], device=x.device) == targets
-    return losses.sum(), (powers / total - spread - (1 - smoothing) * is_target).to(logits.dtype)
+    return losses, (powers / total - spread - (1 - smoothing) * is_target).to(logits.dtype)
 
 
 def cross_entropy_in_place(rows: Tensor, vocab_size: int, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ def cross_entropy_in_place(rows: Tensor, vocab_size: int, targets: Tensor, smoot
     losses = normalizer - (1 - smoothing) * right - spread * every
     p = logits.sub_(spread) if smoothing else logits
     p.scatter_add_(1, targets, p.new_full((), smoothing - 1.0).expand(targets.shape))
-    return losses.sum(), p
+    return losses, p
 
 
 def row_size(vocab_size: int) -> int:
@@ -120,11 +120,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     assert room is not None
                     filled = room[: len(states)]
                     _logits(states, weight, bias, out=filled[:, :vocab_size])
-                    part, p = cross_entropy_in_place(filled, vocab_size, wanted, smoothing)
+                    losses, p = cross_entropy_in_place(filled, vocab_size, wanted, smoothing)
                 else:
                     logits = F.linear(states, weight, None if bias is None else bias.to(weight.dtype))
-                    part, p = compiled(logits, wanted.clone(), smoothing)  # a view would be compiled for its offset
-                loss += part
+                    losses, p = compiled(logits, wanted.clone(), smoothing)  # a view would be compiled for its offset
+                loss += losses.sum()
                 if hidden_grad is not None and weight_grad is not None:
                     if bias_grad is not None:
                         bias_grad += p.sum(0, dtype=torch.float32)
@@ -194,15 +194,16 @@ class TokenHead(nn.Module):
         hidden = divided(hidden, self.width_ratio)
         return token_loss(hidden, self.matrix, targets, self.bias, label_smoothing, self.cross_entropy)
 
-    def score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy, summed, and how many targets were the likeliest tokens: (N, D), (N,) -> (), ()."""
-        loss, right = hidden.new_zeros((), dtype=torch.float32), targets.new_zeros(())
+    def losses(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each token, and whether its target was the likeliest: (N, D), (N,) -> (N,), (N,)."""
+        found = [(hidden.new_zeros(0, dtype=torch.float32), targets.new_zeros(0, dtype=torch.bool))]
         rows = chunk_size(hidden, len(self.matrix))
         for states, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
             logits = self(states).float()
-            loss += F.cross_entropy(logits, wanted, reduction="sum")
-            right += (logits.argmax(1) == wanted).sum()
-        return loss, right
+            loss = F.cross_entropy(logits, wanted, reduction="none")
+            found.append((loss, logits.argmax(1) == wanted))
+        losses, right = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return losses, right
 
 
 def divided(hidden: Tensor, ratio: float) -> Tensor:
@@ -263,6 +264,5 @@ class SequenceHead(nn.Module):
 
     def pool(self, hidden: Tensor, layout: Layout) -> Tensor:  # (B, D)
         if self.pooling == "mean":
-            sums = hidden.new_zeros(layout.num_sequences, hidden.shape[1]).index_add_(0, layout.sequence, hidden)
-            return sums / layout.lengths[:, None]
+            return layout.sums(hidden) / layout.lengths[:, None]
         return hidden if self.pooler is None else torch.tanh(self.pooler(hidden))

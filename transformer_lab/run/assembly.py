@@ -26,7 +26,7 @@ from transformer_lab.tasks.base import Task
 from transformer_lab.terminal import around, command
 from transformer_lab.training import ranks
 from transformer_lab.training.checkpoints import Checkpoints
-from transformer_lab.training.evaluation import Totals, reported
+from transformer_lab.training.evaluation import Evaluation, Tally
 from transformer_lab.training.flops import measure
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.module import Training
@@ -49,13 +49,14 @@ def build_loaders(
     )
     sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
     steps = Steps(packing=train, plan=batch_plan, rank=ranks.rank(), world_size=ranks.world_size(), **sizes)
+    of_examples: dict[str, Any] = {"examples": task.examples, **sizes}
     evaluation_sets: dict[Split, EvaluationSet] = {
-        split: EvaluationSet(packing=task.evaluation_packing(corpus), **sizes)
+        split: EvaluationSet(packing=task.evaluation_packing(corpus), **of_examples)
         for split, corpus in corpora.items()
         if split != "train"
     }
     if config["overfit"]:
-        evaluation_sets["validation"] = EvaluationSet(packing=train, num_units=num_units, **sizes)
+        evaluation_sets["validation"] = EvaluationSet(packing=train, num_units=num_units, **of_examples)
         corpora["validation"] = corpora["train"]
     budget = Budget(
         steps_per_epoch=batch_plan.steps_per_epoch,
@@ -83,12 +84,12 @@ def check_metrics(best_by: str, watchers: dict[str, Any], task: Task, loaders: D
     """Raises ValueError where weights are chosen by a metric, or a callback watches one, that no validation reports."""
     watched = {name: monitor for name, watcher in watchers.items() if (monitor := getattr(watcher, "monitor", None))}
     if watched or best_by != task.best_by:
-        totals = Totals()
-        batch = loaders.evaluation_sets["validation"][0].to(machine.device)
+        tally, batches = Tally(), loaders.evaluation_sets["validation"]
+        batch = batches[0].to(machine.device)
         with torch.inference_mode(), machine.autocast():
-            totals.add(batch, task.to(machine.device).eval().score(batch))
+            tally.add(batch, task.to(machine.device).eval().score(batch))
         task.train()
-        there = list(reported(task, *totals.mean(), loaders.evaluation_sets["validation"].packing))
+        there = list(Evaluation(task, batches.packing, tally.texts()).metrics)
         if best_by not in there:
             raise ValueError(f"best_by={unknown(best_by, 'metric', there)}")
         known = [f"val/{name}" for name in there]

@@ -7,18 +7,21 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from transformer_lab.composition.earlier_runs import CONFIG
+from transformer_lab.data.examples import Split
 from transformer_lab.folders import refuse_links, replace
-from transformer_lab.scores import METRICS
+from transformer_lab.scores import EVALUATIONS, METRICS
 from transformer_lab.tasks.base import Task
 from transformer_lab.terminal import plain
 from transformer_lab.training import saved
+from transformer_lab.training.evaluation import Evaluation
+from transformer_lab.training.evaluation_report import write
 from transformer_lab.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -154,14 +157,18 @@ def open_run(folder: Path, files: dict[str, str], run_log: "RunLog") -> None:
 
 
 def conclude(
-    folder: Path, progress: Progress, tested: dict[str, float] | None, task: Task, best_by: str
+    folder: Path, progress: Progress, found: Mapping[Split, Evaluation], task: Task, best_by: str
 ) -> dict[str, Any]:
-    """Write what `scores` reads: what the best weights reached, by what validations are ranked, and what it took."""
+    """Write what `scores` reads: what the best weights reached, by what validations are ranked, and what it took; and
+    all that was found of each split."""
     best, scored_by = progress.best, task.scored_by()
+    for split, one in found.items():
+        write(one, folder / EVALUATIONS / split)
     metrics = {
         "validation": best.metrics if best else {},
         "best_by": best_by,
-        **({"test": tested} if tested else {}),
+        **({"test": found["test"].metrics} if "test" in found else {}),
+        "intervals": {split: one.intervals for split, one in found.items()},
         **({"scored_by": scored_by} if scored_by else {}),
         "steps": progress.step,
         "tokens": progress.tokens,

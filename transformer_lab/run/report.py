@@ -14,6 +14,7 @@ from rich.table import Table
 
 from transformer_lab.data.module import DataModule
 from transformer_lab.folders import replace
+from transformer_lab.scores import EVALUATIONS, interval_of
 from transformer_lab.tasks.base import Task
 from transformer_lab.terminal import Plain, around, command, console, hang_up, plain
 from transformer_lab.training.flops import Speed
@@ -200,7 +201,11 @@ def words_after(metrics: dict[str, Any], folder: Path, prompt: str, cache_dir: s
 def scores_after(metrics: dict[str, Any], folder: Path) -> str:
     """What a run has shown, and where it lies."""
     lines = [
-        f"{split}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics[split].items())
+        f"{split}: "
+        + ", ".join(
+            f"{name.replace('_', ' ')} {value:.4g}{interval_of(metrics, split, name)}"
+            for name, value in metrics[split].items()
+        )
         for split in ("validation", "test")
         if metrics.get(split)
     ]
@@ -208,7 +213,7 @@ def scores_after(metrics: dict[str, Any], folder: Path) -> str:
     lines.append(
         f"{metrics['steps']:,} steps, {metrics['tokens']:,} tokens, {metrics['tokens_per_second']:,.0f} tokens/s"
     )
-    lines.append(f"run: {folder}")
+    lines += [f"run: {folder}", f"tables, pictures and the hardest texts: {folder / EVALUATIONS}"]
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from transformer_lab.composition.build import Section, build, build_optimizer, k
 from transformer_lab.composition.checks import limits
 from transformer_lab.composition.hyperparameters import hyperparameters
 from transformer_lab.composition.targets import refuse_callbacks
+from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule
 from transformer_lab.keys import Above, Between, Role
 from transformer_lab.run.agreement import refuse_disagreement
@@ -32,7 +33,7 @@ from transformer_lab.run.transfer import freeze, start_from
 from transformer_lab.scores import scores_of
 from transformer_lab.training import ranks, saved
 from transformer_lab.training.callbacks import CurveFile, ProgressBar, Samples, ValidationLines
-from transformer_lab.training.evaluation import evaluate
+from transformer_lab.training.evaluation import Evaluation, evaluate
 from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of_memory, worker_died
 from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.loggers import Curves
@@ -165,11 +166,10 @@ def train(
                 log.info("Stopped after step %s: %s", progress.step, why_stopped(watchers))
 
         learner.load_state_dict(saved.read_weights(best_checkpoint(str(folder))))
-        test = loaders.evaluation_sets.get("test")
-        tested = evaluate(learner, test, machine) if test is not None else None
+        found = {split: evaluate_best(module, loaders, split, machine) for split in loaders.evaluation_sets}
         if not first:
             return {}
-        metrics = conclude(folder, progress, tested, learner, best_by)
+        metrics = conclude(folder, progress, found, learner, best_by)
         if kept is not None:
             reached = {f"final/{name.replace(' ', '_')}": value for name, value in scores_of(metrics).items()}
             curves.conclude(kept, hyperparameters(config), reached)
@@ -203,6 +203,14 @@ def fit(trainer: Trainer, module: Training, loaders: DataModule) -> None:
             "hardware.workers: a loader process was killed, by the system if memory ran out; fewer of "
             "them, or 0, need less"
         ) from error
+
+
+def evaluate_best(module: Training, loaders: DataModule, split: Split, machine: Hardware) -> Evaluation:
+    """The best weights, which the task has, on a split; a validation of this process is not made a second time."""
+    batches, best = loaders.evaluation_sets[split], module.progress.best
+    if split == "validation" and module.best_texts and best and module.best_texts[0] == best.step:
+        return Evaluation(module.task, batches.packing, module.best_texts[1])
+    return evaluate(module.task, batches, machine)
 
 
 def say_plan(run_log: RunLog, found: Estimate) -> None:

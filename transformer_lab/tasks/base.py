@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from transformer_lab.data.packing import Packing
@@ -17,17 +18,59 @@ from transformer_lab.models.model import Model
 from transformer_lab.terminal import one_line, plain
 
 TRIED = 12  # tokens of a text that a trained model is tried with
+MISTAKES = 10  # of the hardest texts that are told
+SHOWN = 500  # characters of each
+Row = dict[str, Any]  # of a table: cells by their columns
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a batch gave: each loss summed over its targets (`Batch.num_targets` says how many), and sums for metrics.
+    """What a batch gave: each loss summed over its targets (`Batch.num_targets` says how many).
 
     The loss of a step is the sum over the losses of each one's mean over the targets of the whole step.
     """
 
     losses: dict[str, Tensor]
-    sums: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the texts of a batch add to the scores of an evaluation: a row for each, or for each part of one.
+
+    `losses` are (P, 2): each summed over a row's targets, and how many those are. `counts` (P, …) is what else the
+    metrics are made of. `Task.examples` says which text a row is of; what is known of one text is added up.
+    """
+
+    losses: dict[str, Tensor]
+    counts: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a pass has found of each text of a split: `Scored`, on the CPU in double precision, added up by text."""
+
+    examples: np.ndarray  # (T,) which examples of the corpus they are, ascending
+    losses: dict[str, Tensor]  # (T, 2)
+    counts: dict[str, Tensor]  # (T, …)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def once(self) -> Tensor:
+        """How often each text counts where all of them count: (T,)."""
+        return torch.ones(len(self), dtype=torch.float64)
+
+    @property
+    def loss(self) -> Tensor:
+        """Of each text, for each of its targets: (T,)."""
+        means = [loss[:, 0] / loss[:, 1].clamp(min=1e-9) for loss in self.losses.values()]
+        return torch.stack(means).sum(0)
+
+    @property
+    def hardest(self) -> list[int]:
+        """Rows, those with the greatest loss first."""
+        return self.loss.argsort(descending=True, stable=True).tolist()
 
 
 class Task(nn.Module):
@@ -93,13 +136,23 @@ class Task(nn.Module):
             if isinstance(part, TokenHead):
                 part.compile(*args, **options)  # the vocabulary has one size always: known, it is read faster
 
-    def score(self, batch: Any) -> Outcome:
-        """The outcome of a batch of an evaluation, with all that the metrics need."""
-        outcome: Outcome = self(batch)
-        return outcome
+    def score(self, batch: Any) -> Scored:
+        """What each text of a batch of an evaluation adds to the scores."""
+        raise NotImplementedError
+
+    def examples(self, corpus: Corpus, pieces: np.ndarray) -> np.ndarray:
+        """Which example of the corpus each row of the score of these pieces is of; here each piece is a row."""
+        return pieces["example"]
+
+    def fit_to(self, texts: Texts) -> None:
+        """What a task sets by the validation split, before its metrics are taken; here nothing."""
+
+    def sums(self, texts: Texts) -> Callable[[Tensor], dict[str, Tensor]]:
+        """What metrics are made of, by how often each text counts (T,); here the counts, added up."""
+        return lambda weights: {name: torch.tensordot(weights, rows, 1) for name, rows in texts.counts.items()}
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
-        """What is reported of a pass: `losses` are means over their targets, `sums` are the outcomes' added up."""
+        """What is reported of a pass: `losses` are means over their targets, `sums` what is counted."""
         raise NotImplementedError
 
     def scored_by(self) -> str | None:
@@ -113,10 +166,24 @@ class Task(nn.Module):
         return one_line(max((" ".join(words) for words in itertools.islice(begins, 10)), key=len))
 
     def samples(self, batches: EvaluationSet) -> str:
-        """A few predictions on a split as Markdown, for people to read while the model learns."""
-        raise NotImplementedError
+        """A few predictions on a split as Markdown, for people to read while the model learns; "" where the hardest
+        texts say as much."""
+        return ""
 
-    def pictures(self, sums: dict[str, Tensor]) -> dict[str, Any]:
+    def tables(self, texts: Texts) -> dict[str, list[Row]]:
+        """What a pass has found, in more detail than its metrics: tables by their names."""
+        return {}
+
+    def mistakes(self, texts: Texts, corpus: Corpus) -> list[Row]:
+        """The texts of a split that the model found hardest, with what it made of them, fit for JSON; under `text` what
+        a person reads."""
+        found = []
+        for row in texts.hardest[:MISTAKES]:
+            tokens = tokens_of(corpus, int(texts.examples[row]), self.context)[:SHOWN]
+            found.append({"loss": float(texts.loss[row]), "text": self.tokenizer.decode(tokens.tolist())[:SHOWN]})
+        return found
+
+    def pictures(self, texts: Texts) -> dict[str, Any]:
         """What of a pass is better seen than read: a matplotlib figure by its name."""
         return {}
 
@@ -127,6 +194,20 @@ class Task(nn.Module):
     def show(self, batch: Any) -> str:
         """A batch as the model sees it: decoded, with the borders of its sequences, and what is to be predicted."""
         raise NotImplementedError
+
+
+def example_at(corpus: Corpus, places: np.ndarray, block: int) -> np.ndarray:
+    """The example in which each place of the column "tokens" lies: (P,) -> (P,); of a corpus of one, which of its
+    blocks of so many tokens."""
+    if corpus.num_examples == 1:
+        return places // block
+    return np.searchsorted(corpus["tokens"].offsets[:], places, side="right") - 1
+
+
+def tokens_of(corpus: Corpus, example: int, block: int) -> np.ndarray:
+    """What lies there, by the same count."""
+    column = corpus["tokens"]
+    return column.values[example * block : (example + 1) * block] if corpus.num_examples == 1 else column[example]
 
 
 def quoted(text: str) -> str:

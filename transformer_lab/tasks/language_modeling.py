@@ -22,7 +22,7 @@ from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.generation import Sampling, generate
 from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.prepacking import prepacked_weights
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_truncated
+from transformer_lab.tasks.base import Outcome, Scored, Task, check_context, example_at, quoted, some, told_truncated
 
 END = "<eos>"
 PROMPTS_AT_ONCE = 64  # continued together; more would need more memory, not less time
@@ -128,6 +128,18 @@ class LanguageModeling(Task):
     def forward(self, batch: TextBatch) -> Outcome:
         hidden = self.model(batch.tokens, batch.layout, indices=batch.indices)  # of the tokens with a target
         return Outcome({"tokens": self.head.loss(hidden, batch.labels)})
+
+    def score(self, batch: TextBatch) -> Scored:
+        hidden = self.model(batch.tokens, batch.layout, indices=batch.indices)
+        losses, _ = self.head.losses(hidden, batch.labels)
+        each = torch.stack([losses, torch.ones_like(losses)], 1)
+        if batch.indices is not None:
+            each = each.new_zeros(len(batch.tokens), 2).index_copy_(0, batch.indices, each)
+        return Scored({"tokens": each})
+
+    def examples(self, corpus: Corpus, pieces: np.ndarray) -> np.ndarray:
+        """Each token of a batch is a row, which counts for the text of its target."""
+        return example_at(corpus, ranges(pieces["start"], pieces["length"]), self.context)
 
     def packing(self, corpus: Corpus) -> Packing:
         if self.whole_documents:

@@ -24,7 +24,7 @@ from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
 from transformer_lab.models.encoder import Encoder
 from transformer_lab.models.heads import SequenceHead, TokenHead, Transform
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, told_truncated
+from transformer_lab.tasks.base import Outcome, Scored, Task, check_context, example_at, quoted, told_truncated
 from transformer_lab.terminal import plain
 
 BEGIN, END, MASK = "<cls>", "<sep>", "<mask>"
@@ -155,16 +155,22 @@ class MLMNSP(Task):
             )
         return Outcome(losses)
 
-    def score(self, batch: MaskedBatch) -> Outcome:
+    def score(self, batch: MaskedBatch) -> Scored:
         first, hidden = self._states(batch)
-        loss, right = self.head.score(self.transform(hidden), batch.labels)
-        losses, sums = {"mlm": loss}, {"mlm": torch.stack([right, right.new_full((), len(hidden))])}
+        loss, right = self.head.losses(self.transform(hidden), batch.labels)
+        each = batch.layout.sums(torch.stack([loss, torch.ones_like(loss), right.float()], 1), batch.indices)
+        losses, counts = {"mlm": each[:, :2]}, {"mlm": each[:, 1:]}
         if self.nsp_head is not None and batch.nsp_labels is not None:
-            logits, ones = self.nsp_head(first, batch.layout).float(), batch.nsp_labels.sum()
-            losses["nsp"] = F.cross_entropy(logits, batch.nsp_labels, reduction="sum")
-            right = (logits.argmax(1) == batch.nsp_labels).sum()
-            sums["nsp"] = torch.stack([right, ones.new_full((), len(logits)), ones])
-        return Outcome(losses, sums)
+            logits = self.nsp_head(first, batch.layout).float()
+            loss = F.cross_entropy(logits, batch.nsp_labels, reduction="none")
+            right = (logits.argmax(1) == batch.nsp_labels).float()
+            losses["nsp"] = torch.stack([loss, torch.ones_like(loss)], 1)
+            counts["nsp"] = torch.stack([torch.ones_like(right), right], 1)
+        return Scored(losses, counts)
+
+    def examples(self, corpus: Corpus, pieces: np.ndarray) -> np.ndarray:
+        """A pair counts for the text of its first segment."""
+        return example_at(corpus, pieces["a"], self.context)
 
     def _states(self, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
         """Of the tokens that `nsp_head` reads, (B, D), none without it; and of the hidden ones, (M, D)."""
@@ -175,10 +181,10 @@ class MLMNSP(Task):
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
         found = {"loss": sum(losses.values()), "mlm_loss": losses["mlm"]}
-        found["mlm_accuracy"] = float(sums["mlm"][0] / sums["mlm"][1])
+        found["mlm_accuracy"] = _share(sums["mlm"])
         if "nsp" in losses:
             found["nsp_loss"] = losses["nsp"]
-            found["nsp_accuracy"] = float(sums["nsp"][0] / sums["nsp"][1])
+            found["nsp_accuracy"] = _share(sums["nsp"])
         return found
 
     def try_with(self, corpus: Corpus) -> str:
@@ -267,6 +273,11 @@ class MLMNSP(Task):
             "text": f"{filled}\t({about})",
             **told_truncated(len(ids) > room),
         }
+
+
+def _share(counted: Tensor) -> float:
+    """Of what was asked, what was right: (2,)."""
+    return float(counted[1] / counted[0])
 
 
 def _unfilled(line: str, error: str) -> dict[str, Any]:

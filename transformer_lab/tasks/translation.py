@@ -26,7 +26,19 @@ from transformer_lab.models.layers.cache import Cache
 from transformer_lab.models.prepacking import prepacked_weights
 from transformer_lab.models.seq2seq import Seq2Seq
 from transformer_lab.tasks import translation_scores as scores
-from transformer_lab.tasks.base import Outcome, Task, check_context, quoted, some, told_truncated
+from transformer_lab.tasks.base import (
+    MISTAKES,
+    SHOWN,
+    Outcome,
+    Row,
+    Scored,
+    Task,
+    Texts,
+    check_context,
+    quoted,
+    some,
+    told_truncated,
+)
 
 log = logging.getLogger(__name__)
 END, BETWEEN = "<eos>", "<sep>"
@@ -209,12 +221,13 @@ class Translation(Task):
         smoothing = self.label_smoothing if self.training else 0.0
         return Outcome({"tokens": self.head.loss(self.hidden(batch), batch.labels, smoothing)})
 
-    def score(self, batch: PairBatch) -> Outcome:
-        outcome = self(batch)
+    def score(self, batch: PairBatch) -> Scored:
+        losses, _ = self.head.losses(self.hidden(batch), batch.labels)
+        each = batch.target_layout.sums(torch.stack([losses, torch.ones_like(losses)], 1))
         sources = [text.tolist() for text in batch.source.split(batch.source_layout.lengths.tolist())]
         with prepacked_weights(self, len(sources) * self.beam.size):
             written = self._translate(sources)
-        return Outcome(outcome.losses, scores.statistics(written, batch.references, self.bleu_tokenizer))
+        return Scored({"tokens": each}, scores.statistics(written, batch.references, self.bleu_tokenizer))
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
         loss = losses["tokens"]
@@ -233,6 +246,18 @@ class Translation(Task):
             )
             self._shares[id(corpus)] = equal / corpus.num_examples
         return self._shares[id(corpus)]
+
+    def mistakes(self, texts: Texts, corpus: Corpus) -> list[Row]:
+        rows = texts.hardest[:MISTAKES]
+        examples = texts.examples[rows].tolist()
+        sources = [self.tokenizer.decode(corpus["source"][example].tolist()) for example in examples]
+        found = []
+        for row, example, source, written in zip(rows, examples, sources, self.translate(sources), strict=True):
+            parts = {"source": source, "reference": _reference(corpus, example), "hypothesis": written}
+            parts = {part: text[:SHOWN] for part, text in parts.items()}
+            text = "\n".join(f"{part:11} {one}" for part, one in parts.items())
+            found.append({"loss": float(texts.loss[row]), **parts, "text": text})
+        return found
 
     def scored_by(self) -> str:
         return scores.bleu_signature(self.bleu_tokenizer)

@@ -59,14 +59,14 @@ def bleu_signature(tokenizer: Tokenizer) -> str:
 
 
 def statistics(hypotheses: Sequence[str], references: Sequence[str], tokenizer: Tokenizer) -> dict[str, Tensor]:
-    """Counts of n-grams and lengths, summed over the texts, and how many are equal to their reference."""
+    """Of each text (B, …) the counts of n-grams and lengths, and whether it is equal to its reference."""
     found = {}
     for name, metric in zip(("bleu", "chrf"), _metrics(tokenizer), strict=True):
         each = metric._extract_corpus_statistics(list(hypotheses), [list(references)])
-        found[name] = torch.tensor(each, dtype=torch.float64).sum(0)
+        found[name] = torch.tensor(each, dtype=torch.float64)
     pairs = zip(hypotheses, references, strict=True)
-    equal = sum(hypothesis.strip() == reference.strip() for hypothesis, reference in pairs)
-    found["exact"] = torch.tensor([equal, len(hypotheses)], dtype=torch.float64)
+    equal = [[float(hypothesis.strip() == reference.strip()), 1.0] for hypothesis, reference in pairs]
+    found["exact"] = torch.tensor(equal, dtype=torch.float64)
     return found
 
 

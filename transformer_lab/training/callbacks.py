@@ -17,6 +17,7 @@ from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.folders import replace
 from transformer_lab.scores import CURVES
 from transformer_lab.terminal import cell
+from transformer_lab.training.evaluation_report import read
 from transformer_lab.training.faults import worker_died
 from transformer_lab.training.pictures import attention_maps, attention_picture, chosen, position_picture, probe
 
@@ -146,11 +147,12 @@ class Samples(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if board := board_of(trainer, pl_module):
             step = pl_module.progress.step
+            found = pl_module.evaluation
             with trainer.precision_plugin.forward_context():  # as the validation before it: Lightning has left that
-                samples = pl_module.task.samples(self.batches)
+                samples = pl_module.task.samples(self.batches) or read(found)
             board.add_text("samples", samples, global_step=step)
             with drawn("what the task draws"):
-                for name, figure in pl_module.task.pictures(pl_module.sums).items():
+                for name, figure in pl_module.task.pictures(found.texts).items():
                     board.add_figure(name, figure, global_step=step)
 
 

@@ -19,10 +19,10 @@ from transformer_lab.data.packing import Packing
 from transformer_lab.data.steps import Step, Steps
 from transformer_lab.models.layers.sublayer import sublayers
 from transformer_lab.scores import rank
-from transformer_lab.tasks.base import Outcome, Task
+from transformer_lab.tasks.base import Outcome, Task, Texts
 from transformer_lab.training import ranks
 from transformer_lab.training.averages import Ema
-from transformer_lab.training.evaluation import Totals, reported
+from transformer_lab.training.evaluation import Evaluation, Tally
 from transformer_lab.training.faults import Halted, out_of_memory
 from transformer_lab.training.flops import Speed
 from transformer_lab.training.progress import Best, Budget, Progress, Window
@@ -95,7 +95,8 @@ class Training(LightningModule):
             group.setdefault("initial_lr", group["lr"])  # PyTorch's name for what schedules begin at
         self.auxiliary = sorted({name for layer in sublayers(task) for name in layer.auxiliary})
         self.validated: dict[str, float] = {}  # what the latest validation reported
-        self.sums: dict[str, Tensor] = {}  # what it counted
+        self.evaluation: Evaluation | None = None  # all that it found
+        self.best_texts: tuple[int, Texts] | None = None  # the step of the best one of this process, and what it found
         self.point: dict[str, float] = {}  # the latest point of the training curves
         self._norms: dict[str, Tensor] = {}  # of the gradient of each layer, at the latest point
         self.received: int | None = None  # a signal that this process has got …
@@ -311,17 +312,19 @@ class Training(LightningModule):
             self.average.swap(self.task)
 
     def on_validation_epoch_start(self) -> None:
-        self._totals = Totals()
+        self._tally = Tally()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         if batch is not None:  # where another rank has one more
-            self._totals.add(batch, self.task.score(batch))
+            self._tally.add(batch, self.task.score(batch))
 
     def on_validation_epoch_end(self) -> None:
-        losses, self.sums = self._totals.mean()
-        progress, metrics = self.progress, reported(self.task, losses, self.sums, self.validation)
+        texts = self._tally.texts()
+        self.task.fit_to(texts)
+        self.evaluation = Evaluation(self.task, self.validation, texts)
+        progress, metrics = self.progress, self.evaluation.metrics
         if progress.best is None or rank(metrics, self.best_by) > rank(progress.best.metrics, self.best_by):
-            progress.best = Best(progress.step, metrics)
+            progress.best, self.best_texts = Best(progress.step, metrics), (progress.step, texts)
         self.validated, progress.validation_due = metrics, False
         self.log_dict(self.validation_point, logger=False)  # for callbacks that watch a metric
 

@@ -128,6 +128,8 @@ class LabelColumns(Columns):
             return str(value).lower()
         if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
             return str(int(value))
+        if isinstance(value, float) and math.isfinite(value):
+            return repr(value)
         if isinstance(value, str) and value.strip():
             return clean(value, where).strip()
         if value is None or isinstance(value, str) or (isinstance(value, float) and math.isnan(value)):
