@@ -83,3 +83,24 @@ def test_windows_is_told_in_one_line_that_runs_need_another_system():
         [sys.executable, "-c", there + "import transformer_lab as tl; tl.train()"], capture_output=True
     )
     assert b"ImportError: runs need locks" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line, offered, other",
+    [
+        ("transformer-lab ", "predict", "train.py"),
+        ("transformer-lab pre", "predict", "train"),
+        ("transformer-lab train model=", "model=encoder", "train"),
+        ("transformer-lab train task=classification task.mul", "task.multi_label=", "task.context="),
+        ("transformer-lab evaluate ", "split=", "model="),
+    ],
+)
+def test_a_shell_is_offered_commands_and_what_each_takes(typed, monkeypatch, line, offered, other):
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    code, out, _ = typed("-sc", "query=bash")
+    assert not code and offered in out.split() and other not in out.split()
+
+
+def test_what_a_shell_is_to_run_is_for_this_command(typed):
+    assert "-F hydra_bash_completion transformer-lab" in typed("-sc", "install=bash")[1]

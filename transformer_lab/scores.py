@@ -29,8 +29,9 @@ def metrics_of(folder: Path) -> dict[str, Any]:
     return found
 
 
-def interval_of(metrics: dict[str, Any], split: str, name: str) -> str:
-    """Between which values a score surely lies, in brackets; "" where none is known."""
+def interval_of(metrics: dict[str, Any], score: str) -> str:
+    """Between which values a score such as "test loss" surely lies, in brackets; "" where none is known."""
+    split, _, name = score.partition(" ")
     low, high = metrics.get("intervals", {}).get(split, {}).get(name, (None, None))
     return "" if low is None else f" ({low:.4g} to {high:.4g})"
 

@@ -1,5 +1,7 @@
 """What can be typed: `transformer-lab train`, `predict`, `evaluate` …; in a clone, train.py and scripts/ are so too."""
 
+import inspect
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -18,7 +20,7 @@ USAGE = """Usage: transformer-lab COMMAND KEY=VALUE …
     compare      several runs side by side
     leaderboard  the trials of a sweep
 
-transformer-lab COMMAND --help says what each takes.
+transformer-lab COMMAND --help says what each takes; eval "$(transformer-lab -sc install=bash)" completes with <TAB>.
 """
 COMMANDS = ("train", "predict", "evaluate", "show", "compare", "leaderboard")
 
@@ -35,6 +37,9 @@ def main() -> None:
     if name == "--version":
         print(version("transformer-lab"))
         return
+    if name in ("-sc", "--shell-completion"):
+        complete()
+        return
     if name not in COMMANDS:
         fail([unknown(name, "command", COMMANDS)])
     sys.argv[:2] = [f"transformer-lab {name}"]
@@ -43,3 +48,18 @@ def main() -> None:
         module.main()
     else:
         answer(module.main)
+
+
+def complete() -> None:
+    """What can follow the words in COMP_LINE: a command, then what it takes. Without them, what `-sc` asks of Hydra."""
+    program, *typed = os.environ.get("COMP_LINE", "").split(" ")
+    if not program or (typed and typed[0] == "train" and len(typed) > 1):
+        if program:
+            line = " ".join([program, *typed[1:]])
+            os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line)))
+        import_module(f"{__name__}.train").main()
+    elif len(typed) > 1 and typed[0] in COMMANDS:
+        taken = inspect.signature(import_module(f"{__name__}.{typed[0]}").main).parameters
+        print(*(f"{name}=" for name in taken))
+    elif len(typed) == 1:
+        print(*(name for name in COMMANDS if name.startswith(typed[0])))

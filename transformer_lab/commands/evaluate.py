@@ -26,8 +26,7 @@ def main(
     split: which split of the run's data
     file: all of this file instead: text, or a table (.csv, .tsv, .jsonl, .parquet) with the columns of the run's data
     hardware: auto takes the GPU if there is one
-    output: where all that was found goes, such as reports/test: scores, tables and the hardest texts (.md and .json),
-        and pictures (.png)
+    output: where tables, the hardest texts and pictures go, such as reports/test: its .md, .json and .png
     cache_dir: where prepared data lie
     data: data.path=… where the run's data are no longer prepared, or were never yours; data.KEY=… how a file is read
     task: task.beam_size=…, task.length_penalty=… and the like: options that the run may have otherwise

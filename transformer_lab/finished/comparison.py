@@ -53,7 +53,7 @@ def read(folder: Path, name: str) -> Run:
         raise ValueError(f"runs: {folder / 'config.yaml'} is no YAML: {' '.join(str(error).split())}") from error
     metrics = metrics_of(folder)
     reached = scores_of(metrics)
-    intervals = {key: interval_of(metrics, *key.split(" ", 1)) for key in reached}
+    intervals = {key: interval_of(metrics, key) for key in reached}
     evaluations = {file.stem: json.loads(file.read_bytes()) for file in (folder / EVALUATIONS).glob("*.json")}
     return Run(name, hyperparameters(config), reached, intervals, _curves(_points(folder)), evaluations)
 

@@ -203,7 +203,7 @@ def scores_after(metrics: dict[str, Any], folder: Path) -> str:
     lines = [
         f"{split}: "
         + ", ".join(
-            f"{name.replace('_', ' ')} {value:.4g}{interval_of(metrics, split, name)}"
+            f"{name.replace('_', ' ')} {value:.4g}{interval_of(metrics, f'{split} {name}')}"
             for name, value in metrics[split].items()
         )
         for split in ("validation", "test")

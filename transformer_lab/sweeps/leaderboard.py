@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from transformer_lab.folders import replace
-from transformer_lab.scores import metrics_of, scores_of
+from transformer_lab.scores import interval_of, metrics_of, scores_of
 from transformer_lab.sweeps import trials
 from transformer_lab.terminal import cell, one_line, without_markup
 
@@ -61,11 +61,12 @@ class Leaderboard:
     def headings(self) -> list[str]:
         return ["", "trial", *self.values, *self.metrics, "steps", "state"]
 
-    def rows(self) -> list[list[str]]:
+    def rows(self, intervals: bool = False) -> list[list[str]]:
         found = []
         for line in self.lines:
             values = [_shown(line["values"].get(name)) for name in self.values]
-            metrics = [_shown(line["metrics"].get(name)) for name in self.metrics]
+            sure = line["intervals"] if intervals else {}
+            metrics = [_shown(line["metrics"].get(name)) + sure.get(name, "") for name in self.metrics]
             numbers = [str(line["rank"]), line["trial"]]
             found.append([*numbers, *values, *metrics, _shown(line["steps"]), line["state"]])
         return found
@@ -91,7 +92,7 @@ class Leaderboard:
         return lines
 
     def write(self, folder: Path) -> None:
-        """As leaderboard.csv and leaderboard.md."""
+        """As leaderboard.csv and leaderboard.md, which has the intervals of the scores."""
         table = io.StringIO(newline="")
         writer = csv.writer(table)
         writer.writerow(map(cell, ["rank", *self.headings[1:]]))
@@ -110,7 +111,7 @@ class Leaderboard:
                 )
             )
         replace(folder / "leaderboard.csv", table.getvalue())
-        rows = [self.headings, ["---"] * len(self.headings), *self.rows()]
+        rows = [self.headings, ["---"] * len(self.headings), *self.rows(intervals=True)]
         text = "\n".join(f"| {' | '.join(map(without_markup, row))} |" for row in rows)
         text += "".join(f"\n\n{without_markup(line)}" for line in self.remarks())
         replace(folder / "leaderboard.md", text + "\n")
@@ -128,11 +129,13 @@ def _order(folder: Path, trial: FrozenTrial) -> tuple[int, float, float, int]:
 def _line(folder: Path, trial: FrozenTrial, rank: int) -> dict[str, Any]:
     own = trials.folder_of(folder, trial.number)
     metrics = metrics_of(own)
+    scores = scores_of(metrics)
     return {
         "rank": rank,
         "trial": own.name,
         "values": trial.params,
-        "metrics": scores_of(metrics),
+        "metrics": scores,
+        "intervals": {name: interval_of(metrics, name) for name in scores},
         "steps": metrics.get("steps", trial.user_attrs.get("pruned")),
         "state": WORDS.get(trial.state, "not begun"),
         "reason": trial.user_attrs.get("reason", ""),
