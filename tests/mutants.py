@@ -135,8 +135,8 @@ MUTANTS = [
     ),
     Mutant(
         "models/heads.py",
-        "return sums / layout.lengths[:, None]",
-        "return sums / layout.longest",
+        "return layout.sums(hidden) / layout.lengths[:, None]",
+        "return layout.sums(hidden) / layout.longest",
         "models/test_layers.py",
     ),
     # Generation
@@ -222,9 +222,49 @@ MUTANTS = [
     ),
     Mutant(
         f"{TASKS}/classification_report.py",
-        "classes * size + logits.argmax(1)",
-        "classes + size * logits.argmax(1)",
+        "cells = (true * size + said).long()",
+        "cells = (true + size * said).long()",
         "tasks/test_classification.py",
+    ),
+    Mutant(
+        f"{TASKS}/classification_report.py",
+        "f1[:-1][ordered[:-1] == ordered[1:]] = 0",
+        "f1[:-1][ordered[:-1] != ordered[1:]] = 0",
+        "tasks/test_classification.py",
+    ),
+    Mutant(
+        f"{TASKS}/regression.py",
+        "counts.cumsum(0) - counts / 2",
+        "counts.cumsum(0) - counts",
+        "tasks/test_regression.py",
+    ),
+    Mutant(
+        f"{TASKS}/regression.py", 'losses["values"] * self.deviation**2', 'losses["values"]', "tasks/test_regression.py"
+    ),
+    # Scores and how sure they are
+    Mutant(
+        "training/evaluation.py",
+        "drawn = np.bincount(draws.integers(count, size=count)",
+        "drawn = np.bincount(draws.integers(count, size=count // 4)",
+        "training/test_intervals.py",
+    ),
+    Mutant(
+        "training/evaluation.py",
+        "[(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]",
+        "[1 - CONFIDENCE, CONFIDENCE]",
+        "training/test_intervals.py",
+    ),
+    Mutant(
+        "finished/comparison.py",
+        'np.array(other["resamples"][name]) - np.array(values)',
+        'np.array(values) - np.array(other["resamples"][name])',
+        "training/test_intervals.py",
+    ),
+    Mutant(
+        f"{TASKS}/base.py",
+        'places, side="right") - 1',
+        'places, side="left") - 1',
+        "training/test_evaluation.py",
     ),
     # Training
     Mutant(

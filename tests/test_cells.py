@@ -57,7 +57,7 @@ def test_it_reports_what_its_field_reports_and_evaluate_repeats_it(run, monkeypa
     assert set(metrics["test"]) == set(metrics["validation"]) == METRICS[task]
     assert ("scored_by" in metrics) == (task == "translation")
     loaded = load_run(str(folder), [])
-    assert evaluate_run(loaded, "test", "cpu") == pytest.approx(metrics["test"], rel=1e-6)
+    assert evaluate_run(loaded, "test", "cpu").metrics == pytest.approx(metrics["test"], rel=1e-6)
     if task == "translation":
         assert load_run(str(folder), [], {"beam_size": 3}).task.beam.size == 3
         with pytest.raises(ValueError, match=r"^task\.beam_sise: no such option of Translation; did you mean"):
@@ -66,7 +66,7 @@ def test_it_reports_what_its_field_reports_and_evaluate_repeats_it(run, monkeypa
             load_run(str(folder), [], {"beam_size": 0})
     file = "corpus/json_decoder.txt" if task == "mlm_nsp" else "some.tsv"
     (folder.parent / "some.tsv").write_text("\n".join((folder.parent / "lines.tsv").read_text().splitlines()[:100]))
-    assert set(evaluate_file(loaded, file, "cpu")) == METRICS[task]
+    assert set(evaluate_file(loaded, file, "cpu").metrics) == METRICS[task]
     with pytest.raises(ValueError, match=f"^file={file}x: "):
         evaluate_file(loaded, f"{file}x", "cpu")
     (predict,) = (line for line in shown.splitlines() if "predict.py" in line)  # as it stands, from here

@@ -34,7 +34,7 @@ def test_it_predicts_and_is_evaluated_to_what_it_reported(stored):
     (said,) = loaded.task.predict([PROMPTS.get(stored, "The river waits")])
     assert said["input"] and said["text"]
     reported = json.loads(Path("run/metrics.json").read_text())["test"]
-    found = evaluate_run(loaded, "test", "cpu", {"path": loaded.config["data"]["path"]})
+    found = evaluate_run(loaded, "test", "cpu", {"path": loaded.config["data"]["path"]}).metrics
     assert found == pytest.approx({METRICS.get(name, name): value for name, value in reported.items()}, rel=1e-4)
 
 

@@ -184,12 +184,12 @@ def test_a_best_checkpoint_that_leads_elsewhere_is_passed_over(sound, tmp_path):
 
 def test_data_that_only_the_run_names_are_not_read(sound, place, tmp_path):
     loaded = load_run(str(sound), [])
-    expected = evaluate_run(loaded, "validation", "cpu")  # prepared already: that is no place of the run's
+    expected = evaluate_run(loaded, "validation", "cpu").metrics  # prepared already: that is no place of the run's
     loaded.config["cache_dir"] = str(tmp_path / "cache")
     with pytest.raises(ValueError, match=r"data\.path: .* add data\.path=.* to read it"):
         evaluate_run(loaded, "validation", "cpu")
     assert not (tmp_path / "cache").exists()
-    assert evaluate_run(loaded, "validation", "cpu", {"path": f"{place}/beginnings"}) == expected
+    assert evaluate_run(loaded, "validation", "cpu", {"path": f"{place}/beginnings"}).metrics == expected
     loaded.config["data"] = {
         "_target_": "transformer_lab.data.sources.hub.Hub",
         "dataset": "some/set",
@@ -230,6 +230,7 @@ def test_a_leaderboard_holds_neither_formulas_nor_links(tmp_path):
         "steps": 1,
         "state": "failed",
         "reason": f"@x {LINK}",
+        "intervals": {},
     }
     Leaderboard(["name"], ["validation loss"], [line], {}).write(tmp_path)
     assert outside.read_text() == "mine"

@@ -22,6 +22,7 @@ NEEDED = {
     "data/hub_labeled": ["task=classification", "data.dataset=nobody/nothing"],
     "data/hub_parallel": ["task=translation", "data.dataset=nobody/nothing", "data.source=en", "data.target=de"],
     **{f"data/{name}": ["task=classification"] for name in ("sst2", "ag_news", "imdb", "trec", "docstring_libraries")},
+    "data/docstring_lengths": ["task=regression"],
     **{f"data/{name}": ["task=translation"] for name in ("multi30k", "wmt14", "opus_books", "tatoeba", "phrases")},
     "model/encoder": ["task=mlm_nsp"],
     "model/seq2seq": ["task=translation"],

@@ -67,9 +67,12 @@ def test_several_labels_stand_in_a_list_or_between_separators(tmp_path: Path) ->
         assert values == [("x", "2", "true"), (), ("a;b",)]
 
 
-@pytest.mark.parametrize(
-    "value", ["", " ", None, 0.5, float("nan"), float("inf"), {"a": 1}, [["a"]], ["a", ""], [None]]
-)
+def test_a_number_is_a_label_as_it_is_written_and_a_whole_one_without_a_point(tmp_path: Path) -> None:
+    content = json_lines(0.5, 3, 2.0, -1.25)
+    assert labels(tmp_path, "a.jsonl", content) == [("0.5",), ("3",), ("2",), ("-1.25",)]
+
+
+@pytest.mark.parametrize("value", ["", " ", None, float("nan"), float("inf"), {"a": 1}, [["a"]], ["a", ""], [None]])
 def test_what_names_no_class_is_refused_with_its_row(value: object, tmp_path: Path) -> None:
     told = mistake(lambda: labels(tmp_path, "a.jsonl", json_lines("a", value)))
     assert told.startswith(f"data.label_column=label: {tmp_path}/a.jsonl:2 ")

@@ -260,8 +260,8 @@ def test_evaluating_reads_a_file_in_the_same_way(run, tmp_path):
     (tmp_path / "a.tsv").write_text('review\tlabel\n"one\ta\ntwo"\tb\nthree\ta\n')
     (tmp_path / "b.csv").write_text('text:label\n"one:a\ntwo":b\nthree:a\n')
     named = {"text_column": "text", "delimiter": ":", "quoting": "none"}
-    assert finished.evaluate_file(run, f"{tmp_path}/a.tsv", "cpu") == pytest.approx(
-        finished.evaluate_file(run, f"{tmp_path}/b.csv", "cpu", named)
+    assert finished.evaluate_file(run, f"{tmp_path}/a.tsv", "cpu").metrics == pytest.approx(
+        finished.evaluate_file(run, f"{tmp_path}/b.csv", "cpu", named).metrics
     )
     with pytest.raises(ValueError, match=r"^file: read as the run's data were: data.quotin: no such option"):
         finished.evaluate_file(run, f"{tmp_path}/b.csv", "cpu", {"quotin": "none"})

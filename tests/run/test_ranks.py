@@ -87,7 +87,7 @@ def test_three_ranks_train_and_score_what_one_process_does_also_when_it_goes_on(
     assert done.returncode == 0 and "3 × CPU" in done.stdout, done.stderr
     scored = json.loads((tmp_path / "three" / "metrics.json").read_text())
     for split in ("validation", "test"):  # the same weights, scored by one process
-        again = evaluate_run(load_run(str(tmp_path / "three"), []), split, "cpu")
+        again = evaluate_run(load_run(str(tmp_path / "three"), []), split, "cpu").metrics
         assert scored[split] == pytest.approx(again, rel=1e-6)
     after_one = [tmp_path / name / "checkpoints" / name_of(1) for name in ("one", "three")]
     states = (read_training(checkpoint)["optimizer"]["state"].values() for checkpoint in after_one)

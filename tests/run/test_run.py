@@ -65,7 +65,8 @@ def test_the_folder_holds_what_is_promised(run):
     for link in ("last", "best"):
         assert damage(folder / "checkpoints" / link) is None
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics) == {"validation", "best_by", "test", "steps", "tokens", "seconds", "tokens_per_second"}
+    took = {"steps", "tokens", "seconds", "tokens_per_second"}
+    assert set(metrics) == {"validation", "best_by", "test", "intervals", *took}
     assert set(metrics["test"]) == {"loss", "perplexity", "bits_per_byte"}
     # A step takes 16 of the corpus' blocks, the last one of an epoch what is left.
     assert metrics["steps"] == 40 and 0.8 * 40 * 1024 < metrics["tokens"] <= 40 * 1024

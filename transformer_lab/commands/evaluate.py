@@ -1,6 +1,7 @@
 """How well a trained model does on a split, or on a file of your own: `transformer-lab evaluate run=RUN_DIR`."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +39,8 @@ def main(
     loaded = load_run(run, extensions, task)
     loaded.config["cache_dir"] = cache_dir  # a stranger's run does not choose where something is written
     found = evaluate_run(loaded, split, hardware, data) if file is None else evaluate_file(loaded, file, hardware, data)
-    print(json.dumps({file or split: found.metrics, "intervals": found.intervals}, indent=2))
+    scores = json.dumps({file or split: found.metrics, "intervals": found.intervals}, indent=2)
+    print(re.sub(r"\[\s+(\S+)\s+(\S+)\s+\]", r"[\1 \2]", scores))  # an interval in a line
     if output is not None:
         for written in write(found, Path(output)):
             print(f"written: {written}", file=sys.stderr)
