@@ -187,13 +187,18 @@ def test_what_was_found_is_told_by_class_with_the_greatest_mistakes():
 def test_thresholds_are_those_of_the_greatest_f1_on_the_validation_split():
     task = small_task(*CELL, "task.multi_label=true", "task.threshold=validation")
     draw = torch.Generator().manual_seed(0)
-    member = (torch.rand(200, 2, generator=draw) < torch.tensor([0.1, 0.5])).double()
-    logits = (torch.randn(200, 2, generator=draw) + 2 * member - torch.tensor([3.0, -1.0])).round(decimals=1).double()
-    texts = Texts(np.arange(200), {}, {"logits": logits, "classes": member})
-    task.fit_to(texts)
-    for at, said, true in zip(task.thresholds.tolist(), logits.T, member.T, strict=True):
-        best = max(f1(said > other - 1e-9, true) for other in said.tolist())
-        assert f1(said > at, true) == pytest.approx(best) and best > f1(said > 0, true)
+    gains = []
+    for count in [5, 12, 40] * 7:
+        member = (torch.rand(count, 2, generator=draw) < torch.tensor([0.2, 0.5])).double()
+        member[0] = 1
+        logits = torch.randn(count, 2, generator=draw) + 2 * member - torch.tensor([3.0, -1.0])
+        logits = logits.round(decimals=count % 2).double()  # some are equal
+        task.fit_to(Texts(np.arange(count), {}, {"logits": logits, "classes": member}))
+        for at, said, true in zip(task.thresholds.tolist(), logits.T, member.T, strict=True):
+            best = max(f1(said > other - 1e-9, true) for other in said.tolist())
+            assert f1(said > at, true) == pytest.approx(best)
+            gains.append(best - f1(said > 0, true))
+    assert min(gains) >= 0 and max(gains) > 0.3
     assert "thresholds" in task.state_dict() and "thresholds" not in small_task(*CELL).state_dict()
 
 

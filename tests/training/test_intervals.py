@@ -29,14 +29,15 @@ def of_classes(said, true):
 
 def test_nineteen_of_twenty_intervals_hold_the_truth():
     draw = torch.Generator().manual_seed(0)
-    held = []
+    held, widths = [], []
     for _ in range(60):
         true = torch.randint(2, (120,), generator=draw)
         right = torch.rand(120, generator=draw) < 0.8
         low, high = of_classes(torch.where(right, true, 1 - true), true).intervals["accuracy"]
-        assert 0.08 < high - low < 0.2  # 2 · 1.96 · sqrt(0.8 · 0.2 / 120) = 0.14
         held.append(low <= 0.8 <= high)
-    assert 0.85 <= np.mean(held) <= 1
+        share = float(right.double().mean())
+        widths.append((high - low) / (2 * 1.96 * (share * (1 - share) / 120) ** 0.5))  # of a normal distribution
+    assert 0.85 <= np.mean(held) <= 1 and np.mean(widths) == pytest.approx(1, abs=0.04)
 
 
 @pytest.mark.parametrize("cell", CELLS)
