@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import CELLS, batch_for, corpus_for, evaluation_set, small_task
+from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.layout import Layout
 from transformer_lab.models import heads
 from transformer_lab.training.evaluation import evaluate
@@ -28,6 +29,20 @@ def test_metrics_do_not_depend_on_the_size_of_batches(cell, extra):
         assert other.metrics == pytest.approx(found[0].metrics, rel=1e-6)
         assert other.texts.examples.tolist() == found[0].texts.examples.tolist() and len(other.texts) > 10
         torch.testing.assert_close(other.texts.loss, found[0].texts.loss, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_known_of_a_text_is_what_it_has_alone():
+    task = small_task("task.packing=documents", "task.context=32")
+    lengths = [5, 9, 70, 14]
+    corpus = corpus_for(task, lengths)
+    column = corpus["tokens"]
+    column.values[column.offsets[1:] - 1] = task.end
+    found = evaluate(task, evaluation_set(task, corpus, 64), CPU).texts
+    assert found.losses["tokens"][:, 1].tolist() == lengths
+    for row, length in enumerate(lengths):
+        own = Corpus({"tokens": Ragged(column[row], np.array([0, length]))}, ("tokens",), length)
+        alone = evaluate(task, evaluation_set(task, own), CPU).texts.losses["tokens"]
+        assert float(alone[:, 0].sum()) == pytest.approx(float(found.losses["tokens"][row, 0]), rel=1e-5)
 
 
 def test_hidden_tokens_are_scored_a_few_at_a_time_as_all_at_once(monkeypatch):

@@ -121,6 +121,8 @@ def test_two_runs_are_compared_text_by_text(runs, tmp_path, capsys):
         if "| accuracy |" in line
     ]
     gap, p = float(row[3]), float(row[5])
+    low, high = map(float, row[4].split(" to "))
+    assert 0 < low < gap < high
     reached = [json.loads((runs / name / "metrics.json").read_text())["test"]["accuracy"] for name in ("long", "short")]
     assert gap == pytest.approx(reached[0] - reached[1], rel=1e-3) and gap > 0.05 and p < 0.05
     compare(runs=f"{runs}/long,{runs}/long", output=str(tmp_path / "same"))
