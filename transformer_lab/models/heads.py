@@ -41,15 +41,20 @@ def cross_entropy_in_place(rows: Tensor, vocab_size: int, targets: Tensor, smoot
     They are the first V numbers of `rows` (C, `row_size(V)`).
     """
     logits, spread = rows[:, :vocab_size], smoothing / vocab_size
-    rows[:, vocab_size:] = -torch.inf  # of no weight in the softmax, which is slower on a part of each row
-    right, top = logits.gather(1, targets), rows.amax(1, keepdim=True)
+    right = logits.gather(1, targets)
     every = logits.sum(1, keepdim=True) if smoothing else 0.0
-    # The greatest p is exp(0) / sum of exp(logits - top), so it has the logarithm of that sum exactly.
-    normalizer = top - torch.softmax(rows, dim=-1, out=rows).amax(1, keepdim=True).log_()
-    losses = normalizer - (1 - smoothing) * right - spread * every
+    losses = normalize_in_place(rows, vocab_size) - (1 - smoothing) * right - spread * every
     p = logits.sub_(spread) if smoothing else logits
     p.scatter_add_(1, targets, p.new_full((), smoothing - 1.0).expand(targets.shape))
     return losses, p
+
+
+def normalize_in_place(rows: Tensor, vocab_size: int) -> Tensor:
+    """Logits become probabilities; returns the logarithm of what their powers add up to: (C, 1)."""
+    rows[:, vocab_size:] = -torch.inf  # of no weight in the softmax, which is slower on a part of each row
+    top = rows.amax(1, keepdim=True)
+    # The greatest p is exp(0) / sum of exp(logits - top), so it has the logarithm of that sum exactly.
+    return top - torch.softmax(rows, dim=-1, out=rows).amax(1, keepdim=True).log_()
 
 
 def row_size(vocab_size: int) -> int:
@@ -82,12 +87,18 @@ def token_loss(
     there, so nothing is computed twice (Hsu et al., 2024, arXiv:2410.10989, section 3.2), by `cross_entropy` if there
     is a `compiled` one.
     """
-    if hidden.device.type != "meta" and torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    hidden, weight = _as_products_are(hidden, weight)
     # Asked here: a Function is told that its inputs need gradients also where none are kept.
     learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
     return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, label_smoothing, learns, compiled)  # type: ignore[no-untyped-call]
+
+
+def _as_products_are(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """In the precision of autocast, where that is on: a product with `out=` does not ask."""
+    if hidden.device.type == "meta" or not torch.is_autocast_enabled(hidden.device.type):
+        return hidden, weight
+    dtype = torch.get_autocast_dtype(hidden.device.type)
+    return hidden.to(dtype), weight.to(dtype)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -194,15 +205,27 @@ class TokenHead(nn.Module):
         hidden = divided(hidden, self.width_ratio)
         return token_loss(hidden, self.matrix, targets, self.bias, label_smoothing, self.cross_entropy)
 
-    def losses(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each token, and whether its target was the likeliest: (N, D), (N,) -> (N,), (N,)."""
-        found = [(hidden.new_zeros(0, dtype=torch.float32), targets.new_zeros(0, dtype=torch.bool))]
-        rows = chunk_size(hidden, len(self.matrix))
-        for states, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
-            logits = self(states).float()
-            loss = F.cross_entropy(logits, wanted, reduction="none")
-            found.append((loss, logits.argmax(1) == wanted))
-        losses, right = (torch.cat(parts) for parts in zip(*found, strict=True))
+    @torch.no_grad()
+    def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of each token, without a gradient: (N, D), (N,) -> (N,)."""
+        return self.score(hidden, targets, likeliest=False)[0]
+
+    @torch.no_grad()
+    def score(self, hidden: Tensor, targets: Tensor, likeliest: bool = True) -> tuple[Tensor, Tensor]:
+        """The same, and whether a target was the likeliest token, if that is asked for: (N, D), (N,) -> (N,), (N,)."""
+        hidden, weight = _as_products_are(divided(hidden, self.width_ratio), self.matrix)
+        vocab_size, size = len(weight), chunk_size(hidden, len(weight))
+        losses, right = hidden.new_empty(len(hidden), dtype=torch.float32), torch.zeros_like(targets, dtype=torch.bool)
+        room = hidden.new_empty(size, row_size(vocab_size), dtype=torch.float32)
+        for begin in range(0, len(hidden), size):
+            part = slice(begin, begin + size)
+            rows = room[: len(hidden[part])]
+            logits = rows[:, :vocab_size]
+            _logits(hidden[part], weight, self.bias, out=logits)
+            wanted = logits.gather(1, targets[part, None])
+            if likeliest:
+                right[part] = logits.argmax(1) == targets[part]
+            losses[part] = (normalize_in_place(rows, vocab_size) - wanted)[:, 0]
         return losses, right
 
 

@@ -131,7 +131,7 @@ class LanguageModeling(Task):
 
     def score(self, batch: TextBatch) -> Scored:
         hidden = self.model(batch.tokens, batch.layout, indices=batch.indices)
-        losses, _ = self.head.losses(hidden, batch.labels)
+        losses = self.head.losses(hidden, batch.labels)
         each = torch.stack([losses, torch.ones_like(losses)], 1)
         if batch.indices is not None:
             each = each.new_zeros(len(batch.tokens), 2).index_copy_(0, batch.indices, each)

@@ -157,7 +157,7 @@ class MLMNSP(Task):
 
     def score(self, batch: MaskedBatch) -> Scored:
         first, hidden = self._states(batch)
-        loss, right = self.head.losses(self.transform(hidden), batch.labels)
+        loss, right = self.head.score(self.transform(hidden), batch.labels)
         each = batch.layout.sums(torch.stack([loss, torch.ones_like(loss), right.float()], 1), batch.indices)
         losses, counts = {"mlm": each[:, :2]}, {"mlm": each[:, 1:]}
         if self.nsp_head is not None and batch.nsp_labels is not None:

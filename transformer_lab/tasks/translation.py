@@ -222,7 +222,7 @@ class Translation(Task):
         return Outcome({"tokens": self.head.loss(self.hidden(batch), batch.labels, smoothing)})
 
     def score(self, batch: PairBatch) -> Scored:
-        losses, _ = self.head.losses(self.hidden(batch), batch.labels)
+        losses = self.head.losses(self.hidden(batch), batch.labels)
         each = batch.target_layout.sums(torch.stack([losses, torch.ones_like(losses)], 1))
         sources = [text.tolist() for text in batch.source.split(batch.source_layout.lengths.tolist())]
         with prepacked_weights(self, len(sources) * self.beam.size):
