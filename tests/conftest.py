@@ -2,6 +2,7 @@
 
 import copy
 import email
+import gc
 import hashlib
 import json
 import logging
@@ -55,6 +56,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Of `-n auto`: one more than cores, as a part of the time is spent in waiting for programs and disks."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores + 1
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected is no garbage, and is not looked through for any from here on."""
+    gc.collect()
+    gc.freeze()
 
 
 def settings(*overrides: str) -> dict:
@@ -159,12 +166,8 @@ def batch_for(task, lengths, seed: int = 0):
 
 def evaluation_set(task, corpus, micro_batch_tokens: int = 500) -> EvaluationSet:
     """All of a corpus, as a task reads what it is scored on."""
-    return EvaluationSet(
-        packing=task.evaluation_packing(corpus),
-        collate=task.collate,
-        examples=task.examples,
-        micro_batch_tokens=micro_batch_tokens,
-    )
+    packing = task.evaluation_packing(corpus)
+    return EvaluationSet(packing=packing, collate=task.collate, micro_batch_tokens=micro_batch_tokens)
 
 
 @pytest.fixture(scope="session")

@@ -261,7 +261,7 @@ MUTANTS = [
         "training/test_intervals.py",
     ),
     Mutant(
-        f"{TASKS}/base.py",
+        "data/packing.py",
         'places, side="right") - 1',
         'places, side="left") - 1',
         "training/test_evaluation.py",

@@ -186,6 +186,14 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
 
 
+def examples_at(corpus: Corpus, places: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """The example in which each place of the column "tokens" lies: (P,) -> (P,). Of a corpus of one example, parts of
+    it stand for examples: those that begin at `begins`, each by where that is."""
+    if corpus.num_examples == 1:
+        return begins
+    return np.searchsorted(corpus["tokens"].offsets[:], places, side="right") - 1
+
+
 def cut_rows(offsets: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Whole rows, each as a SPAN; one of more than `longest` tokens becomes several."""
     row_lengths = np.diff(offsets)

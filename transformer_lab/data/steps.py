@@ -1,5 +1,6 @@
 """The items of the loaders: one optimizer step in training, one batch of consecutive units in evaluation."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -38,8 +39,16 @@ class Batch:
         return replace(self, **{k: move(v) for k, v in values.items() if isinstance(v, Tensor | Layout)})
 
 
-# Pieces of a corpus as the task's batch; what is random in it follows from the key alone.
-Collate = Callable[[Corpus, np.ndarray, int], Batch]
+class Collator(ABC):
+    """Makes a batch of pieces of a corpus; a plain object, safe to send to loader workers."""
+
+    @abstractmethod
+    def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> Batch:
+        """What is random in it follows from the key alone."""
+
+    def examples(self, corpus: Corpus, pieces: np.ndarray) -> np.ndarray:
+        """Which example of the corpus each row of the score of these pieces is of; here each piece is a row."""
+        return pieces["example"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ class Steps(Dataset[Step]):
         *,
         packing: Packing,
         plan: BatchPlan,
-        collate: Collate,
+        collate: Collator,
         micro_batch_tokens: int,
         rank: int = 0,
         world_size: int = 1,
@@ -103,20 +112,13 @@ class Steps(Dataset[Step]):
 class EvaluationSet(Dataset[Batch]):
     """Every unit once, or the first `num_units`, in order, in batches of at most `micro_batch_tokens` tokens.
 
-    The key is a fixed one: what a collate draws, such as the masked tokens, is the same in every pass. `examples` says
-    of pieces of the corpus which example each row of a score is of.
+    The key is a fixed one: what a collator draws, such as the masked tokens, is the same in every pass.
     """
 
     def __init__(
-        self,
-        *,
-        packing: Packing,
-        collate: Collate,
-        examples: Callable[[Corpus, np.ndarray], np.ndarray],
-        micro_batch_tokens: int,
-        num_units: int | None = None,
+        self, *, packing: Packing, collate: Collator, micro_batch_tokens: int, num_units: int | None = None
     ) -> None:
-        self.packing, self.collate, self.examples = packing, collate, examples
+        self.packing, self.collate = packing, collate
         self.num_units = packing.num_units if num_units is None else num_units
         self.units_per_batch = max(1, micro_batch_tokens // packing.capacity)
 
@@ -129,4 +131,4 @@ class EvaluationSet(Dataset[Batch]):
         begin = index * self.units_per_batch
         units = np.arange(begin, min(begin + self.units_per_batch, self.num_units))
         corpus, pieces = self.packing.corpus, self.packing.pieces(units)
-        return replace(self.collate(corpus, pieces, 0), examples=self.examples(corpus, pieces))
+        return replace(self.collate(corpus, pieces, 0), examples=self.collate.examples(corpus, pieces))

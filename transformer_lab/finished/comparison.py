@@ -54,8 +54,17 @@ def read(folder: Path, name: str) -> Run:
     metrics = metrics_of(folder)
     reached = scores_of(metrics)
     intervals = {key: interval_of(metrics, key) for key in reached}
-    evaluations = {file.stem: json.loads(file.read_bytes()) for file in (folder / EVALUATIONS).glob("*.json")}
-    return Run(name, hyperparameters(config), reached, intervals, _curves(_points(folder)), evaluations)
+    return Run(name, hyperparameters(config), reached, intervals, _curves(_points(folder)), _evaluations(folder))
+
+
+def _evaluations(folder: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for file in sorted((folder / EVALUATIONS).glob("*.json")):
+        try:
+            found[file.stem] = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"runs: {file} is no JSON: {' '.join(str(error).split())}") from error
+    return found
 
 
 def _points(folder: Path) -> dict[str, list[tuple[int, float]]]:

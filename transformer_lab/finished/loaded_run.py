@@ -173,11 +173,6 @@ def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> Evaluation:
     packing = task.evaluation_packing(corpus)
     return evaluate(
         task,
-        EvaluationSet(
-            packing=packing,
-            collate=task.collate,
-            examples=task.examples,
-            micro_batch_tokens=machine.micro_batch_tokens,
-        ),
+        EvaluationSet(packing=packing, collate=task.collate, micro_batch_tokens=machine.micro_batch_tokens),
         machine,
     )

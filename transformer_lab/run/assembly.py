@@ -49,14 +49,13 @@ def build_loaders(
     )
     sizes: dict[str, Any] = {"collate": task.collate, "micro_batch_tokens": machine.micro_batch_tokens}
     steps = Steps(packing=train, plan=batch_plan, rank=ranks.rank(), world_size=ranks.world_size(), **sizes)
-    of_examples: dict[str, Any] = {"examples": task.examples, **sizes}
     evaluation_sets: dict[Split, EvaluationSet] = {
-        split: EvaluationSet(packing=task.evaluation_packing(corpus), **of_examples)
+        split: EvaluationSet(packing=task.evaluation_packing(corpus), **sizes)
         for split, corpus in corpora.items()
         if split != "train"
     }
     if config["overfit"]:
-        evaluation_sets["validation"] = EvaluationSet(packing=train, num_units=num_units, **of_examples)
+        evaluation_sets["validation"] = EvaluationSet(packing=train, num_units=num_units, **sizes)
         corpora["validation"] = corpora["train"]
     budget = Budget(
         steps_per_epoch=batch_plan.steps_per_epoch,

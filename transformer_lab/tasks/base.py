@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from transformer_lab.data.packing import Packing
-from transformer_lab.data.steps import Batch, Collate, EvaluationSet
+from transformer_lab.data.steps import Batch, Collator, EvaluationSet
 from transformer_lab.data.store import Corpus, Encoding, corpus_of
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.models.heads import TokenHead
@@ -38,7 +38,7 @@ class Scored:
     """What the texts of a batch add to the scores of an evaluation: a row for each, or for each part of one.
 
     `losses` are (P, 2): each summed over a row's targets, and how many those are. `counts` (P, …) is what else the
-    metrics are made of. `Task.examples` says which text a row is of; what is known of one text is added up.
+    metrics are made of. `Collator.examples` says which text a row is of; what is known of one text is added up.
     """
 
     losses: dict[str, Tensor]
@@ -88,7 +88,7 @@ class Task(nn.Module):
     context: int  # longest sequence, in tokens
     capacity: int  # most tokens of a unit
     encoding: Encoding
-    collate: Collate  # a plain object, safe to send to loader workers
+    collate: Collator
 
     @classmethod
     def learn(cls, examples: Iterator[Any], language: str | None) -> dict[str, Any]:
@@ -140,10 +140,6 @@ class Task(nn.Module):
         """What each text of a batch of an evaluation adds to the scores."""
         raise NotImplementedError
 
-    def examples(self, corpus: Corpus, pieces: np.ndarray) -> np.ndarray:
-        """Which example of the corpus each row of the score of these pieces is of; here each piece is a row."""
-        return pieces["example"]
-
     def fit_to(self, texts: Texts) -> None:
         """What a task sets by the validation split, before its metrics are taken; here nothing."""
 
@@ -179,7 +175,7 @@ class Task(nn.Module):
         a person reads."""
         found = []
         for row in texts.hardest[:MISTAKES]:
-            tokens = tokens_of(corpus, int(texts.examples[row]), self.context)[:SHOWN]
+            tokens = tokens_of(corpus, int(texts.examples[row]), min(self.context, SHOWN))
             found.append({"loss": float(texts.loss[row]), "text": self.tokenizer.decode(tokens.tolist())[:SHOWN]})
         return found
 
@@ -196,18 +192,10 @@ class Task(nn.Module):
         raise NotImplementedError
 
 
-def example_at(corpus: Corpus, places: np.ndarray, block: int) -> np.ndarray:
-    """The example in which each place of the column "tokens" lies: (P,) -> (P,); of a corpus of one, which of its
-    blocks of so many tokens."""
-    if corpus.num_examples == 1:
-        return places // block
-    return np.searchsorted(corpus["tokens"].offsets[:], places, side="right") - 1
-
-
-def tokens_of(corpus: Corpus, example: int, block: int) -> np.ndarray:
-    """What lies there, by the same count."""
+def tokens_of(corpus: Corpus, example: int, most: int) -> np.ndarray:
+    """What an example begins with, or a part of the only one (see `examples_at`)."""
     column = corpus["tokens"]
-    return column.values[example * block : (example + 1) * block] if corpus.num_examples == 1 else column[example]
+    return column.values[example : example + most] if corpus.num_examples == 1 else column[example][:most]
 
 
 def quoted(text: str) -> str:

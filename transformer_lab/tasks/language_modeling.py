@@ -13,8 +13,18 @@ import torch
 from torch import Tensor
 
 from transformer_lab.data.examples import Document
-from transformer_lab.data.packing import SCORED_SPAN, SPAN, Blocks, Packing, Packs, Windows, cut_rows, ranges
-from transformer_lab.data.steps import Batch, EvaluationSet
+from transformer_lab.data.packing import (
+    SCORED_SPAN,
+    SPAN,
+    Blocks,
+    Packing,
+    Packs,
+    Windows,
+    cut_rows,
+    examples_at,
+    ranges,
+)
+from transformer_lab.data.steps import Batch, Collator, EvaluationSet
 from transformer_lab.data.store import MOST_LOST, Corpus, Token
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
@@ -22,7 +32,7 @@ from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.generation import Sampling, generate
 from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.prepacking import prepacked_weights
-from transformer_lab.tasks.base import Outcome, Scored, Task, check_context, example_at, quoted, some, told_truncated
+from transformer_lab.tasks.base import Outcome, Scored, Task, check_context, quoted, some, told_truncated
 
 END = "<eos>"
 PROMPTS_AT_ONCE = 64  # continued together; more would need more memory, not less time
@@ -55,7 +65,7 @@ class DocumentEncoding:
 
 
 @dataclass(frozen=True)
-class Collate:
+class Collate(Collator):
     """Sequences of a corpus, each read from the token before it on; before the first token stands `end`.
 
     A sequence of t tokens so gives t inputs and t targets. Of a piece that says how many are `scored`, only those at
@@ -83,6 +93,11 @@ class Collate:
             labels=after,
             indices=None if indices is None else torch.from_numpy(indices),
         )
+
+    def examples(self, corpus: Corpus, pieces: np.ndarray) -> np.ndarray:
+        """Each token of a batch is a row, which counts for the text of its target."""
+        starts, lengths = pieces["start"], pieces["length"]
+        return examples_at(corpus, ranges(starts, lengths), np.repeat(starts, lengths))
 
 
 class LanguageModeling(Task):
@@ -136,10 +151,6 @@ class LanguageModeling(Task):
         if batch.indices is not None:
             each = each.new_zeros(len(batch.tokens), 2).index_copy_(0, batch.indices, each)
         return Scored({"tokens": each})
-
-    def examples(self, corpus: Corpus, pieces: np.ndarray) -> np.ndarray:
-        """Each token of a batch is a row, which counts for the text of its target."""
-        return example_at(corpus, ranges(pieces["start"], pieces["length"]), self.context)
 
     def packing(self, corpus: Corpus) -> Packing:
         if self.whole_documents:

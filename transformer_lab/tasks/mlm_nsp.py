@@ -15,16 +15,16 @@ from torch.nn import functional as F
 
 from transformer_lab.data.examples import Document
 from transformer_lab.data.masking import GOLDEN, Masking
-from transformer_lab.data.packing import Packing, Packs, ranges
+from transformer_lab.data.packing import Packing, Packs, examples_at, ranges
 from transformer_lab.data.plan import mix
 from transformer_lab.data.segments import PAIR, Pairs, SentenceEncoding, SentenceTask
-from transformer_lab.data.steps import Batch, EvaluationSet
+from transformer_lab.data.steps import Batch, Collator, EvaluationSet
 from transformer_lab.data.store import Corpus
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
 from transformer_lab.models.encoder import Encoder
 from transformer_lab.models.heads import SequenceHead, TokenHead, Transform
-from transformer_lab.tasks.base import Outcome, Scored, Task, check_context, example_at, quoted, told_truncated
+from transformer_lab.tasks.base import Outcome, Scored, Task, check_context, quoted, told_truncated
 from transformer_lab.terminal import plain
 
 BEGIN, END, MASK = "<cls>", "<sep>", "<mask>"
@@ -42,7 +42,7 @@ class MaskedBatch(Batch):
 
 
 @dataclass(frozen=True)
-class Collate:
+class Collate(Collator):
     """Pairs between `begin` and `end`, with tokens hidden afresh in each epoch: the key decides which."""
 
     begin: int
@@ -77,6 +77,10 @@ class Collate:
             labels=torch.from_numpy(tokens[indices]),
             nsp_labels=torch.from_numpy(nsp_labels.copy()) if self.predicts_next else None,
         )
+
+    def examples(self, corpus: Corpus, pieces: np.ndarray) -> np.ndarray:
+        """A pair counts for the text of its first segment."""
+        return examples_at(corpus, pieces["a"], pieces["a"])
 
     def _seeds(self, a: np.ndarray, b: np.ndarray, variant: np.ndarray, key: int) -> np.ndarray:
         """64 bits for each pair."""
@@ -167,10 +171,6 @@ class MLMNSP(Task):
             losses["nsp"] = torch.stack([loss, torch.ones_like(loss)], 1)
             counts["nsp"] = torch.stack([torch.ones_like(right), right], 1)
         return Scored(losses, counts)
-
-    def examples(self, corpus: Corpus, pieces: np.ndarray) -> np.ndarray:
-        """A pair counts for the text of its first segment."""
-        return example_at(corpus, pieces["a"], self.context)
 
     def _states(self, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
         """Of the tokens that `nsp_head` reads, (B, D), none without it; and of the hidden ones, (M, D)."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from transformer_lab.data.examples import LabeledText
 from transformer_lab.data.packing import EXAMPLE, Packing, Packs, ranges
-from transformer_lab.data.steps import Batch
+from transformer_lab.data.steps import Batch, Collator
 from transformer_lab.data.store import Corpus, Ragged, Token
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
@@ -74,7 +74,7 @@ class TextEncoding:
 
 
 @dataclass(frozen=True)
-class TextCollate:
+class TextCollate(Collator):
     """Texts between `begin` and `end`, which also parts two; of what is longer than `context`, the end or the beginning
     is truncated, of pairs that of the longer text."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transformer_lab.data.examples import Pair
 from transformer_lab.data.packing import EXAMPLE, Packing, Packs, ranges
-from transformer_lab.data.steps import Batch, EvaluationSet
+from transformer_lab.data.steps import Batch, Collator, EvaluationSet
 from transformer_lab.data.store import Corpus, Ragged, Token
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
@@ -75,7 +75,7 @@ class PairEncoding:
 
 
 @dataclass(frozen=True)
-class Collate:
+class Collate(Collator):
     """Pairs of texts, each truncated to `context` tokens; a target that is does not say that it ends.
 
     `joined` says whether one model reads both as one sequence.

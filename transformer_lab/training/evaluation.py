@@ -34,10 +34,9 @@ class Tally:
         assert batch.examples is not None
         rows = {len(values) for values in (*scored.losses.values(), *scored.counts.values())}
         if rows != {len(batch.examples)}:
-            what = (
-                f"its score has {', '.join(map(str, sorted(rows)))} rows where its examples has {len(batch.examples)}"
-            )
-            raise ValueError(f"task._target_: {what}: one names the text of each of the other's")
+            there = ", ".join(map(str, sorted(rows)))
+            what = f"its score has {there} rows, and collate.examples names the texts of {len(batch.examples)}"
+            raise ValueError(f"task._target_: {what}")
         self._parts.append(_added_up(batch.examples, scored.losses, scored.counts))
 
     def texts(self) -> Texts:
