@@ -177,7 +177,15 @@ def test_the_page_is_a_notebook_that_runs_and_shows_itself(place, monkeypatch):
     kinds = [{kind for output in cell for kind in output.get("data", {})} for cell in said]
     assert len(blocks) > 10 and "image/png" in kinds[0] and "text/html" in kinds[0]  # loss curve and line of progress
     assert not any("next:" in output.get("text", "") for output in said[0])
-    assert [i for i, found in enumerate(kinds[1:], 1) if "image/png" in found or "text/html" in found] == [4, 5, 6]
+    drawn = [
+        i
+        for i, block in enumerate(blocks)
+        if re.search(r"^(run\.(attention|curve|batch)\(|scores\.pictures$)", block, re.M)
+    ]
+    assert [i for i, found in enumerate(kinds[1:], 1) if "image/png" in found or "text/html" in found] == drawn
+    assert len(drawn) == 4 and "95% interval" in json.dumps(
+        said[blocks.index('scores = run.evaluate("validation")\nscores\n')]
+    )
     assert "torch.Size([8, 64])" in json.dumps(said[-4]) and "x.flatten(0, 1)" in json.dumps(said[-2])
 
 
