@@ -26,6 +26,18 @@ def refuse_links(folder: Path, key: str) -> None:
                 raise ValueError(f"{key}: {path} is neither a file nor a folder; delete it")
 
 
+def place_for(output: str) -> Path:
+    """The path with which the names of results begin; its folder is made. Raises ValueError where none can lie there."""
+    place = Path(output)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output: {place.parent} cannot be a folder: {error.strerror}") from error
+    if not os.access(place.parent, os.W_OK):
+        raise ValueError(f"output: {place.parent} cannot be written")
+    return place
+
+
 def replace(file: Path, content: str | bytes) -> None:
     """Write a file beside and rename it: where a link was, or half of a file, this one is."""
     beside = file.with_name(f".{file.name}.partial")

@@ -112,6 +112,16 @@ def test_evaluate_writes_what_it_finds_of_a_split_and_of_a_file(runs, place, tmp
     assert (tmp_path / "mine-confusion.png").is_file() and (tmp_path / "mine.md").is_file()
 
 
+def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_done(runs, tmp_path):
+    (tmp_path / "file").touch()
+    for ask in (
+        lambda output: evaluate_command(run=str(runs / "long"), output=output),
+        lambda output: compare(runs=f"{runs}/short,{runs}/long", output=output),
+    ):
+        with pytest.raises(ValueError, match=r"^output: .*/file cannot be a folder: "):
+            ask(f"{tmp_path}/file/report")
+
+
 def test_two_runs_are_compared_text_by_text(runs, tmp_path, capsys):
     compare(runs=f"{runs}/short,{runs}/long", output=str(tmp_path / "compared"))
     lines = capsys.readouterr().out.splitlines()

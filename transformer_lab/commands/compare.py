@@ -1,7 +1,6 @@
 """Several runs side by side: `transformer-lab compare runs=RUN_DIR,RUN_DIR`."""
 
 import io
-from pathlib import Path
 
 
 def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") -> None:
@@ -13,7 +12,7 @@ def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") ->
     output: where the picture (.png) and the table (.md) go
     """
     from transformer_lab.finished.comparison import folders, picture, read, table, tests
-    from transformer_lab.folders import replace
+    from transformer_lab.folders import place_for, replace
     from transformer_lab.terminal import plain
 
     paths = folders(runs)
@@ -23,8 +22,7 @@ def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") ->
     unique = len(set(names)) == len(names)
     found = [read(path, path.name if unique else str(path)) for path in paths]
     drawn = picture(found, metric)
-    target = Path(output)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = place_for(output)
     image = io.BytesIO()
     drawn.savefig(image, dpi=120)
     replace(target.with_suffix(".png"), image.getvalue())

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from pathlib import Path
 from typing import Any, Literal
 
 from transformer_lab.terminal import USUAL_CACHE
@@ -34,13 +33,15 @@ def main(
     extensions: packages of your own that the run was trained with
     """
     from transformer_lab.finished.loaded_run import evaluate_file, evaluate_run, load_run
+    from transformer_lab.folders import place_for
     from transformer_lab.training.evaluation_report import write
 
+    place = None if output is None else place_for(output)
     loaded = load_run(run, extensions, task)
     loaded.config["cache_dir"] = cache_dir  # a stranger's run does not choose where something is written
     found = evaluate_run(loaded, split, hardware, data) if file is None else evaluate_file(loaded, file, hardware, data)
     scores = json.dumps({file or split: found.metrics, "intervals": found.intervals}, indent=2)
     print(re.sub(r"\[\s+(\S+)\s+(\S+)\s+\]", r"[\1 \2]", scores))  # an interval in a line
-    if output is not None:
-        for written in write(found, Path(output)):
+    if place:
+        for written in write(found, place):
             print(f"written: {written}", file=sys.stderr)
