@@ -27,7 +27,7 @@ def refuse_links(folder: Path, key: str) -> None:
 
 
 def place_for(output: str) -> Path:
-    """The path with which the names of results begin; its folder is made. Raises ValueError where none can lie there."""
+    """With what the names of results begin; its folder is made. Raises ValueError where nothing can lie there."""
     place = Path(output)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
