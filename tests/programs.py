@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 METHOD = multiprocessing.get_start_method()  # Python's own, for the processes that a program starts
 SERVER = multiprocessing.get_context("forkserver")  # one process, that has imported all of it, and forks the others
-SERVER.set_forkserver_preload(["hydra.main", "transformer_lab.run.train", "transformer_lab.finished.loaded_run"])
+SERVER.set_forkserver_preload(["tests.warm"])
 
 
 class Program:
@@ -38,7 +38,8 @@ class Program:
             files,
         )
         self._process = SERVER.Process(target=_run, args=(*given, METHOD))
-        self._process.start()
+        with contextlib.chdir(ROOT):  # where the server, which the first one starts, finds what it is to import
+            self._process.start()
         self._files, self.pid, self.returncode = files, self._process.pid, None
 
     def poll(self):
