@@ -84,6 +84,8 @@ class HashSplit:
         if total <= len(wanted):
             return 0.0, 0.0
         counts = [max(1, round(total * share)) if share else 0 for share in (self.validation, self.test)]
+        while sum(counts) >= total:  # rounded up, so that nothing would be left to train on
+            counts[counts.index(max(counts))] -= 1
         ends, seen = [0.0, 0.0], 0
         for number in sorted(bins):
             for side, end in enumerate((counts[0], sum(counts))):
