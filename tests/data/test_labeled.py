@@ -181,6 +181,7 @@ def test_each_class_has_its_share_and_the_split_is_the_same_each_time(tmp_path: 
 @given(st.integers(3, 60), st.floats(0.01, 0.4), st.floats(0.01, 0.4))
 @example(4, 0.375, 0.375)  # of which both would be rounded up to half of the texts
 @example(8, 0.03, 0.945)
+@example(48, 0.15625, 0.015625)  # two of which have nearly the same hash
 def test_a_class_of_three_or_more_is_in_every_split(count: int, validation: float, test: float) -> None:
     split = HashSplit(validation=validation, test=test, stratum=lambda one: one.labels[0])
     read = [LabeledText(f"{kind} {number}", (kind,)) for kind in "ab" for number in range(count)]

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import math
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Any
 from transformer_lab.data.examples import Document, Example, Split, folded
 
 MORE = {"validation": "take more", "test": "take more, or 0 for no such split"}  # a run needs to be validated
-BINS = 1 << 12  # places of a hash that are told apart where strata are cut
+BINS = 1 << 12  # places of a hash that are told apart where large strata are cut
 HASHED = 1 << 16  # characters that decide a document's side: the first piece of a long one always holds as many
 
 
@@ -72,26 +73,33 @@ class HashSplit:
             yield from self._in_order(read(), length)
 
     def _borders(self, examples: Iterable[Example]) -> dict[str, tuple[float, float]]:
-        """Of each stratum, between which of its hashes the sides lie; known to one of `BINS`, in bounded memory."""
+        """Of each stratum, between which of its hashes the sides lie: exactly, or of a large one to one of `BINS`, so
+        that memory is bounded."""
         assert self.stratum
-        found: dict[str, Counter[int]] = {}
+        found: dict[str, Counter[float]] = {}  # how many lie below a number, and not below a smaller one
         for example in examples:
-            found.setdefault(self.stratum(example), Counter())[int(_point(example.side_key) * BINS)] += 1
-        return {stratum: self._borders_of(bins) for stratum, bins in found.items()}
+            stratum = self.stratum(example)
+            below = found.setdefault(stratum, Counter())
+            below[math.nextafter(_point(example.side_key), 1)] += 1
+            if len(below) > 2 * BINS:
+                found[stratum] = coarse = Counter[float]()
+                for number, count in below.items():
+                    coarse[math.ceil(number * BINS) / BINS] += count
+        return {stratum: self._borders_of(below) for stratum, below in found.items()}
 
-    def _borders_of(self, bins: Counter[int]) -> tuple[float, float]:
-        total, wanted = bins.total(), [share for share in (self.validation, self.test) if share]
+    def _borders_of(self, below: Counter[float]) -> tuple[float, float]:
+        total, wanted = below.total(), [share for share in (self.validation, self.test) if share]
         if total <= len(wanted):
             return 0.0, 0.0
         counts = [max(1, round(total * share)) if share else 0 for share in (self.validation, self.test)]
         while sum(counts) >= total:  # rounded up, so that nothing would be left to train on
             counts[counts.index(max(counts))] -= 1
         ends, seen = [0.0, 0.0], 0
-        for number in sorted(bins):
+        for number in sorted(below):
             for side, end in enumerate((counts[0], sum(counts))):
-                if seen < end:  # this one is below the border
-                    ends[side] = (number + 1) / BINS
-            seen += bins[number]
+                if seen < end:
+                    ends[side] = number
+            seen += below[number]
         return ends[0], ends[1]
 
     def _by_hash(
