@@ -359,3 +359,24 @@ def test_pairs_of_a_table_are_trained_on_predicted_and_evaluated(tmp_path, monke
     assert len(said) == 1200 and sum(row["prediction"] == row["same"] for row in said) > 1000
     same = run.predict('["the boat 7 sings", "it sings"]')
     assert same["label"] == "yes" and run.show(("the boat 7 sings", "it sings")).startswith("yes | ")
+
+
+def test_thresholds_are_learned_kept_and_used_and_help_where_a_class_is_rare(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw = random.Random(0)
+    texts = []
+    for number in range(300):
+        rare = draw.random() < 0.15
+        words = [draw.choice(["please", "hello", "today"]) for _ in range(3)] + ["quota"] * rare + [str(number)]
+        texts.append((" ".join(words), ["rare"] * rare + ["odd"] * (number % 2)))
+    small = ["model.dim=32", "model.num_layers=1", "tokenizer=bytes", "tokens_per_step=1024", "schedule=constant"]
+    words = ["task=classification", "task.multi_label=true", "data.validation=0.3", "data.test=0.3", *small]
+    runs = {
+        threshold: tl.train(*words, f"task.threshold={threshold}", data=texts, max_steps=6, cache_dir="cache")
+        for threshold in (0.5, "validation")
+    }
+    plain, chosen = (run.metrics["validation"]["macro_f1"] for run in runs.values())
+    assert chosen > plain
+    again = tl.load(runs["validation"].folder)
+    assert again.evaluate("test")["macro_f1"] == pytest.approx(runs["validation"].metrics["test"]["macro_f1"])
+    assert again.task.thresholds.tolist() != [0.0, 0.0]
