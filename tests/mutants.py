@@ -249,7 +249,7 @@ MUTANTS = [
         "training/test_intervals.py",
     ),
     Mutant(
-        "training/evaluation.py",
+        "scores.py",
         "[(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]",
         "[1 - CONFIDENCE, CONFIDENCE]",
         "training/test_intervals.py",

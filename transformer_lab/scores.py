@@ -5,6 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+CONFIDENCE = 0.95  # of an interval
 METRICS = "metrics.json"
 CURVES = "curves.csv"  # of a run: step, name, value
 LOSSES = ("loss", "mse", "perplexity", "bits_per_byte")  # metrics whose names end so: the less, the better
@@ -32,8 +35,18 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 def interval_of(metrics: dict[str, Any], score: str) -> str:
     """Between which values a score such as "test loss" surely lies, in brackets; "" where none is known."""
     split, _, name = score.partition(" ")
-    low, high = metrics.get("intervals", {}).get(split, {}).get(name, (None, None))
-    return "" if low is None else f" ({low:.4g} to {high:.4g})"
+    interval = metrics.get("intervals", {}).get(split, {}).get(name)
+    return f" ({between(*interval)})" if interval else ""
+
+
+def between(low: float, high: float) -> str:
+    return f"{low:.4g} to {high:.4g}"
+
+
+def middle(values: np.ndarray) -> tuple[float, float]:
+    """Between what and what the middle of the values lies, `CONFIDENCE` of them; what is no number is left out."""
+    low, high = np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def scores_of(metrics: dict[str, Any]) -> dict[str, float]:

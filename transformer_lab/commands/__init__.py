@@ -53,13 +53,15 @@ def main() -> None:
 def complete() -> None:
     """What can follow the words in COMP_LINE: a command, then what it takes. Without them, what `-sc` asks of Hydra."""
     program, *typed = os.environ.get("COMP_LINE", "").split(" ")
-    if not program or (typed and typed[0] == "train" and len(typed) > 1):
+    if program and len(typed) < 2:
+        print(*(name for name in COMMANDS for begun in typed if name.startswith(begun)))
+    elif program and typed[0] != "train":
+        taken = (
+            inspect.signature(import_module(f"{__name__}.{typed[0]}").main).parameters if typed[0] in COMMANDS else ()
+        )
+        print(*(f"{name}=" for name in taken))
+    else:
         if program:
             line = " ".join([program, *typed[1:]])
             os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line)))
         import_module(f"{__name__}.train").main()
-    elif len(typed) > 1 and typed[0] in COMMANDS:
-        taken = inspect.signature(import_module(f"{__name__}.{typed[0]}").main).parameters
-        print(*(f"{name}=" for name in taken))
-    elif len(typed) == 1:
-        print(*(name for name in COMMANDS if name.startswith(typed[0])))

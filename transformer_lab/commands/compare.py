@@ -15,14 +15,13 @@ def main(*, runs: str, metric: str = "loss", output: str = "outputs/compare") ->
     from transformer_lab.folders import place_for, replace
     from transformer_lab.terminal import plain
 
-    paths = folders(runs)
+    paths, target = folders(runs), place_for(output)
     if len(paths) < 2:
         raise ValueError(f"runs: {runs} is {len(paths)} run; two or more can be compared")
     names = [path.name for path in paths]
     unique = len(set(names)) == len(names)
     found = [read(path, path.name if unique else str(path)) for path in paths]
     drawn = picture(found, metric)
-    target = place_for(output)
     image = io.BytesIO()
     drawn.savefig(image, dpi=120)
     replace(target.with_suffix(".png"), image.getvalue())

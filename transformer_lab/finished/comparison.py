@@ -14,8 +14,7 @@ import yaml
 
 from transformer_lab.composition.hyperparameters import hyperparameters
 from transformer_lab.figures import legible, new_figure
-from transformer_lab.scores import CURVES, EVALUATIONS, interval_of, metrics_of, scores_of
-from transformer_lab.training.evaluation import middle
+from transformer_lab.scores import CURVES, EVALUATIONS, interval_of, metrics_of, middle, scores_of
 
 Curve = list[tuple[float, float, float]]  # tokens, seconds of training, value
 

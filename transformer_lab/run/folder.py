@@ -162,6 +162,7 @@ def conclude(
     """Write what `scores` reads: what the best weights reached, by what validations are ranked, and what it took; and
     all that was found of each split."""
     best, scored_by = progress.best, task.scored_by()
+    (folder / EVALUATIONS).mkdir(exist_ok=True)
     for split, one in found.items():
         write(one, folder / EVALUATIONS / split)
     metrics = {

@@ -68,9 +68,10 @@ class Texts:
         return torch.stack(means).sum(0)
 
     @property
-    def hardest(self) -> list[int]:
-        """Rows, those with the greatest loss first."""
-        return self.loss.argsort(descending=True, stable=True).tolist()
+    def hardest(self) -> list[tuple[int, float]]:
+        """Rows with their losses, the greatest first."""
+        losses, rows = self.loss.sort(descending=True, stable=True)
+        return list(zip(rows.tolist(), losses.tolist(), strict=True))
 
 
 class Task(nn.Module):
@@ -174,9 +175,9 @@ class Task(nn.Module):
         """The texts of a split that the model found hardest, with what it made of them, fit for JSON; under `text` what
         a person reads."""
         found = []
-        for row in texts.hardest[:MISTAKES]:
+        for row, loss in texts.hardest[:MISTAKES]:
             tokens = tokens_of(corpus, int(texts.examples[row]), min(self.context, SHOWN))
-            found.append({"loss": float(texts.loss[row]), "text": self.tokenizer.decode(tokens.tolist())[:SHOWN]})
+            found.append({"loss": loss, "text": self.tokenizer.decode(tokens.tolist())[:SHOWN]})
         return found
 
     def pictures(self, texts: Texts) -> dict[str, Any]:

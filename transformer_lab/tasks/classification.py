@@ -219,12 +219,10 @@ class Classification(SequenceTask):
         found: list[Row] = []
         said = self._said(texts)
         wrong = (said != texts.counts["classes"]).view(len(texts), -1).any(1).tolist()
-        for row in texts.hardest:
-            if wrong[row] and len(found) < MISTAKES:
-                names = (self.label_name(one[row].tolist()) for one in (texts.counts["classes"], said))
-                told = dict(zip(("label", "prediction"), names, strict=True))
-                text = self.text_of(corpus, int(texts.examples[row]))
-                found.append({"loss": float(texts.loss[row]), **told, "text": text})
+        for row, loss in [one for one in texts.hardest if wrong[one[0]]][:MISTAKES]:
+            label, prediction = (self.label_name(one[row].tolist()) for one in (texts.counts["classes"], said))
+            text = self.text_of(corpus, int(texts.examples[row]))
+            found.append({"loss": loss, "label": label, "prediction": prediction, "text": text})
         return found
 
     def pictures(self, texts: Texts) -> dict[str, Any]:

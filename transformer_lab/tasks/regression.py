@@ -150,9 +150,9 @@ class Regression(SequenceTask):
 
     def mistakes(self, texts: Texts, corpus: Corpus) -> list[Row]:
         found: list[Row] = []
-        for row in texts.hardest[:MISTAKES]:
+        for row, loss in texts.hardest[:MISTAKES]:
             true, said = (self.in_units(float(texts.counts[name][row])) for name in ("true", "said"))
-            told = {"loss": float(texts.loss[row]), "label": true, "prediction": said}
+            told = {"loss": loss, "label": true, "prediction": said}
             found.append({**told, "text": self.text_of(corpus, int(texts.examples[row]))})
         return found
 

@@ -272,9 +272,9 @@ class SequenceTask(Task):
             for line, both, one, short in zip(some, texts, said, truncated, strict=True):
                 if both is None:
                     error = 'no pair of texts, such as ["A man sleeps.", "Nobody is awake."]'
-                    one = {**self.said_of_nothing, "error": error, "text": ""}
-                told = f"{one['text']}\t{line}" if both else f"{line}\t({one['error']})"
-                found.append({"input": line, **one, "text": told, **(told_truncated(short) if both else {})})
+                    found.append({"input": line, **self.said_of_nothing, "error": error, "text": f"{line}\t({error})"})
+                else:
+                    found.append({"input": line, **one, "text": f"{one['text']}\t{line}", **told_truncated(short)})
         return found
 
     def _texts(self, line: str) -> list[str] | None:

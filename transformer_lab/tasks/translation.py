@@ -248,15 +248,17 @@ class Translation(Task):
         return self._shares[id(corpus)]
 
     def mistakes(self, texts: Texts, corpus: Corpus) -> list[Row]:
-        rows = texts.hardest[:MISTAKES]
-        examples = texts.examples[rows].tolist()
+        hardest = texts.hardest[:MISTAKES]
+        examples = [int(texts.examples[row]) for row, _ in hardest]
         sources = [self.tokenizer.decode(corpus["source"][example].tolist()) for example in examples]
         found = []
-        for row, example, source, written in zip(rows, examples, sources, self.translate(sources), strict=True):
+        for (_, loss), example, source, written in zip(
+            hardest, examples, sources, self.translate(sources), strict=True
+        ):
             parts = {"source": source, "reference": _reference(corpus, example), "hypothesis": written}
             parts = {part: text[:SHOWN] for part, text in parts.items()}
             text = "\n".join(f"{part:11} {one}" for part, one in parts.items())
-            found.append({"loss": float(texts.loss[row]), **parts, "text": text})
+            found.append({"loss": loss, **parts, "text": text})
         return found
 
     def scored_by(self) -> str:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from transformer_lab.data.packing import Packing
 from transformer_lab.data.steps import Batch, EvaluationSet
+from transformer_lab.scores import middle
 from transformer_lab.tasks.base import Row, Scored, Task, Texts
 from transformer_lab.terminal import console
 from transformer_lab.training import ranks
 from transformer_lab.training.hardware import Hardware
 
 RESAMPLES = 1000
-CONFIDENCE = 0.95
 
 
 class Tally:
@@ -137,12 +137,6 @@ class Evaluation:
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Of each score, between which values the middle 95 % of its resamples lie."""
         return {name: middle(np.array(values)) for name, values in self.resamples.items()}
-
-
-def middle(values: np.ndarray) -> tuple[float, float]:
-    """Between what and what the middle of the values lies, `CONFIDENCE` of them; what is no number is left out."""
-    low, high = np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
 
 
 @torch.inference_mode()

@@ -6,9 +6,10 @@ from typing import Any
 
 from transformer_lab.figures import png
 from transformer_lab.folders import replace
+from transformer_lab.scores import CONFIDENCE, between
 from transformer_lab.tasks.base import quoted
 from transformer_lab.terminal import without_markup
-from transformer_lab.training.evaluation import CONFIDENCE, RESAMPLES, Evaluation
+from transformer_lab.training.evaluation import RESAMPLES, Evaluation
 
 WIDEST = 30  # columns of a table that a person reads
 
@@ -27,8 +28,9 @@ def details(found: Evaluation) -> dict[str, Any]:
 
 def markdown(found: Evaluation, title: str, pictures: dict[str, str]) -> str:
     """As a text for people; `pictures` are files by their names."""
+    sure = {name: between(*interval) for name, interval in found.intervals.items()}
     rows = [
-        {"score": name, "value": f"{value:.4g}", f"{CONFIDENCE:.0%} interval": between(found.intervals.get(name))}
+        {"score": name, "value": f"{value:.4g}", f"{CONFIDENCE:.0%} interval": sure.get(name, "")}
         for name, value in found.metrics.items()
     ]
     unit = found.unit.partition(",")[0]
@@ -68,13 +70,8 @@ def cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else without_markup(str(value))
 
 
-def between(interval: tuple[float, float] | None) -> str:
-    return f"{interval[0]:.4g} to {interval[1]:.4g}" if interval else ""
-
-
 def write(found: Evaluation, output: Path) -> list[Path]:
     """A .md and a .json beside each other, and a .png for each picture: their names begin with `output`."""
-    output.parent.mkdir(parents=True, exist_ok=True)
     figures = found.task.pictures(found.texts).items()
     pictures = {name: (f"{output.name}-{name}.png", png(figure)) for name, figure in figures}
     text = markdown(found, output.name, {name: file for name, (file, _) in pictures.items()})
