@@ -22,6 +22,7 @@ def main(
     *,
     work: str = "all",
     peers: str = "all",
+    against: str | None = None,
     size: str = "small",
     hardware: str = "cpu",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
@@ -36,6 +37,7 @@ def main(
 
     work: what to measure, separated by commas, or all of it
     peers: parts of the names of other libraries, separated by commas; all that are installed (.[benchmark]), or none
+    against: the folder of an older clone of this project, whose own code is measured too, in a process of its own
     size: of the models: small, or a published one (gpt2, 1b, bert, base)
     hardware: as in train.py: cpu, gpu, auto
     precision: as hardware.precision in train.py
@@ -52,6 +54,7 @@ def main(
     measure(
         works=works,
         peers=peers,
+        against=against,
         size=size,
         hardware=hardware,
         precision=precision,

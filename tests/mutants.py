@@ -46,15 +46,24 @@ MUTANTS = [
     ),
     Mutant(f"{KERNELS}/reference.py", "scores = scores + added", "scores = scores - added", "models/test_attention.py"),
     Mutant(
-        f"{KERNELS}/sdpa.py", 'allowed=None if rules["causal"] else allowed', "allowed=None", "models/test_attention.py"
+        f"{KERNELS}/groups.py",
+        'allowed=None if rules["causal"] else allowed',
+        "allowed=None",
+        "models/test_attention.py",
     ),
-    Mutant(f"{KERNELS}/sdpa.py", "hidden = hidden | ~allowed", "pass", "models/test_attention.py"),
-    Mutant(f"{KERNELS}/sdpa.py", ".index_fill_(0, padding, 0)", "", "models/test_attention.py"),
+    Mutant(f"{KERNELS}/groups.py", "hidden = hidden | ~allowed", "pass", "models/test_attention.py"),
+    Mutant(f"{KERNELS}/groups.py", ".index_fill_(0, padding, 0)", "", "models/test_attention.py"),
+    Mutant(f"{KERNELS}/groups.py", "hidden &= ~hidden.all(-1, keepdim=True)", "pass", "models/test_attention.py"),
+    Mutant(f"{KERNELS}/matmul.py", ".index_fill_(0, own.padding, 0)", "", "models/test_attention.py"),
+    Mutant(f"{KERNELS}/matmul.py", "begin - self.window + 1", "begin - self.window + 2", "models/test_attention.py"),
+    Mutant(f"{KERNELS}/matmul.py", "if part.first:", "if True:", "models/test_attention.py"),
+    Mutant("models/layers/norms.py", "value=-1", "value=0", "models/test_layers.py"),
+    Mutant("models/layers/feed_forward.py", ".mul_(2)", "", "models/test_layers.py"),
     Mutant("models/layers/attention.py", '"window": self.window', '"window": None', "models/test_attention.py"),
     Mutant(
         "models/layers/attention.py",
-        "k = position.rotate(self.key_norm(k), layout.positions)",
-        "k = self.key_norm(k)",
+        "turned = position.rotate(turned, layout.positions)",
+        "pass",
         MODELS,
     ),
     Mutant(
@@ -65,8 +74,8 @@ MUTANTS = [
     ),
     Mutant(
         "models/layers/attention.py",
-        "position.rotate(k, memory.layout.positions)",
-        "k",
+        "self.keys(memory.hidden, memory.layout, position)",
+        "self.keys(memory.hidden, memory.layout, None)",
         "models/test_attention.py",
     ),
     Mutant(
@@ -105,11 +114,11 @@ MUTANTS = [
     ),
     Mutant(
         "models/blocks.py",
-        "return self.norm(x + self.dropout(self.layer(x, *context)))",
+        "return self.norm(x + self.dropout(self.layer(x, *context)).to(x.dtype))",
         "return x + self.norm(self.dropout(self.layer(x, *context)))",
         MODELS,
     ),
-    Mutant("models/layers/feed_forward.py", "F.relu(self.up(x)).square()", "F.relu(self.up(x))", MODELS),
+    Mutant("models/layers/feed_forward.py", "return positive * positive", "return positive", MODELS),
     Mutant(
         "models/layers/feed_forward.py",
         "F.silu(self.gate(x)) * self.up(x)",

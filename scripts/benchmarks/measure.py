@@ -1,6 +1,7 @@
 """Contenders side by side: alternating rounds in one process, medians and ratios, and what the machine could do."""
 
 import contextlib
+import math
 import platform
 import statistics
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ class Contender(Protocol):
     name: str
     differs: str  # from the first contender of its row, in the maths or in what is done
     # pid: of the process that it works in, where that is not this one
+    # beside: the name of the contender that it is compared with, where that is not the first
     # cycle: how many steps it takes at least, where its batches change their size from one to the next in an order
 
     def run(self, steps: int) -> Pace: ...
@@ -36,7 +38,8 @@ class Contender(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """`ratio` is how many times as fast the first contender of the row is, in the same round: median, least, most."""
+    """`ratio` is how many times as fast the first contender of the row is, or the one that it stands `beside`, in the
+    same round: the median over the rounds, and its interval of 95 % (see `median_interval`)."""
 
     name: str
     differs: str
@@ -66,16 +69,27 @@ def alternate(
         for contender in [*contenders[shift:], *contenders[:shift]]:
             say(f"round {number + 1} of {rounds}: {contender.name}")
             paces[contender.name].append(contender.run(chosen[contender.name]))
-    first = paces[contenders[0].name]
     results = []
     for contender in contenders:
         own = paces[contender.name]
-        ratios = [mine.rate / theirs.rate for mine, theirs in zip(first, own, strict=True)]
+        other = paces[getattr(contender, "beside", contenders[0].name)]
+        ratios = [mine.rate / theirs.rate for mine, theirs in zip(other, own, strict=True)]
         rate = statistics.median(pace.rate for pace in own)
         milliseconds = 1e3 * statistics.median(pace.seconds / pace.steps for pace in own)
-        spread = statistics.median(ratios), min(ratios), max(ratios)
+        spread = statistics.median(ratios), *median_interval(ratios)
         results.append(Result(contender.name, contender.differs, rate, milliseconds, spread))
     return results
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Between which two of the values the median lies, by the binomial distribution of how many are below it, whatever
+    they are distributed like (Hahn and Meeker, 1991, section 5.2); with fewer than 6, the least and the most."""
+    ordered, n = sorted(values), len(values)
+    below, rank = 2.0**-n, 0  # the chance that no more than `rank` values are below the median
+    while below + math.comb(n, rank + 1) * 2.0**-n <= (1 - confidence) / 2:
+        rank += 1
+        below += math.comb(n, rank) * 2.0**-n
+    return (ordered[rank], ordered[-1 - rank]) if 2.0**-n <= (1 - confidence) / 2 else (ordered[0], ordered[-1])
 
 
 def machine(device: torch.device) -> str:

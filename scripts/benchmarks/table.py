@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import loading, planning, scaling, starting, storing
+from benchmarks import elsewhere, loading, planning, scaling, starting, storing
 from benchmarks.loops import Ours
 from benchmarks.measure import Contender, alternate, machine, resident
 from benchmarks.setting import Setting
@@ -35,6 +35,7 @@ def measure(
     *,
     works: list[str],
     peers: str,
+    against: str | None,
     size: str,
     hardware: str,
     precision: str,
@@ -53,7 +54,7 @@ def measure(
         work = importlib.import_module(f"benchmarks.{name}")
         for case in work.CASES:
             setting = Setting(hardware, precision, case, size if size in getattr(work, "SIZES", {}) else "small")
-            found.append(row(work, name, setting, peers, rounds, steps, memory))
+            found.append(row(work, name, setting, peers, against, rounds, steps, memory))
             console.print(as_table(found[-1]))
             write(place, setting, found, more)  # what an interrupted run has measured stays
     for name in works:
@@ -69,11 +70,18 @@ def measure(
 
 
 def row(
-    work: ModuleType, name: str, setting: Setting, peers: str, rounds: int, steps: int, memory: bool
+    work: ModuleType,
+    name: str,
+    setting: Setting,
+    peers: str,
+    against: str | None,
+    rounds: int,
+    steps: int,
+    memory: bool,
 ) -> dict[str, Any]:
     """One table: the contenders of a work, in alternating rounds."""
     title = ", ".join(filter(None, (work.TITLE, setting.case)))
-    there, skipped = contenders(work, setting, peers)
+    there, skipped = contenders(work, name, setting, peers, against)
     rates: list[float] = []
     with console.status(title) as status:
 
@@ -102,11 +110,14 @@ def row(
     }
 
 
-def contenders(work: ModuleType, setting: Setting, peers: str) -> tuple[list[Contender], dict[str, str]]:
+def contenders(
+    work: ModuleType, title: str, setting: Setting, peers: str, against: str | None
+) -> tuple[list[Contender], dict[str, str]]:
     """Those that can be built, and why others cannot."""
     built: list[Contender] = []
     skipped = {}
-    for name, make in work.contenders(setting):
+    older = elsewhere.contenders(Path(against), title, setting) if against else ()
+    for name, make in itertools.chain(work.contenders(setting), older):
         ours = name.startswith("transformer_lab")
         if not ours and peers != "all" and not any(word and word in name for word in peers.split(",")):
             continue

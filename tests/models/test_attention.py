@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.conftest import POSITIONS, VOCABULARY, small_task
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.attention import Memory
-from transformer_lab.models.layers.kernels import auto, flex, reference, sdpa
+from transformer_lab.models.layers.kernels import auto, flex, groups, matmul, reference, sdpa
 
-KERNELS = {"auto": auto, "reference": reference, "sdpa": sdpa}
+KERNELS = {"auto": auto, "reference": reference, "sdpa": sdpa, "matmul": matmul}
 VARIANTS = {
     "plain": [],
     "window": ["model.window=5"],
@@ -156,29 +156,63 @@ def test_the_tiles_of_flex_leave_out_no_pair_and_take_only_visible_ones_without_
     | st.lists(st.tuples(st.integers(38, 42), st.integers(38, 42)), min_size=2, max_size=5),  # regrouped together
     window=st.none() | st.integers(1, 12),
     heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+    kernel=st.sampled_from([sdpa, matmul]),
+    size=st.sampled_from(["whole", "pieces"]),
+    biased=st.booleans(),
 )
-def test_sdpa_agrees_with_the_reference_on_any_layout(causal, same, lengths, window, heads):
-    """Also where queries and keys are different texts, as in cross-attention; windows only within one text."""
+def test_kernels_agree_with_the_reference_on_any_layout(causal, same, lengths, window, heads, kernel, size, biased):
+    """Also where queries and keys are different texts, as in cross-attention; windows and biases only within one text.
+    Also where scores are worked out piece by piece, and groups are as small as they can be."""
     queries = Layout.of([q for q, _ in lengths])
     keys = queries if same else Layout.of([k for _, k in lengths])
     window = window if same else None
     draw = torch.Generator().manual_seed(len(lengths))
     q = torch.randn(len(queries.positions), heads[0], 8, generator=draw)
     k, v = (torch.randn(len(keys.positions), heads[1], 8, generator=draw) for _ in range(2))
-    rules = {"queries": queries, "keys": keys, "causal": causal, "window": window, "bias": lambda *_: None}
-    found, expected = (
-        _with_gradients(kernel.attend, q, k, v, weight=torch.rand(q.shape, generator=draw.manual_seed(0)), **rules)
-        for kernel in (sdpa, reference)
-    )
+    table = torch.randn(heads[0], 101, generator=draw)
+    rules = {"queries": queries, "keys": keys, "causal": causal, "window": window}
+    with pytest.MonkeyPatch.context() as patch:
+        if size == "pieces":
+            patch.setattr(groups, "SCORES_OF_A_CALL", 0)
+            patch.setattr(matmul, "SCORES_AT_ONCE", 1 << 10)
+            patch.setattr(matmul, "QUERIES_AT_ONCE", {True: 4, False: 8})
+        found, expected = (
+            _with_gradients(
+                each.attend,
+                q,
+                k,
+                v,
+                table,
+                weight=torch.rand(q.shape, generator=draw.manual_seed(0)),
+                biased=biased and same,
+                **rules,
+            )
+            for each in (kernel, reference)
+        )
     torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(found[1:], expected[1:], atol=1e-5, rtol=1e-5)  # sums, some of them large
 
 
-def _with_gradients(attend, *inputs, weight, **rules):
-    """What a kernel gives, and the gradients of its weighted sum."""
-    inputs = [x.clone().requires_grad_() for x in inputs]
-    mixed = attend(*inputs, **rules)
+def _with_gradients(attend, q, k, v, table, weight, biased=True, **rules):
+    """What a kernel gives, and the gradients of its weighted sum; the bias of two positions stands in a table."""
+    inputs = [x.clone().requires_grad_() for x in (q, k, v, table)[: 4 if biased else 3]]
+    bias = (lambda one, other: inputs[3][:, one[:, None] - other + 50]) if biased else lambda *_: None
+    mixed = attend(*inputs[:3], bias=bias, **rules)
     return [mixed.detach(), *torch.autograd.grad((mixed * weight).sum(), inputs)]
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both ways"])
+@pytest.mark.parametrize("lengths", [[256] * 3, [300, 7, 31, 290, 30, 9]], ids=["one length", "many"])
+def test_in_bf16_the_products_kernel_is_off_by_no_more_than_twice_what_rounding_its_inputs_does(lengths, causal):
+    layout, draw = Layout.of(lengths), torch.Generator().manual_seed(0)
+    q, k, v, weight = torch.randn(4, sum(lengths), 4, 32, generator=draw, dtype=torch.float64)
+    rules = {"queries": layout, "keys": layout, "causal": causal, "window": None, "biased": False}
+    exact = _with_gradients(reference.attend, q, k, v, None, weight=weight, **rules)
+    rounded = [x.bfloat16() for x in (q, k, v, weight)]
+    floor = _with_gradients(reference.attend, *(x.double() for x in rounded[:3]), None, rounded[3].double(), **rules)
+    found = _with_gradients(matmul.attend, *rounded[:3], None, rounded[3], **rules)
+    for one, least, right in zip(found, floor, exact, strict=True):
+        assert (one.double() - right).norm() <= 2 * (least - right).norm()
 
 
 def test_regrouping_computes_hardly_more_than_is_there():
@@ -186,11 +220,12 @@ def test_regrouping_computes_hardly_more_than_is_there():
     draw = torch.Generator().manual_seed(0)
     lengths = torch.randint(5, 40, (130,), generator=draw)
     others = (lengths + torch.randint(-6, 7, (130,), generator=draw)).clamp(min=1)
-    for keys, calls in ((lengths, 25), (others, 75)):
-        groups = sdpa._similar_lengths(Layout.of(lengths), Layout.of(keys))
-        assert sum(groups.queries.sizes) < 1.05 * int(lengths.sum())
-        assert sum(groups.keys.sizes) < 1.05 * int(keys.sum())
-        assert len(groups.allowed) < calls
+    for keys, calls in ((lengths, 12), (others, 40)):
+        found = groups.regroup(Layout.of(lengths), Layout.of(keys))
+        for side, sizes in ((found.queries, lengths), (found.keys, keys)):
+            spared = groups.SCORES_OF_A_CALL / sizes.max()  # tokens of padding that a group may have
+            assert sum(side.sizes) < 1.05 * int(sizes.sum()) + len(found.allowed) * spared
+        assert len(found.allowed) < calls
 
 
 def test_attention_weights_are_shares():
@@ -205,6 +240,7 @@ def test_attention_weights_are_shares():
 def test_auto_takes_the_kernel_that_serves_device_precision_and_bias():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert auto.choose(cpu, torch.float32, 32, biased=True, plain=False) == "sdpa"
+    assert auto.choose(cpu, torch.bfloat16, 32, biased=True, plain=False) == "matmul"
     assert auto.choose(cuda, torch.bfloat16, 32, biased=False, plain=False) == "varlen"
     assert auto.choose(cuda, torch.bfloat16, 32, biased=False, plain=True) == "sdpa"
     assert auto.choose(cuda, torch.float32, 32, biased=False, plain=False) == "sdpa"

@@ -23,6 +23,22 @@ def test_rms_norm_makes_the_mean_square_one():
     torch.testing.assert_close(RMSNorm(dim=16)(x).pow(2).mean(-1), torch.ones(50), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(50, 16), (50, 4, 16)], ids=["states", "heads"])
+def test_rms_norm_and_its_gradients_are_those_of_pytorch(shape):
+    x, weight, norm = 7 * torch.randn(shape), torch.rand(16), RMSNorm(dim=16, eps=1e-3)
+    found, expected = [x.clone().requires_grad_() for _ in range(2)]
+    norm.weight.data.copy_(weight)
+    weight.requires_grad_()
+    outs = norm(found), F.rms_norm(expected, (16,), weight, 1e-3)
+    torch.testing.assert_close(*outs)
+    direction = torch.randn(shape)
+    for out in outs:
+        (out * direction).sum().backward()
+    torch.testing.assert_close(found.grad, expected.grad)
+    torch.testing.assert_close(norm.weight.grad, weight.grad)
+    assert norm(x.bfloat16()).dtype == torch.bfloat16  # as what went in
+
+
 def test_layer_norm_makes_mean_zero_and_variance_one():
     y = LayerNorm(dim=16)(3 + 7 * torch.randn(50, 16))
     torch.testing.assert_close(y.mean(-1), torch.zeros(50), atol=1e-5, rtol=0)
@@ -68,7 +84,10 @@ FORMULAS = {
 def test_a_feed_forward_is_the_formula_of_its_name(make):
     layer, x = make(dim=8), torch.randn(5, 8)
     gate = layer.gate(x) if hasattr(layer, "gate") else None
-    torch.testing.assert_close(layer(x), layer.down(FORMULAS[make](layer.up(x), gate)))
+    found, expected = layer(x), layer.down(FORMULAS[make](layer.up(x), gate))
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(out.square().sum(), list(layer.parameters())) for out in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_rotary_scores_depend_on_the_distance_alone():

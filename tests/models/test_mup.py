@@ -8,6 +8,7 @@ import torch
 
 from tests.conftest import batch_for, settings, small_task
 from transformer_lab.composition.build import build_optimizer
+from transformer_lab.layout import Layout
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))  # as for a script that lies there
 
@@ -72,4 +73,5 @@ def test_with_mup_scores_do_not_grow_with_the_width_of_a_head(heads, scale):
     """They are divided by its width, 32 at the base, where they are else divided by its root."""
     layer = small_task("model.mup=true", "model.dim=256", f"model.num_heads={heads}").model.blocks[0].attention.layer
     x = torch.randn(5, 256)
-    torch.testing.assert_close(layer.queries(x), layer.query_norm(layer.heads(layer.query, x)) * scale)
+    queries = layer.queries(x, Layout.of([5]), None)
+    torch.testing.assert_close(queries, layer.query_norm(layer.heads(layer.query, x)) * scale)

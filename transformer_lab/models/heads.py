@@ -19,6 +19,9 @@ from transformer_lab.models.layers.dropout import Dropout
 # products to be fast. On a CPU 32 MB, on a GPU 1 GB.
 LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 28}
 
+# … of those in half precision, in single precision: on a CPU 2 MB, which its caches hold.
+ROWS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 27}
+
 # Losses (C, 1), and the gradient of the logits, of logits (C, V), targets (C, 1) and a share to spread.
 CrossEntropy = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
@@ -47,6 +50,25 @@ def cross_entropy_in_place(rows: Tensor, vocab_size: int, targets: Tensor, smoot
     p = logits.sub_(spread) if smoothing else logits
     p.scatter_add_(1, targets, p.new_full((), smoothing - 1.0).expand(targets.shape))
     return losses, p
+
+
+def cross_entropy_by_rows(
+    rows: Tensor, vocab_size: int, targets: Tensor, smoothing: float, bias: Tensor | None
+) -> Tensor:
+    """The same for logits in half precision, to which a `bias` (V,) is still to be added: worked out in single
+    precision, of so many rows at a time that they stay in the cache. Returns the losses; `rows` hold the gradient."""
+    losses = rows.new_empty(len(rows), 1, dtype=torch.float32)
+    height = max(1, ROWS_AT_ONCE[rows.device.type] // rows.shape[1])
+    desk = rows.new_empty(min(height, len(rows)), rows.shape[1], dtype=torch.float32)
+    for begin in range(0, len(rows), height):
+        part = slice(begin, begin + height)
+        whole = desk[: len(rows[part])]
+        whole.copy_(rows[part])
+        if bias is not None:
+            whole[:, :vocab_size] += bias
+        losses[part], p = cross_entropy_in_place(whole, vocab_size, targets[part], smoothing)
+        rows[part, :vocab_size] = p
+    return losses
 
 
 def normalize_in_place(rows: Tensor, vocab_size: int) -> Tensor:
@@ -87,18 +109,17 @@ def token_loss(
     there, so nothing is computed twice (Hsu et al., 2024, arXiv:2410.10989, section 3.2), by `cross_entropy` if there
     is a `compiled` one.
     """
-    hidden, weight = _as_products_are(hidden, weight)
+    hidden = _as_products_are(hidden)
     # Asked here: a Function is told that its inputs need gradients also where none are kept.
     learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
     return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, label_smoothing, learns, compiled)  # type: ignore[no-untyped-call]
 
 
-def _as_products_are(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _as_products_are(hidden: Tensor) -> Tensor:
     """In the precision of autocast, where that is on: a product with `out=` does not ask."""
     if hidden.device.type == "meta" or not torch.is_autocast_enabled(hidden.device.type):
-        return hidden, weight
-    dtype = torch.get_autocast_dtype(hidden.device.type)
-    return hidden.to(dtype), weight.to(dtype)
+        return hidden
+    return hidden.to(torch.get_autocast_dtype(hidden.device.type))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -114,6 +135,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         compiled: CrossEntropy | None,
     ) -> Tensor:
         hidden_grad = torch.empty_like(hidden) if learns else None
+        ctx.weight_dtype = weight.dtype  # type: ignore[attr-defined]
+        weight = weight.to(hidden.dtype)
         mixed = weight.dtype != torch.float32
         fresh = torch.zeros_like if mixed or len(hidden) == 0 else torch.empty_like  # else the first chunk fills it
         weight_grad = fresh(weight, dtype=torch.float32) if learns else None
@@ -122,7 +145,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         vocab_size = len(weight)
         size = chunk_size(hidden, vocab_size)
         # Of all chunks: fresh memory is slow.
-        room = None if compiled else hidden.new_empty(size, row_size(vocab_size), dtype=torch.float32)
+        room = None if compiled else hidden.new_empty(size, row_size(vocab_size))
         for begin in range(0, len(hidden), size):
             rows = slice(begin, begin + size)
             states, wanted = hidden[rows], targets[rows, None]
@@ -130,8 +153,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if compiled is None:
                     assert room is not None
                     filled = room[: len(states)]
-                    _logits(states, weight, bias, out=filled[:, :vocab_size])
-                    losses, p = cross_entropy_in_place(filled, vocab_size, wanted, smoothing)
+                    _logits(states, weight, None if mixed else bias, out=filled[:, :vocab_size])
+                    if mixed:
+                        losses = cross_entropy_by_rows(filled, vocab_size, wanted, smoothing, bias)
+                        p = filled[:, :vocab_size]
+                    else:
+                        losses, p = cross_entropy_in_place(filled, vocab_size, wanted, smoothing)
                 else:
                     logits = F.linear(states, weight, None if bias is None else bias.to(weight.dtype))
                     losses, p = compiled(logits, wanted.clone(), smoothing)  # a view would be compiled for its offset
@@ -139,16 +166,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if hidden_grad is not None and weight_grad is not None:
                     if bias_grad is not None:
                         bias_grad += p.sum(0, dtype=torch.float32)
-                    p = p.to(hidden.dtype)
                     torch.mm(p, weight, out=hidden_grad[rows])
                     if mixed:
-                        weight_grad += p.T @ states
+                        weight_grad += (p.T @ states).float()  # a sum of two types is slow
                     elif begin == 0:
                         torch.mm(p.T, states, out=weight_grad)
                     else:
                         weight_grad.addmm_(p.T, states)
         if hidden_grad is not None and weight_grad is not None:
-            ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype), bias_grad)  # type: ignore[arg-type]
+            ctx.save_for_backward(hidden_grad, weight_grad.to(ctx.weight_dtype), bias_grad)  # type: ignore[arg-type, attr-defined]
         return loss
 
     @staticmethod
@@ -189,8 +215,12 @@ class TokenHead(nn.Module):
         self.cross_entropy: CrossEntropy | None = None
 
     def compile(self, *args: Any, **options: Any) -> None:
-        """From now on compute the loss with a compiled `cross_entropy`; the options are those of `torch.compile`."""
-        self.cross_entropy = torch.compile(cross_entropy, *args, **options)
+        """From now on compute the loss with a compiled `cross_entropy`; the options are those of `torch.compile`.
+
+        Not on a CPU, where it takes longer than the functions below that overwrite the logits.
+        """
+        if self.matrix.is_cuda:
+            self.cross_entropy = torch.compile(cross_entropy, *args, **options)
 
     @property
     def matrix(self) -> Tensor:  # (V, D)
@@ -213,7 +243,8 @@ class TokenHead(nn.Module):
     @torch.no_grad()
     def score(self, hidden: Tensor, targets: Tensor, likeliest: bool = True) -> tuple[Tensor, Tensor]:
         """The same, and whether a target was the likeliest token, if that is asked for: (N, D), (N,) -> (N,), (N,)."""
-        hidden, weight = _as_products_are(divided(hidden, self.width_ratio), self.matrix)
+        hidden = _as_products_are(divided(hidden, self.width_ratio))
+        weight = self.matrix.to(hidden.dtype)
         vocab_size, size = len(weight), chunk_size(hidden, len(weight))
         losses, right = hidden.new_empty(len(hidden), dtype=torch.float32), torch.zeros_like(targets, dtype=torch.bool)
         room = hidden.new_empty(size, row_size(vocab_size), dtype=torch.float32)

@@ -16,7 +16,7 @@ from transformer_lab.models.layers.attention import Attention, CrossAttention, K
 from transformer_lab.models.layers.cache import Cache, CrossCache
 from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.feed_forward import SquaredReLU
-from transformer_lab.models.layers.kernels import auto, sdpa
+from transformer_lab.models.layers.kernels import auto, groups, matmul
 from transformer_lab.models.layers.norms import RMSNorm
 from transformer_lab.models.layers.positions.base import Position
 from transformer_lab.models.layers.positions.rotary import Rotary
@@ -196,7 +196,8 @@ class Stack(nn.Module):
         # Programs: for training and for validation, for sequences of one length and of many, for the last block and for
         # those before it. PyTorch would give up at 8.
         config.recompile_limit = max(config.recompile_limit, 64)
-        sdpa.stay_uncompiled()
+        groups.stay_uncompiled()
+        matmul.stay_uncompiled()
         for block in self.blocks:
             block.compile(*args, **options)
 

@@ -87,9 +87,14 @@ class Attention(Mixer):
             pairs = own * other / (2 if self.causal else 1)
         return 4 * self.out.in_features * float(pairs.sum())  # two FLOPs each for its score and its value
 
-    def queries(self, x: Tensor) -> Tensor:
-        q = self.query_norm(self.heads(self.query, x))  # (N, H, K)
+    def queries(self, x: Tensor, layout: Layout, position: Position | None) -> Tensor:
+        """(N, H, K), turned by their positions."""
+        q = _turned(self.heads(self.query, x), self.query_norm, layout, position)
         return q if self.scale == 1 else q * self.scale
+
+    def keys(self, x: Tensor, layout: Layout, position: Position | None) -> Tensor:
+        """(N, G, K), turned by their positions."""
+        return _turned(self.heads(self.key, x), self.key_norm, layout, position)
 
     def heads(self, part: nn.Linear, x: Tensor) -> Tensor:
         return part(x).unflatten(-1, (-1, self.head_dim))  # (N, H, K)
@@ -110,14 +115,10 @@ class Attention(Mixer):
         return self.out(mixed.flatten(1))  # (N, D)
 
     def _scored(self, x: Tensor, layout: Layout, position: Position | None) -> tuple[Tensor, Tensor, Bias]:
-        """Queries (N, H, K) and keys (N, G, K), turned by their positions; and what is added to their scores."""
+        """Queries (N, H, K) and keys (N, G, K), and what is added to their scores."""
         check_packed(x, 2, "x")
-        q, k = self.queries(x), self.heads(self.key, x)
-        if position is None:
-            return q, self.key_norm(k), _no_bias
-        q = position.rotate(q, layout.positions)  # (N, H, K)
-        k = position.rotate(self.key_norm(k), layout.positions)  # (N, G, K)
-        return q, k, position.bias
+        q, k = self.queries(x, layout, position), self.keys(x, layout, position)
+        return q, k, _no_bias if position is None else position.bias
 
     def attention_weights(self, x: Tensor, layout: Layout, position: Position | None = None) -> Tensor:
         """How much each token looks at each other one: (H, N, N), rows sum to 1; zero between sequences."""
@@ -140,13 +141,9 @@ class CrossAttention(Attention):
 
         The memory is read once: a `cache` keeps its keys and values, and later calls need no `memory`.
         """
-        q = self.queries(x)
-        if position is not None:
-            q = position.rotate(q, layout.positions)
+        q = self.queries(x, layout, position)
         if memory is not None:
-            k, v = self.key_norm(self.heads(self.key, memory.hidden)), self.heads(self.value, memory.hidden)
-            if position is not None:
-                k = position.rotate(k, memory.layout.positions)
+            k, v = self.keys(memory.hidden, memory.layout, position), self.heads(self.value, memory.hidden)
             if cache is None:
                 rules = {"causal": False, "window": None, "bias": _no_bias}
                 mixed = self.kernel(q, k, v, queries=layout, keys=memory.layout, **rules)
@@ -158,6 +155,15 @@ class CrossAttention(Attention):
     def extra_flops(self, x: Tensor, layout: Layout, *more: Any) -> float:
         memory: Memory = more[1]
         return self._flops_of(layout, memory.layout)
+
+
+def _turned(x: Tensor, norm: nn.Module, layout: Layout, position: Position | None) -> Tensor:
+    """Normalised and turned by positions: (N, heads, K)."""
+    # Both are worked out in single precision: to stay there in between spares passes where nothing is compiled.
+    turned = norm(x.float() if x.device.type == "cpu" and not isinstance(norm, nn.Identity) else x)
+    if position is not None:
+        turned = position.rotate(turned, layout.positions)
+    return turned.to(x.dtype)
 
 
 def _lengths(layout: Layout) -> Tensor:

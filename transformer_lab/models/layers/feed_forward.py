@@ -3,8 +3,9 @@
 **N** tokens, **D** width, **F** hidden width.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,7 +61,25 @@ class SquaredReLU(FeedForward):
         super().__init__(dim=dim, hidden_dim=hidden_dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.relu(self.up(x)).square())
+        hidden = self.up(x)
+        if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
+            return self.down(_SquaredReLU.apply(hidden))  # type: ignore[no-untyped-call]
+        return self.down(F.relu(hidden).square())
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """For a CPU: two passes each way, where single operations take two and four, and some of those slow ones."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = F.relu(x)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (grads[0] * positive).mul_(2)
 
 
 class Gated(FeedForward):

@@ -1,5 +1,7 @@
 """Normalisation of the residual stream, and of queries and keys; what comes out is of the type of what went in."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +16,33 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            return _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps).to(x.dtype)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """For a CPU, where PyTorch's is made of single operations both ways: with fewer, half as long. In single precision
+    throughout, and one number of each row is kept besides what went in.
+
+    With n = x / rms(x) and the gradient h of n, that of x is (h - n mean(h n)) / rms(x).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale.square_().mul_(1 / len(weight)).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, scale, weight)
+        return (x.float() * scale).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, scale, weight = ctx.saved_tensors
+        normalised, grad = x.float() * scale, grads[0].float()  # products of two types are fifty times as slow
+        both = (grad * normalised).flatten(0, -2)
+        mean = torch.mv(both, weight).div_(len(weight)).view(scale.shape)
+        change = torch.addcmul(grad * weight, normalised, mean, value=-1).mul_(scale)
+        return change.to(x.dtype), both.sum(0), None
 
 
 class LayerNorm(nn.Module):

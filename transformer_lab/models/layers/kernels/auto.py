@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from transformer_lab.layout import Layout
-from transformer_lab.models.layers.kernels import sdpa
+from transformer_lab.models.layers.kernels import matmul, sdpa
 from transformer_lab.models.layers.kernels.reference import Bias
 
 
@@ -13,6 +13,8 @@ def choose(device: torch.device, dtype: torch.dtype, head_dim: int, *, biased: b
 
     `plain`: sequences of one length without a window, which sdpa need not mask; GPT-2's step is then 2 % shorter.
     """
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        return "matmul"
     wanted = "flex" if biased else "sdpa" if plain else "varlen"
     return "sdpa" if refusal(wanted, device, dtype, head_dim, biased=biased) else wanted
 
@@ -38,10 +40,17 @@ def attend(
     biased = q.device.type == "cuda" and bias(queries.positions[:1], keys.positions[:1]) is not None
     kernel = sdpa.attend
     plain = window is None and queries.equal and keys.equal
-    match choose(q.device, q.dtype, q.shape[-1], biased=biased, plain=plain):
+    match choose(q.device, _type_of_products(q), q.shape[-1], biased=biased, plain=plain):
+        case "matmul":
+            kernel = matmul.attend
         # Imported where they are used: neither can be, nor need be, on a machine without CUDA.
         case "varlen":
             from transformer_lab.models.layers.kernels.varlen import attend as kernel
         case "flex":
             from transformer_lab.models.layers.kernels.flex import attend as kernel
     return kernel(q, k, v, queries=queries, keys=keys, causal=causal, window=window, bias=bias)
+
+
+def _type_of_products(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if device == "cpu" and torch.is_autocast_enabled(device) else x.dtype
