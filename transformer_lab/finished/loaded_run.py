@@ -3,7 +3,7 @@
 import json
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from transformer_lab.tasks.base import Task
 from transformer_lab.training import saved
 from transformer_lab.training.evaluation import Evaluation, evaluate
 from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.optimizers import product_dtype
 
 log = logging.getLogger(__name__)
 PATHS = ("path", "validation_path", "test_path")  # keys of data that lead to files; without them, a hub is asked
@@ -170,6 +171,10 @@ def reader(run: LoadedRun, file: str, named: Section) -> Files:
 def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> Evaluation:
     task, hardware = run.task, run.config["hardware"]
     machine: Hardware = build(hardware | {"accelerator": accelerator, "precision": "auto", "compile": False})
+    if product_dtype(machine.device) == torch.bfloat16:  # as it was trained
+        machine = replace(machine, precision=hardware["precision"])
+    elif hardware["precision"] == "bf16":
+        log.warning("The run was trained in bf16, in which this machine is slow: it is evaluated in fp32")
     packing = task.evaluation_packing(corpus)
     return evaluate(
         task,

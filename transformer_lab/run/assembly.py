@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +21,7 @@ from transformer_lab.data.plan import BatchPlan
 from transformer_lab.data.steps import EvaluationSet, Steps
 from transformer_lab.data.store import Corpus, Store
 from transformer_lab.keys import Role
+from transformer_lab.models.stack import Stack
 from transformer_lab.run.preparation import Prepared
 from transformer_lab.run.report import quiet_lightning
 from transformer_lab.tasks.base import Task
@@ -77,6 +79,16 @@ def build_loaders(
         pin_memory=machine.device.type == "cuda",
     )
     return loaders, budget
+
+
+def settled(config: Section, task: Task, machine: Hardware) -> tuple[Section, Hardware]:
+    """The config and the hardware with the precision of the run, which its first rank decides."""
+    tokens = min(config["tokens_per_step"] // ranks.world_size(), machine.micro_batch_tokens)
+    stacks = [module for module in task.modules() if isinstance(module, Stack)]
+    width = max((stack.dim for stack in stacks), default=0)
+    machine = machine.resolved(tokens // max(1, len(stacks)) * width)  # each has a share of the tokens
+    machine = replace(machine, precision=ranks.broadcast(machine.precision))
+    return config | {"hardware": config["hardware"] | {"precision": machine.precision}}, machine
 
 
 def check_metrics(best_by: str, watchers: dict[str, Any], task: Task, loaders: DataModule, machine: Hardware) -> None:
@@ -141,9 +153,11 @@ def build_saver(config: Section, folder: Path, made: Prepared) -> Checkpoints:
 
 
 def fixed_of(config: Section) -> Section:
-    """What may not be another when a run goes on."""
+    """What may not be another when a run goes on; of the hardware, the precision, once that is decided."""
     known = roles()
-    return {key: value for key, value in config.items() if known[key] in (Role.IDENTITY, Role.LEARNING)}
+    fixed = {key: value for key, value in config.items() if known[key] in (Role.IDENTITY, Role.LEARNING)}
+    precision = config["hardware"]["precision"]
+    return fixed if precision == "auto" else fixed | {"hardware": {"precision": precision}}
 
 
 def build_trainer(machine: Hardware, logger: Logger, callbacks: list[Any]) -> Trainer:

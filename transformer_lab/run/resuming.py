@@ -15,6 +15,7 @@ from transformer_lab.composition.checks import limits, roles
 from transformer_lab.keys import Role
 from transformer_lab.training import saved
 from transformer_lab.training.checkpoints import Checkpoints
+from transformer_lab.training.hardware import Hardware, Precision
 from transformer_lab.training.module import Training
 
 log = logging.getLogger(__name__)
@@ -96,8 +97,20 @@ def _allowed(resume: str) -> Collection[str]:
 
 
 def learning() -> set[str]:
-    """The keys of a run that resume=changed may change."""
-    return {key for key, role in roles().items() if role is Role.LEARNING}
+    """The keys of a run that resume=changed may change; of the hardware, only the precision is compared."""
+    return {"hardware", *(key for key, role in roles().items() if role is Role.LEARNING)}
+
+
+def precision_of(folder: Path, machine: Hardware) -> Precision | None:
+    """In which the run in a folder has been trained so far; None where it has no checkpoint.
+
+    Earlier versions did not record what auto had been: bf16 on a GPU that has it, else fp32.
+    """
+    for step in saved.steps(folder / "checkpoints"):
+        with suppress(Exception):  # damaged: once the data are there, that is told
+            recorded: dict[str, Precision] = saved.read_identity(step)["config"].get("hardware", {})
+            return recorded.get("precision", "bf16" if machine.bf16 else "fp32")
+    return None
 
 
 def refuse_other_config(folder: Path, fixed: Section, resume: str) -> None:
@@ -143,6 +156,8 @@ def refuse_another_run(
     before: dict[str, Any], now: dict[str, Any], allowed: Collection[str] = ()
 ) -> list["Difference"]:
     """Raises ValueError where going on would not be the same run; returns the differences in sections `allowed`."""
+    if "hardware" not in before["config"]:  # an earlier version did not record it
+        now = now | {"config": {key: value for key, value in now["config"].items() if key != "hardware"}}
     changed = list(differences(before, now))
     refused = [one for one in changed if one.section not in allowed]
     if refused:

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,12 +24,13 @@ from transformer_lab.run.assembly import (
     build_training,
     check_metrics,
     fixed_of,
+    settled,
 )
 from transformer_lab.run.estimate import Estimate, estimate
 from transformer_lab.run.folder import best_checkpoint, conclude, open_run, taken
 from transformer_lab.run.preparation import prepare_task
 from transformer_lab.run.report import RunLog, data_rows, run_rows, scores_after, words_after
-from transformer_lab.run.resuming import refuse_other_config, say_resumed, take_up
+from transformer_lab.run.resuming import precision_of, refuse_other_config, say_resumed, take_up
 from transformer_lab.run.transfer import freeze, start_from
 from transformer_lab.scores import scores_of
 from transformer_lab.training import ranks, saved
@@ -106,6 +108,10 @@ def train(
         held.enter_context(ranks.joined(machine.device, timedelta(minutes=machine.timeout_minutes)))
         mine = first and not (plan or preview)
         folder = ranks.broadcast(held.enter_context(taken(run_dir, name, resume)) if mine else Path())
+        if resume:  # auto is what it has been so far
+            before = ranks.broadcast(precision_of(folder, machine) if mine and machine.precision == "auto" else None)
+            machine = replace(machine, precision=before or machine.precision)
+            config |= {"hardware": hardware | {"precision": machine.precision}}
         if resume and mine:
             refuse_other_config(folder, fixed_of(config), resume)
 
@@ -114,6 +120,7 @@ def train(
             made = prepare_task(config, weightless=plan)
             learner = made.task
             loaders, budget = build_loaders(config, learner, made.store, machine, progress)
+        config, machine = settled(config, learner, machine)
         if plan:
             say_plan(run_log, estimate(learner, build_optimizer(optimizer, learner), loaders, budget, machine))
             return {}
