@@ -359,7 +359,7 @@ def test_a_task_from_nothing_learns_is_evaluated_on_a_file_and_predicts(mine):
         "model.dim=32",
         "model.num_layers=1",
         "tokens_per_step=512",
-        "max_steps=40",
+        "max_steps=80",
         "cache_dir=cache",
         "pictures.layers=[]",
         f"hydra.searchpath=[file://{mine}/settings]",

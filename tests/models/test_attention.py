@@ -173,7 +173,7 @@ def test_kernels_agree_with_the_reference_on_any_layout(causal, same, lengths, w
     rules = {"queries": queries, "keys": keys, "causal": causal, "window": window}
     with pytest.MonkeyPatch.context() as patch:
         if size == "pieces":
-            patch.setattr(groups, "SCORES_OF_A_CALL", 0)
+            patch.setattr(matmul, "SCORES_OF_A_CALL", 0)
             patch.setattr(matmul, "SCORES_AT_ONCE", 1 << 10)
             patch.setattr(matmul, "QUERIES_AT_ONCE", {True: 4, False: 8})
         found, expected = (
@@ -220,12 +220,20 @@ def test_regrouping_computes_hardly_more_than_is_there():
     draw = torch.Generator().manual_seed(0)
     lengths = torch.randint(5, 40, (130,), generator=draw)
     others = (lengths + torch.randint(-6, 7, (130,), generator=draw)).clamp(min=1)
-    for keys, calls in ((lengths, 12), (others, 40)):
+    for keys, calls in ((lengths, 25), (others, 75)):
         found = groups.regroup(Layout.of(lengths), Layout.of(keys))
-        for side, sizes in ((found.queries, lengths), (found.keys, keys)):
-            spared = groups.SCORES_OF_A_CALL / sizes.max()  # tokens of padding that a group may have
-            assert sum(side.sizes) < 1.05 * int(sizes.sum()) + len(found.allowed) * spared
+        assert sum(found.queries.sizes) < 1.05 * int(lengths.sum())
+        assert sum(found.keys.sizes) < 1.05 * int(keys.sum())
         assert len(found.allowed) < calls
+
+
+def test_where_a_call_costs_much_groups_are_fewer_and_have_no_more_padding_than_it_is_worth():
+    draw = torch.Generator().manual_seed(0)
+    lengths, spared = torch.randint(5, 40, (130,), generator=draw), 5_000
+    few, many = (groups.regroup(Layout.of(lengths), Layout.of(lengths), cost) for cost in (spared, 0))
+    assert 2 * len(few.allowed) < len(many.allowed)
+    padding = sum(few.queries.sizes) - int(lengths.sum())
+    assert padding < 0.05 * int(lengths.sum()) + sum(spared / length for length in few.queries.lengths)
 
 
 def test_attention_weights_are_shares():

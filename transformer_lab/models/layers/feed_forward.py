@@ -62,7 +62,7 @@ class SquaredReLU(FeedForward):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.up(x)
-        if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
+        if hidden.device.type == "cpu" and not torch.compiler.is_compiling():  # the same to the bit
             return self.down(_SquaredReLU.apply(hidden))  # type: ignore[no-untyped-call]
         return self.down(F.relu(hidden).square())
 

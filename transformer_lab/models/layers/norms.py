@@ -16,14 +16,14 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling():
             return _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps).to(x.dtype)
 
 
 class _RMSNorm(torch.autograd.Function):
-    """For a CPU, where PyTorch's is made of single operations both ways: with fewer, half as long. In single precision
-    throughout, and one number of each row is kept besides what went in.
+    """For a CPU in bf16, where PyTorch's is made of single operations, some of them of two types, which are fifty times
+    as slow: half as long. In single precision throughout, and one number of each row is kept besides what went in.
 
     With n = x / rms(x) and the gradient h of n, that of x is (h - n mean(h n)) / rms(x).
     """
@@ -38,7 +38,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, scale, weight = ctx.saved_tensors
-        normalised, grad = x.float() * scale, grads[0].float()  # products of two types are fifty times as slow
+        normalised, grad = x.float() * scale, grads[0].float()
         both = (grad * normalised).flatten(0, -2)
         mean = torch.mv(both, weight).div_(len(weight)).view(scale.shape)
         change = torch.addcmul(grad * weight, normalised, mean, value=-1).mul_(scale)

@@ -23,9 +23,9 @@ from transformer_lab.models.layers.kernels.reference import Bias, visible
 # only keys up to its own: the mixed values (B, T, H, K).
 Within = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
 
-# Less padding against fewer calls: a group's shortest sequence has at least this share of its longest one, or the
-# scores of all its padding are no more than a call of a kernel costs.
-SIMILAR, SCORES_OF_A_CALL = 0.9, 10_000
+# A group's shortest sequence has at least this share of its longest one: less waste against fewer calls. 1 to 4 % of
+# what is computed is then padding; in cross-attention, where both sides have to be similar, 1 to 3 %.
+SIMILAR = 0.9
 
 
 @dataclass(frozen=True)
@@ -187,20 +187,30 @@ def masks(groups: Groups, like: Tensor, *, causal: bool, window: int | None, bia
     return found
 
 
-def regroup(queries: Layout, keys: Layout) -> Groups:
-    """The sequences of a batch, and of what it looks at, in groups of similar lengths; worked out once a batch."""
-    name = ("groups", id(keys))  # with itself, and with a decoder's memory; kept alive, so the number stays its own
+def regroup(queries: Layout, keys: Layout, spared: int = 0) -> Groups:
+    """The sequences of a batch, and of what it looks at, in groups of similar lengths; worked out once a batch.
+
+    Less similar ones stay together where the scores of a group's padding are no more than `spared`, which a call of the
+    kernel costs.
+    """
+    name = (
+        "groups",
+        id(keys),
+        spared,
+    )  # kept alive, so the number stays its own
     if name not in queries.scratch:
-        queries.scratch[name] = keys, _similar_lengths(queries, keys)
+        queries.scratch[name] = keys, _similar_lengths(queries, keys, spared)
     return queries.scratch[name][1]
 
 
-def _similar_lengths(queries: Layout, keys: Layout) -> Groups:
+def _similar_lengths(queries: Layout, keys: Layout, spared: int) -> Groups:
     device = queries.offsets.device
     query_offsets, key_offsets = queries.offsets.cpu().long(), keys.offsets.cpu().long()
     everyone = torch.arange(queries.num_sequences)
     groups = [
-        members for rows in _similar(everyone, query_offsets.diff()) for members in _similar(rows, key_offsets.diff())
+        members
+        for rows in _similar(everyone, query_offsets.diff(), spared)
+        for members in _similar(rows, key_offsets.diff(), spared)
     ]
     query_side, _ = _side(groups, query_offsets, device)
     key_side, real = _side(groups, key_offsets, device)
@@ -220,7 +230,7 @@ def _side(groups: list[Tensor], offsets: Tensor, device: torch.device) -> tuple[
     return Side(index.to(device), order.to(device), padding.to(device), sizes, lengths), list(real)
 
 
-def _similar(rows: Tensor, lengths: Tensor) -> list[Tensor]:
+def _similar(rows: Tensor, lengths: Tensor, spared: int) -> list[Tensor]:
     """The rows by length, cut wherever a shorter one would be padded too much."""
     rows = rows[lengths[rows].argsort(stable=True)]
     ascending = lengths[rows].tolist()
@@ -228,7 +238,7 @@ def _similar(rows: Tensor, lengths: Tensor) -> list[Tensor]:
     for slot in range(len(ascending) - 1, -1, -1):
         longest = ascending[cuts[-1] - 1]
         padding += longest - ascending[slot]
-        if ascending[slot] < SIMILAR * longest and padding * longest > SCORES_OF_A_CALL:
+        if ascending[slot] < SIMILAR * longest and padding * longest > spared:
             cuts.append(slot + 1)
             padding = 0
     return [rows[begin:end] for begin, end in itertools.pairwise([0, *reversed(cuts)])]

@@ -23,6 +23,7 @@ from transformer_lab.models.layers.kernels import groups
 from transformer_lab.models.layers.kernels.reference import Bias
 
 SCORES_AT_ONCE = 4 << 20  # bytes; more fall out of the cache, with fewer the products are small
+SCORES_OF_A_CALL = 10_000  # which take as long as what a group costs whatever its size: so many may be padding's
 QUERIES_AT_ONCE = {True: 128, False: 256}  # causal or not: of a block of queries, keys behind the last are spared
 
 
@@ -91,7 +92,7 @@ def attend(
 ) -> Tensor:
     if torch.is_autocast_enabled("cpu"):
         q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
-    found = groups.regroup(queries, keys)
+    found = _regroup(queries, keys)
     masks = groups.masks(found, q, causal=causal, window=window, bias=bias)
     return _Attention.apply(q, k, v, queries, keys, Rules(causal, window), *masks)  # type: ignore[no-untyped-call]
 
@@ -108,7 +109,7 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, rules: Rules, *masks: Tensor | None
     ) -> Tensor:
-        found = groups.regroup(queries, keys)
+        found = _regroup(queries, keys)
         heads = q.shape[1]
         own = _rows(queries, found.queries, ("query rows", id(keys), heads), heads)
         other = _rows(queries, found.keys, ("key rows", id(keys), heads, k.shape[1]), heads, heads // k.shape[1])
@@ -168,6 +169,10 @@ class _Attention(torch.autograd.Function):
         k_grad, v_grad = (x.view(num_tokens, num_kv_heads, -1, width) for x in (k_grad, v_grad))
         k_grad, v_grad = (x[:, :, 0] if num_kv_heads == heads else x.sum(2) for x in (k_grad, v_grad))
         return q_grad, k_grad, v_grad, None, None, None, *mask_grads
+
+
+def _regroup(queries: Layout, keys: Layout) -> groups.Groups:
+    return groups.regroup(queries, keys, SCORES_OF_A_CALL)
 
 
 def _rows(layout: Layout, side: groups.Side, name: Any, num_heads: int, shared_by: int = 1) -> Rows:
