@@ -1,5 +1,6 @@
 """How fast it is: `python scripts/benchmark.py`, side by side with the libraries that people would use instead."""
 
+from pathlib import Path
 from typing import Literal
 
 from transformer_lab.composition.problems import unknown
@@ -22,13 +23,13 @@ def main(
     *,
     work: str = "all",
     peers: str = "all",
+    nanogpt: str = "",
     against: str | None = None,
     size: str = "small",
     hardware: str = "cpu",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     rounds: int = 5,
     steps: int = 0,
-    memory: bool = True,
     scaling: bool = False,
     planning: bool = False,
     output: str = "docs/benchmarks",
@@ -36,31 +37,36 @@ def main(
     """Measure work of this project and of other libraries in alternating rounds, and write a table of it.
 
     work: what to measure, separated by commas, or all of it
-    peers: parts of the names of other libraries, separated by commas; all that are installed (.[benchmark]), or none
+    peers: parts of the names of other libraries, separated by commas; all that are there (.[benchmark]), or none
+    nanogpt: the folder of a clone of nanoGPT (github.com/karpathy/nanoGPT), which is no package
     against: the folder of an older clone of this project, whose own code is measured too, in a process of its own
     size: of the models: small, or a published one (gpt2, 1b, bert, base)
     hardware: as in train.py: cpu, gpu, auto
     precision: as hardware.precision in train.py
     rounds: rounds in which each contender comes once; ratios are those of the same round
     steps: steps of a round; 0 for as many as take about three seconds
-    memory: measure the peak memory of each contender too, in a process of its own
     scaling: measure cost by the size of the corpus too, which takes minutes and a gigabyte of disk
     planning: measure what plan=true says against what runs then take, too
     output: the folder for the table as JSON and Markdown, after each row; all of it takes about an hour
     """
     works = _chosen(work)
+    if "nanogpt" in peers.split(",") and not nanogpt:
+        raise ValueError("peers: nanogpt is no package; nanogpt=FOLDER names a clone of it")
+    for key, folder, file in (("nanogpt", nanogpt, "model.py"), ("against", against, "scripts/benchmarks/measure.py")):
+        if folder and not (Path(folder) / file).is_file():
+            raise ValueError(f"{key}: {folder} has no {file}; the folder of a clone is wanted")
     from benchmarks.table import measure  # its imports take seconds
 
     measure(
         works=works,
         peers=peers,
         against=against,
+        nanogpt=nanogpt,
         size=size,
         hardware=hardware,
         precision=precision,
         rounds=rounds,
         steps=steps,
-        memory=memory,
         scale=scaling,
         planned=planning,
         output=output,

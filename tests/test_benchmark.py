@@ -21,7 +21,7 @@ def benchmark(*words):
 
 
 def test_a_table_is_shown_and_written_and_says_whom_it_measured(tmp_path):
-    done = benchmark("work=overhead", "peers=none", "rounds=2", "steps=3", "memory=false", f"output={tmp_path}")
+    done = benchmark("work=overhead", "peers=none", "rounds=2", "steps=3", f"output={tmp_path}")
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("*.json")
     found = json.loads(file.read_text())

@@ -1,5 +1,7 @@
 """A step of causal language modelling: whole blocks of one length, so nobody has padding to lose."""
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -166,6 +168,21 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
             compiled,
         )
 
+    def nanogpt() -> Contender:
+        sys.path.append(setting.nanogpt)
+        theirs: Any = importlib.import_module("model")
+        sizes = {"n_layer": layers, "n_head": heads, "n_embd": dim, "block_size": context, "vocab_size": vocab_size}
+        model = theirs.GPT(theirs.GPTConfig(**sizes, dropout=dropout, bias=True))
+
+        def own_loss(model: nn.Module, given: dict[str, Tensor]) -> Tensor:
+            following = F.pad(given["tokens"][:, 1:], (0, 1), value=-1)  # which it leaves out
+            loss: Tensor = model(given["tokens"], following)[1]
+            return loss
+
+        return loop("nanoGPT", model, own_loss, differs="learned positions")
+
+    if setting.nanogpt:
+        yield "nanoGPT", nanogpt
     yield "litgpt", litgpt
     yield "x-transformers", x_transformers
     yield "torch.nn.TransformerEncoder", torch_encoder

@@ -29,7 +29,6 @@ class Pace:
 class Contender(Protocol):
     name: str
     differs: str  # from the first contender of its row, in the maths or in what is done
-    # pid: of the process that it works in, where that is not this one
     # beside: the name of the contender that it is compared with, where that is not the first
     # cycle: how many steps it takes at least, where its batches change their size from one to the next in an order
 

@@ -28,6 +28,7 @@ class Setting:
     precision: str
     case: str  # one of the work's CASES
     size: str  # "small", or that of a published model
+    nanogpt: str = ""  # the folder of a clone of it
 
     @property
     def dropout(self) -> float:

@@ -5,7 +5,6 @@ import itertools
 import json
 import platform
 import statistics
-import subprocess
 import sys
 import warnings
 from dataclasses import asdict
@@ -15,13 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import elsewhere, loading, planning, scaling, starting, storing
-from benchmarks.loops import Ours
-from benchmarks.measure import Contender, alternate, machine, resident
+from benchmarks import apart, loading, planning, scaling, starting, storing
+from benchmarks.apart import Apart
+from benchmarks.measure import alternate, machine
 from benchmarks.setting import Setting
 from transformer_lab.training.flops import Speed, matrix_rate
 
@@ -36,12 +34,12 @@ def measure(
     works: list[str],
     peers: str,
     against: str | None,
+    nanogpt: str,
     size: str,
     hardware: str,
     precision: str,
     rounds: int,
     steps: int,
-    memory: bool,
     scale: bool,
     planned: bool,
     output: str,
@@ -53,8 +51,10 @@ def measure(
     for name in works:
         work = importlib.import_module(f"benchmarks.{name}")
         for case in work.CASES:
-            setting = Setting(hardware, precision, case, size if size in getattr(work, "SIZES", {}) else "small")
-            found.append(row(work, name, setting, peers, against, rounds, steps, memory))
+            setting = Setting(
+                hardware, precision, case, size if size in getattr(work, "SIZES", {}) else "small", nanogpt
+            )
+            found.append(row(work, name, setting, peers, against, rounds, steps))
             console.print(as_table(found[-1]))
             write(place, setting, found, more)  # what an interrupted run has measured stays
     for name in works:
@@ -77,7 +77,6 @@ def row(
     against: str | None,
     rounds: int,
     steps: int,
-    memory: bool,
 ) -> dict[str, Any]:
     """One table: the contenders of a work, in alternating rounds."""
     title = ", ".join(filter(None, (work.TITLE, setting.case)))
@@ -94,13 +93,12 @@ def row(
         results = alternate(there, rounds=rounds, steps=steps, say=say, between=between)
         lines = [asdict(result) for result in results]
         for contender, line in zip(there, lines, strict=True):
-            if isinstance(contender, Ours):
-                speed = Speed(contender.module.speed.flops_per_token, statistics.median(rates))
+            if contender.flops_per_token:
+                speed = Speed(contender.flops_per_token, statistics.median(rates))
                 line["of_matrix_rate"] = speed.mfu(line["rate"])
-        if memory and hasattr(work, "SIZES"):
-            for line in lines:
-                say(f"memory: {line['name']}")
-                line["megabytes"] = peak(name, setting, line["name"])
+            if hasattr(work, "SIZES"):
+                line["megabytes"] = contender.megabytes()
+            contender.close()
     return {
         "title": title,
         "unit": work.UNIT,
@@ -112,14 +110,14 @@ def row(
 
 def contenders(
     work: ModuleType, title: str, setting: Setting, peers: str, against: str | None
-) -> tuple[list[Contender], dict[str, str]]:
+) -> tuple[list[Apart], dict[str, str]]:
     """Those that can be built, and why others cannot."""
-    built: list[Contender] = []
+    built: list[Apart] = []
     skipped = {}
-    older = elsewhere.contenders(Path(against), title, setting) if against else ()
-    for name, make in itertools.chain(work.contenders(setting), older):
+    older = apart.older(Path(against), title, setting) if against else ()
+    for name, make in itertools.chain(apart.contenders(work, title, setting), older):
         ours = name.startswith("transformer_lab")
-        if not ours and peers != "all" and not any(word and word in name for word in peers.split(",")):
+        if not ours and peers != "all" and not any(word and word in name.lower() for word in peers.lower().split(",")):
             continue
         try:
             built.append(make())
@@ -127,27 +125,6 @@ def contenders(
             skipped[name] = str(error)
             console.print(f"skipped: {name} ({error})", highlight=False)
     return built, skipped
-
-
-def peak(work: str, setting: Setting, name: str) -> float:
-    """Megabytes that a contender alone needs beyond the imports, at the most."""
-    words = [sys.executable, "-m", "benchmarks.table", work, *map(str, asdict(setting).values()), name]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    return float(done.stdout.split()[-1]) if done.returncode == 0 else float("nan")
-
-
-def peak_here(work: str, hardware: str, precision: str, case: str, size: str, name: str) -> None:
-    setting = Setting(hardware, precision, case, size)
-    makers = dict(importlib.import_module(f"benchmarks.{work}").contenders(setting))
-    first = next(iter(makers.values()))
-    if name.endswith("in a plain loop"):
-        first()  # whose model it is
-    contender = makers[name]()
-    cuda = setting.device.type == "cuda"
-    pid = getattr(contender, "pid", "self")
-    before = 0.0 if cuda else resident("VmRSS", pid)
-    contender.run(3)
-    print(torch.cuda.max_memory_allocated() / 2**20 if cuda else resident("VmHWM", pid) - before)
 
 
 def scaled(rounds: int) -> list[dict[str, Any]]:
@@ -260,7 +237,3 @@ def rows_of(rows: Any) -> list[str]:
             for line in rows
         ),
     ]
-
-
-if __name__ == "__main__":
-    peak_here(*sys.argv[1:])
