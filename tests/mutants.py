@@ -114,7 +114,7 @@ MUTANTS = [
     ),
     Mutant(
         "models/blocks.py",
-        "return self.norm(x + self.dropout(self.layer(x, *context)).to(x.dtype))",
+        "return self.norm(x + self.dropout(self.layer(x, *context)))",
         "return x + self.norm(self.dropout(self.layer(x, *context)))",
         MODELS,
     ),

@@ -41,7 +41,7 @@ class PreNorm(Residual):
     final_norm = True
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
-        return x + self.dropout(self.layer(self.norm(x), *context)).to(x.dtype)  # a sum of two types is slow
+        return x + self.dropout(self.layer(self.norm(x), *context))
 
 
 class PostNorm(Residual):
@@ -50,7 +50,7 @@ class PostNorm(Residual):
     final_norm = False
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
-        return self.norm(x + self.dropout(self.layer(x, *context)).to(x.dtype))
+        return self.norm(x + self.dropout(self.layer(x, *context)))
 
 
 class SandwichNorm(Residual):

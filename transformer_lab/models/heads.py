@@ -168,7 +168,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                         bias_grad += p.sum(0, dtype=torch.float32)
                     torch.mm(p, weight, out=hidden_grad[rows])
                     if mixed:
-                        weight_grad += (p.T @ states).float()  # a sum of two types is slow
+                        weight_grad += p.T @ states
                     elif begin == 0:
                         torch.mm(p.T, states, out=weight_grad)
                     else:

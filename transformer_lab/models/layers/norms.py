@@ -22,8 +22,8 @@ class RMSNorm(nn.Module):
 
 
 class _RMSNorm(torch.autograd.Function):
-    """For a CPU in bf16, where PyTorch's is made of single operations, some of them of two types, which are fifty times
-    as slow: half as long. In single precision throughout, and one number of each row is kept besides what went in.
+    """For a CPU in bf16, where PyTorch's is made of single operations both ways. In single precision throughout, and
+    one number of each row is kept besides what went in.
 
     With n = x / rms(x) and the gradient h of n, that of x is (h - n mean(h n)) / rms(x).
     """
