@@ -35,6 +35,16 @@ for number in SIGNALS:  # those that a shell's & or nohup lets be ignored would 
 # For `tests.mutants`: that an example fails is all it asks, not which is the smallest.
 hypothesis.settings.register_profile("first", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 CONFIGS = Path(__file__).parent.parent / "configs"
+# A small corpus that every clone has, for runs of a few steps.
+README_BY_LETTERS = (
+    "data=text",
+    f"data.path={Path(__file__).parent.parent}/README.md",
+    "data.validation=0.2",
+    "allow_overlap=true",
+    "tokenizer=characters",
+    "task.context=32",
+    "tokens_per_step=256",
+)
 POSITIONS = sorted(path.stem for path in (CONFIGS / "position").glob("*.yaml"))
 SMALL = ["model.dim=32", "model.num_layers=2", "task.context=64"]
 # A run of some steps on texts: what the tests of runs share, each with limits of its own.

@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.request
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,13 +19,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.data.server_ingester import SubprocessServerDataIngester, get_server_binary
 from tensorboard.util.grpc_util import ChannelCredsType
 
-from tests.conftest import settings
+from tests.conftest import README_BY_LETTERS, settings
 from tests.programs import call
 from transformer_lab.run.train import train
 from transformer_lab.tasks.language_modeling import LanguageModeling
 from transformer_lab.training import hardware
 
-ROOT = Path(__file__).parent.parent
 SMALL = (
     "model.dim=32",
     "model.num_layers=1",
@@ -36,16 +34,7 @@ SMALL = (
     "checkpoint.every_steps=10",
     "cache_dir={folder}/cache",
 )
-LM = (
-    "task=language_modeling",
-    "data=text",
-    f"data.path={ROOT}/README.md",
-    "data.validation=0.2",
-    "allow_overlap=true",
-    "tokenizer=characters",
-    "task.context=32",
-    "tokens_per_step=256",
-)
+LM = ("task=language_modeling", *README_BY_LETTERS)
 
 
 def run(folder, name, *words):

@@ -105,13 +105,13 @@ for steps in sys.stdin:
 """
 
 
-def contenders(work: ModuleType, title: str, setting: Setting) -> Iterator[tuple[str, Callable[[], "Apart"]]]:
+def contenders(work: ModuleType, title: str, setting: Setting) -> Iterator[tuple[str, Callable[[], Apart]]]:
     """Those of a row of this clone."""
     for wanted, _ in work.contenders(setting):
         yield wanted, partial(Apart, ROOT, title, asdict(setting), wanted)
 
 
-def older(folder: Path, title: str, setting: Setting) -> Iterator[tuple[str, Callable[[], "Apart"]]]:
+def older(folder: Path, title: str, setting: Setting) -> Iterator[tuple[str, Callable[[], Apart]]]:
     """Our models as the clone in a folder builds them: in the precision of this one, and where that is not fp32, in
     fp32 too. Each is compared with today's of the same recipe."""
     asked = ["git", "-C", str(folder), "describe", "--always", "--dirty"]

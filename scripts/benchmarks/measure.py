@@ -1,4 +1,4 @@
-"""Contenders side by side: alternating rounds in one process, medians and ratios, and what the machine could do."""
+"""Contenders side by side: alternating rounds, medians and ratios, and what the machine could do."""
 
 import contextlib
 import math

@@ -51,9 +51,8 @@ def measure(
     for name in works:
         work = importlib.import_module(f"benchmarks.{name}")
         for case in work.CASES:
-            setting = Setting(
-                hardware, precision, case, size if size in getattr(work, "SIZES", {}) else "small", nanogpt
-            )
+            built = size if size in getattr(work, "SIZES", {}) else "small"
+            setting = Setting(hardware, precision, case, built, nanogpt)
             found.append(row(work, name, setting, peers, against, rounds, steps))
             console.print(as_table(found[-1]))
             write(place, setting, found, more)  # what an interrupted run has measured stays

@@ -1,13 +1,12 @@
 """In which precision a run computes is decided once, recorded, and kept by all that follows."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from tests.conftest import settings
+from tests.conftest import README_BY_LETTERS, settings
 from transformer_lab import training
 from transformer_lab.finished import loaded_run
 from transformer_lab.finished.loaded_run import evaluate_run, load_run
@@ -15,7 +14,6 @@ from transformer_lab.run.train import train
 from transformer_lab.training import saved
 from transformer_lab.training.hardware import WORTH_BF16, Hardware
 
-ROOT = Path(__file__).parents[2]
 AUTO = {"compile": False, "micro_batch_tokens": 64, "precision": "auto"}
 
 
@@ -32,13 +30,7 @@ def go(tmp_path):
     def trained(*words, name="run", steps=4):
         train(
             **settings(
-                "data=text",
-                f"data.path={ROOT}/README.md",
-                "data.validation=0.2",
-                "allow_overlap=true",
-                "tokenizer=characters",
-                "task.context=32",
-                "tokens_per_step=256",
+                *README_BY_LETTERS,
                 "model.dim=16",
                 "model.num_heads=2",
                 "model.num_layers=1",

@@ -1,4 +1,5 @@
-"""The fastest kernel for what is asked: varlen or flex on CUDA for sequences of many lengths, sdpa for all else."""
+"""The fastest kernel for what is asked: varlen or flex on CUDA for sequences of many lengths, matmul on a CPU in bf16,
+sdpa for all else."""
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ def attend(
     biased = q.device.type == "cuda" and bias(queries.positions[:1], keys.positions[:1]) is not None
     kernel = sdpa.attend
     plain = window is None and queries.equal and keys.equal
-    match choose(q.device, _type_of_products(q), q.shape[-1], biased=biased, plain=plain):
+    match choose(q.device, q.dtype, q.shape[-1], biased=biased, plain=plain):
         case "matmul":
             kernel = matmul.attend
         # Imported where they are used: neither can be, nor need be, on a machine without CUDA.
@@ -49,8 +50,3 @@ def attend(
         case "flex":
             from transformer_lab.models.layers.kernels.flex import attend as kernel
     return kernel(q, k, v, queries=queries, keys=keys, causal=causal, window=window, bias=bias)
-
-
-def _type_of_products(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if device == "cpu" and torch.is_autocast_enabled(device) else x.dtype

@@ -193,11 +193,7 @@ def regroup(queries: Layout, keys: Layout, spared: int = 0) -> Groups:
     Less similar ones stay together where the scores of a group's padding are no more than `spared`, which a call of the
     kernel costs.
     """
-    name = (
-        "groups",
-        id(keys),
-        spared,
-    )  # kept alive, so the number stays its own
+    name = ("groups", id(keys), spared)  # the keys are kept alive, so the number stays their own
     if name not in queries.scratch:
         queries.scratch[name] = keys, _similar_lengths(queries, keys, spared)
     return queries.scratch[name][1]

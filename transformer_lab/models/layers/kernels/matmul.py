@@ -90,11 +90,9 @@ class Rules:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, *, queries: Layout, keys: Layout, causal: bool, window: int | None, bias: Bias
 ) -> Tensor:
-    if torch.is_autocast_enabled("cpu"):
-        q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
-    found = _regroup(queries, keys)
+    found = groups.regroup(queries, keys, SCORES_OF_A_CALL)
     masks = groups.masks(found, q, causal=causal, window=window, bias=bias)
-    return _Attention.apply(q, k, v, queries, keys, Rules(causal, window), *masks)  # type: ignore[no-untyped-call]
+    return _Attention.apply(q, k, v, queries, keys, found, Rules(causal, window), *masks)  # type: ignore[no-untyped-call]
 
 
 @cache
@@ -107,9 +105,16 @@ def stay_uncompiled() -> None:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, rules: Rules, *masks: Tensor | None
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        queries: Layout,
+        keys: Layout,
+        found: groups.Groups,
+        rules: Rules,
+        *masks: Tensor | None,
     ) -> Tensor:
-        found = _regroup(queries, keys)
         heads = q.shape[1]
         own = _rows(queries, found.queries, ("query rows", id(keys), heads), heads)
         other = _rows(queries, found.keys, ("key rows", id(keys), heads, k.shape[1]), heads, heads // k.shape[1])
@@ -168,11 +173,7 @@ class _Attention(torch.autograd.Function):
         num_tokens, num_kv_heads, width = key_shape
         k_grad, v_grad = (x.view(num_tokens, num_kv_heads, -1, width) for x in (k_grad, v_grad))
         k_grad, v_grad = (x[:, :, 0] if num_kv_heads == heads else x.sum(2) for x in (k_grad, v_grad))
-        return q_grad, k_grad, v_grad, None, None, None, *mask_grads
-
-
-def _regroup(queries: Layout, keys: Layout) -> groups.Groups:
-    return groups.regroup(queries, keys, SCORES_OF_A_CALL)
+        return q_grad, k_grad, v_grad, None, None, None, None, *mask_grads
 
 
 def _rows(layout: Layout, side: groups.Side, name: Any, num_heads: int, shared_by: int = 1) -> Rows:
