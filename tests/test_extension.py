@@ -205,7 +205,7 @@ def test_no_state_of_a_recurrence_crosses_a_border_and_its_cache_equals_the_full
             torch.testing.assert_close(states, alone, atol=1e-5, rtol=0)
     greedy = {"limits": [12, 5, 9], "stop": -1, "sampling": Sampling(temperature=0)}
     written = generate(task.model.forward, task.head, texts, task.model.new_cache(3), **greedy)
-    for text, more in zip(texts, written, strict=True):
+    for text, more in zip(texts, [one.tokens for one in written], strict=True):
         whole = torch.tensor([*text, *more])
         with torch.no_grad():
             expected = task.head(task.model(whole, Layout.of([len(whole)]))).argmax(1)

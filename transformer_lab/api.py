@@ -118,7 +118,7 @@ class Run:
     def predict(self, text: str | Sequence[str], **options: Any) -> Any:
         """What the model makes of a text: a dict, as `predict.py json=true` writes it; of several, a list of them."""
         texts = [text] if isinstance(text, str) else list(text)
-        found = self.task.predict(texts, **options)
+        found = self.loaded.predict(texts, **options)
         return found[0] if isinstance(text, str) and len(found) == 1 else found
 
     def evaluate(self, split: Split = "test", *, file: str | None = None, hardware: str = "auto") -> "Scores":

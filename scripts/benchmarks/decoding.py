@@ -59,7 +59,7 @@ class OurSearch:
         with self.machine.autocast(), prepacked_weights(self.task, len(self.sources) * self.task.beam.size):
             for _ in range(steps):
                 written = self.task.search(self.sources, self.limits)
-                assert [len(text) for text in written] == self.limits
+                assert [one.length for one in written] == self.limits
         synchronize(self.device)
         return Pace(steps * sum(self.limits), time.perf_counter() - started, steps)
 

@@ -200,7 +200,7 @@ def test_cached_decoding_equals_the_full_forward_also_after_beams_are_reordered(
 
 def search(task, source, lengths, beam, most=10):
     cache = task.model.new_cache(len(lengths))
-    return beam_search(
+    found = beam_search(
         reader(task, source, lengths),
         task.head,
         [[0]] * len(lengths),
@@ -209,6 +209,7 @@ def search(task, source, lengths, beam, most=10):
         stop=0,
         beam=beam,
     )
+    return [one.tokens for one in found]
 
 
 def log_p(task, source, text, ends):

@@ -1,5 +1,7 @@
 """Reading token by token with a cache gives what reading everything again would give."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -18,7 +20,8 @@ VARIANTS = {"plain": [], "window": ["model.window=3"], "grouped": ["model.num_kv
 def written(task, prompts, most, sampling):
     cache = task.model.new_cache(len(prompts))
     limits = [most] * len(prompts)
-    return generate(task.model, task.head, prompts, cache, limits=limits, stop=0, sampling=sampling)
+    found = generate(task.model, task.head, prompts, cache, limits=limits, stop=0, sampling=sampling)
+    return [one.tokens for one in found]
 
 
 @pytest.mark.parametrize("prompts", PROMPTS)
@@ -59,6 +62,26 @@ def test_packed_matrices_compute_the_same_and_leave_no_trace(cell):
         torch.testing.assert_close(task(batch).losses, expected)
         torch.testing.assert_close(task.head(hidden), logits)
     assert not any("forward" in module.__dict__ for module in task.modules())
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="products in bf16 need AVX-512")
+@pytest.mark.parametrize("cell", ["language_modeling", "translation"])
+@torch.inference_mode()
+def test_packed_matrices_round_within_autocast_as_it_does(cell):
+    task = small_task(*CELLS[cell], "model.bias=true")
+    for parameter in task.parameters():  # else all logits are alike
+        torch.nn.init.normal_(parameter, std=0.2)
+    batch = batch_for(task, [9, 30, 14])
+
+    def logits():
+        translates = cell == "translation"
+        return task.head(task.hidden(batch) if translates else task.model(batch.tokens, batch.layout)).float()
+
+    exact, errors = logits(), []
+    for packing in (nullcontext(), prepacked_weights(task, 64)):
+        with torch.autocast("cpu", torch.bfloat16), packing:
+            errors.append(float((logits() - exact).norm() / exact.norm()))
+    assert 0 < errors[1] < 1.5 * errors[0] < 0.1
 
 
 @pytest.mark.parametrize("position", POSITIONS)

@@ -142,16 +142,21 @@ def test_lines_keep_their_order_whatever_their_length():
     assert task.translate([]) == []
 
 
-def test_a_translation_carries_the_score_by_which_a_search_compares():
-    task = small_task("task=translation", "task.beam_size=3", "task.length_penalty=0.6", "task.context=256")
+@pytest.mark.parametrize(("beam", "ends"), [(1, False), (3, False), (3, True)])
+def test_a_translation_carries_the_score_by_which_a_search_compares(beam, ends):
+    task = small_task("task=translation", f"task.beam_size={beam}", "task.length_penalty=0.6", "task.context=256")
+    task.head.bias = torch.nn.Parameter(torch.zeros(len(task.head.matrix)))
+    with torch.no_grad():
+        task.head.bias[task.end] = 6.0 if ends else 0.0
     sources = ["Ein Mann.", "Zwei Hunde im Schnee", "Ja."]
+    prompts = [[*task.tokenizer.encode(source), task.end] for source in sources]
+    texts = task.search(prompts, [2 * len(prompt) + 10 for prompt in prompts])
     found = task.predict(sources)
+    assert [one["translation"] for one in found] == [task.tokenizer.decode(text.tokens) for text in texts]
     expected = []
-    for source, one in zip(sources, found, strict=True):  # each alone, without what the task makes of many
-        prompt, wanted = (
-            [*task.tokenizer.encode(source), task.end],
-            [*task.tokenizer.encode(one["translation"]), task.end],
-        )
+    for prompt, text in zip(prompts, texts, strict=True):  # each alone, without what the task makes of many
+        wanted = [*text.tokens, task.end] if ends else text.tokens
+        assert len(wanted) == text.length
         with torch.no_grad():
             hidden = task.model(
                 torch.tensor(prompt),

@@ -42,6 +42,18 @@ class LoadedRun:
     config: Section
     text: str
 
+    def machine(self, accelerator: str = "cpu") -> Hardware:
+        """What it runs on: in the precision that it was trained in, where this machine multiplies in that."""
+        own = self.config["hardware"]
+        machine: Hardware = build(own | {"accelerator": accelerator, "precision": "auto", "compile": False})
+        fast = product_dtype(machine.device) == torch.bfloat16
+        return replace(machine, precision=own["precision"] if fast else "fp32")
+
+    def predict(self, texts: list[str], **options: Any) -> list[dict[str, Any]]:
+        """What its task makes of each text; the options are those of the task's `predict`."""
+        with self.machine().autocast():
+            return self.task.predict(texts, **options)
+
 
 def load_run(run: str, extensions: list[str], options: Section | None = None) -> LoadedRun:
     """The run in this folder, on this machine's CPU, with other `options` of its task, such as `beam_size`.
@@ -169,11 +181,8 @@ def reader(run: LoadedRun, file: str, named: Section) -> Files:
 
 
 def _evaluate(run: LoadedRun, corpus: Corpus, accelerator: str) -> Evaluation:
-    task, hardware = run.task, run.config["hardware"]
-    machine: Hardware = build(hardware | {"accelerator": accelerator, "precision": "auto", "compile": False})
-    if product_dtype(machine.device) == torch.bfloat16:  # as it was trained
-        machine = replace(machine, precision=hardware["precision"])
-    elif hardware["precision"] == "bf16":
+    task, machine = run.task, run.machine(accelerator)
+    if run.config["hardware"]["precision"] == "bf16" and not machine.bf16:
         log.warning("The run was trained in bf16, in which this machine is slow: it is evaluated in fp32")
     packing = task.evaluation_packing(corpus)
     return evaluate(

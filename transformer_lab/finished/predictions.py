@@ -79,7 +79,7 @@ def predicted(run: LoadedRun, texts: Iterator[Given], options: dict[str, Any]) -
     while some := list(itertools.islice(texts, AT_ONCE)):
         # Each batch has the seed that it would have if all were predicted at once.
         seed = {"seed": options.get("seed", seeded.default) + before} if seeded else {}
-        found = run.task.predict([one.text for one in some], **{**options, **seed})
+        found = run.predict([one.text for one in some], **{**options, **seed})
         before += len(found)
         each = len(found) // len(some)
         yield from ((some[number // each], said) for number, said in enumerate(found))

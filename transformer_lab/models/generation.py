@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.cache import Cache
 
 # Hidden states of the tokens that are new to the cache: (N,), their layout, the cache -> (N, D).
 Read = Callable[[Tensor, Layout, Cache], Tensor]
+
+WORDS_AT_ONCE = 64  # tokens of the vocabulary of which the likeliest is looked for first
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Sampling:
 
     def filtered(self, logits: Tensor) -> Tensor:
         """Log-probabilities, up to a constant, of what may be drawn: (B, V) -> (B, V)."""
-        logits = logits.float() / self.temperature
+        logits = logits / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             least = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < least, float("-inf"))
@@ -72,6 +75,16 @@ class Beam:
         return log_p / ((5 + length) / 6) ** self.length_penalty
 
 
+@dataclass(frozen=True)
+class Written:
+    """New tokens, without the one that ends them; the logarithm of their probability, which counts that one where there
+    is one: `length` tokens in all."""
+
+    tokens: list[int]
+    log_p: float
+    length: int
+
+
 @torch.inference_mode()
 def generate(
     read: Read,
@@ -82,8 +95,8 @@ def generate(
     limits: Sequence[int],
     stop: int,
     sampling: Sampling,
-) -> list[list[int]]:
-    """Continue every prompt until `stop` or for as many tokens as its limit; the new tokens of each, without `stop`.
+) -> list[Written]:
+    """Continue every prompt until `stop` or for as many tokens as its limit.
 
     `cache` is empty, with a row for each prompt; `logits` turns hidden states (B, D) into (B, V). A sequence that has
     ended leaves the batch. The draw of one prompt does not depend on its neighbours: each has random numbers of its
@@ -91,13 +104,18 @@ def generate(
     """
     randomness = [torch.Generator().manual_seed(sampling.seed + index) for index in range(len(prompts))]
     tokens, layout = _start(prompts, cache)
-    written: list[list[int]] = [[] for _ in prompts]
+    written: list[list[int]] = [[] for _ in prompts]  # with `stop`
+    sums = [0.0 for _ in prompts]
     running = list(range(len(prompts)))
     while running:
         last = layout.offsets[1:].long() - 1
-        chosen = _choose(logits(read(tokens, layout, cache)[last]), sampling, [randomness[i] for i in running])
-        for index, token in zip(running, chosen, strict=True):
-            written[index] += [token] if token != stop else []
+        found = logits(read(tokens, layout, cache)[last]).float()
+        chosen = _choose(found, sampling, [randomness[i] for i in running])
+        indices = torch.tensor(chosen, device=found.device)[:, None]
+        log_p = found.log_softmax(1).gather(1, indices)[:, 0].tolist()
+        for index, token, own in zip(running, chosen, log_p, strict=True):
+            written[index].append(token)
+            sums[index] += own
         goes_on = [
             row
             for row, (index, token) in enumerate(zip(running, chosen, strict=True))
@@ -107,7 +125,10 @@ def generate(
             cache.select(torch.tensor(goes_on, dtype=torch.int64, device=tokens.device))
             running = [running[row] for row in goes_on]
         tokens, layout = torch.tensor([chosen[row] for row in goes_on], device=tokens.device), cache.next()
-    return written
+    ends = [text[-1] == stop for text in written]
+    return [
+        Written(text[: len(text) - end], log_p, len(text)) for text, log_p, end in zip(written, sums, ends, strict=True)
+    ]
 
 
 def _start(prompts: Sequence[Sequence[int]], cache: Cache) -> tuple[Tensor, Layout]:
@@ -119,12 +140,25 @@ def _start(prompts: Sequence[Sequence[int]], cache: Cache) -> tuple[Tensor, Layo
 def _choose(logits: Tensor, sampling: Sampling, randomness: list[torch.Generator]) -> list[int]:
     if sampling.temperature == 0:
         if logits.device.type == "cpu":  # NumPy finds it nine times as fast there
-            return logits.float().numpy().argmax(-1).tolist()
+            return logits.numpy().argmax(-1).tolist()
         return logits.argmax(-1).tolist()
     logits = sampling.filtered(logits).cpu()
     # The likeliest of log p + Gumbel noise is a fair draw from p (Gumbel, 1954).
     uniform = torch.stack([torch.rand(logits.shape[-1], generator=own) for own in randomness])
     return (logits - (-uniform.log()).log()).argmax(-1).tolist()
+
+
+def _largest(x: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The largest numbers of each row, and their places, as `topk` has it: (R, V) -> (R, most) twice.
+
+    They are in those parts of a row whose own largest are the largest, and one pass finds these: a fifth of the time.
+    """
+    if x.shape[1] <= most * WORDS_AT_ONCE:
+        return x.topk(most)
+    parts = pad(x, (0, -x.shape[1] % WORDS_AT_ONCE), value=-torch.inf).unflatten(1, (-1, WORDS_AT_ONCE))
+    best = parts.amax(2).topk(most).indices
+    found, places = parts.take_along_dim(best[:, :, None], 1).flatten(1).topk(most)
+    return found, best.gather(1, places // WORDS_AT_ONCE) * WORDS_AT_ONCE + places % WORDS_AT_ONCE
 
 
 @torch.inference_mode()
@@ -137,13 +171,13 @@ def beam_search(
     limits: Sequence[int],
     stop: int,
     beam: Beam,
-) -> list[list[int]]:
-    """The best continuation of every prompt, without `stop`; the arguments are those of `generate`.
+) -> list[Written]:
+    """The best continuation of every prompt; the arguments are those of `generate`.
 
     A sequence whose search has ended leaves the batch with all its beams.
     """
     tokens, layout = _start(prompts, cache)
-    finished: list[list[tuple[float, list[int]]]] = [[] for _ in prompts]
+    finished: list[list[Written]] = [[] for _ in prompts]
     running = list(range(len(prompts)))
     beams: list[list[list[int]]] = [[[]] for _ in prompts]  # what each beam of each running sequence has written
     scores = torch.zeros(len(prompts), 1, device=tokens.device)  # (B, K), log p
@@ -152,7 +186,7 @@ def beam_search(
         log_p = logits(read(tokens, layout, cache)[last]).float().log_softmax(-1)  # (B * K, V)
         # Of twice as many candidates at most half end here, so that enough go on.
         most = min(2 * beam.size, log_p.shape[-1])
-        own, own_tokens = log_p.topk(most)  # of each beam (B * K, 2 K): only these can be among the best of all
+        own, own_tokens = _largest(log_p, most)  # of each beam (B * K, 2 K): only these can be among the best of all
         together = (scores[:, :, None] + own.unflatten(0, scores.shape)).flatten(1)
         best, indices = together.topk(min(2 * beam.size, together.shape[1]))
         chosen = own_tokens.view(together.shape).gather(1, indices)
@@ -165,12 +199,12 @@ def beam_search(
                 text = beams[place][parent]
                 if token == stop:
                     if rank < beam.size:
-                        finished[sequence].append((beam.score(score, len(text) + 1), text))
+                        finished[sequence].append(Written(text, score, len(text) + 1))
                 elif len(alive) < beam.size:
                     alive.append((score, parent, [*text, token]))
             length = len(alive[0][2]) if alive else 0
             if alive and length >= limits[sequence]:
-                finished[sequence] += [(beam.score(score, length), text) for score, _, text in alive]
+                finished[sequence] += [Written(text, score, length) for score, _, text in alive]
             elif alive and len(finished[sequence]) < beam.size:
                 rows += [place * scores.shape[1] + parent for _, parent, _ in alive]
                 going.append(sequence)
@@ -182,4 +216,4 @@ def beam_search(
             scores = torch.tensor(kept_scores, device=tokens.device)
             tokens = torch.tensor([text[-1] for texts in beams for text in texts], device=tokens.device)
             layout = cache.next()
-    return [max(found, key=lambda one: one[0])[1] for found in finished]
+    return [max(every, key=lambda one: beam.score(one.log_p, one.length)) for every in finished]

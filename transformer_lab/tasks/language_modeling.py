@@ -260,7 +260,7 @@ class LanguageModeling(Task):
             stop=self.end,
             sampling=sampling,
         )
-        return [self._text_after(prompt, tokens) for prompt, tokens in zip(encoded, written, strict=True)]
+        return [self._text_after(prompt, one.tokens) for prompt, one in zip(encoded, written, strict=True)]
 
     def _text_after(self, prompt: list[int], tokens: list[int]) -> str:
         """Decoded together with the prompt: whether a space or a word's end comes first depends on it."""

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from transformer_lab.data.store import Corpus, Ragged, Token
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
 from transformer_lab.models.decoder import Decoder
-from transformer_lab.models.generation import Beam, Sampling, beam_search, generate
+from transformer_lab.models.generation import Beam, Sampling, Written, beam_search, generate
 from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.layers.cache import Cache
 from transformer_lab.models.prepacking import prepacked_weights
@@ -42,7 +42,7 @@ from transformer_lab.tasks.base import (
 
 log = logging.getLogger(__name__)
 END, BETWEEN = "<eos>", "<sep>"
-AT_ONCE = 64  # texts translated together
+AT_ONCE = 256  # texts translated together, or beams of them
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -226,7 +226,7 @@ class Translation(Task):
         each = batch.target_layout.sums(torch.stack([losses, torch.ones_like(losses)], 1))
         sources = [text.tolist() for text in batch.source.split(batch.source_layout.lengths.tolist())]
         with prepacked_weights(self, len(sources) * self.beam.size):
-            written = self._translate(sources)
+            written = [text for text, _ in self._translate(sources)]
         return Scored({"tokens": each}, scores.statistics(written, batch.references, self.bleu_tokenizer))
 
     def metrics(self, losses: dict[str, float], sums: dict[str, Tensor], corpus: Corpus) -> dict[str, float]:
@@ -264,13 +264,16 @@ class Translation(Task):
     def scored_by(self) -> str:
         return scores.bleu_signature(self.bleu_tokenizer)
 
-    def _translate(self, sources: list[list[int]]) -> list[str]:
-        """`sources` are closed by the end token."""
+    def _translate(self, sources: list[list[int]]) -> list[tuple[str, float]]:
+        """Each with its score; `sources` are closed by the end token."""
         limits = [min(self.context, 2 * len(source) + 10) for source in sources]
-        return [self.tokenizer.decode(text) for text in self.search(sources, limits)]
+        return [
+            (self.tokenizer.decode(one.tokens), self.beam.score(one.log_p, one.length))
+            for one in self.search(sources, limits)
+        ]
 
     @torch.inference_mode()
-    def search(self, sources: list[list[int]], limits: list[int]) -> list[list[int]]:
+    def search(self, sources: list[list[int]], limits: list[int]) -> list[Written]:
         """What the search finds for each source, which an end token closes: at most so many tokens."""
         if isinstance(self.model, Seq2Seq):
             read, prompts = self._reading(self.model, sources), [[self.end]] * len(sources)
@@ -290,49 +293,31 @@ class Translation(Task):
         return lambda tokens, layout, cache: model.decode(tokens, layout, None if cache.filled else memory, cache)
 
     def translate(self, lines: Sequence[str]) -> list[str]:
+        return [text for text, _ in self._scored(lines)]
+
+    def _scored(self, lines: Sequence[str]) -> list[tuple[str, float]]:
+        """The translation of each line, and its score."""
         training = self.training
         self.eval()
-        written: list[str] = []
+        written: list[tuple[str, float]] = []
         # Those translated together shall end together.
         by_length = sorted(range(len(lines)), key=lambda i: len(lines[i]))
-        with prepacked_weights(self, min(len(lines), AT_ONCE) * self.beam.size):
-            for begin in range(0, len(lines), AT_ONCE):
-                some_lines = [lines[i] for i in by_length[begin : begin + AT_ONCE]]
+        at_once = max(1, AT_ONCE // self.beam.size)
+        with prepacked_weights(self, min(len(lines), at_once) * self.beam.size):
+            for begin in range(0, len(lines), at_once):
+                some_lines = [lines[i] for i in by_length[begin : begin + at_once]]
                 encoded = [[*ids, self.end][: self.context] for ids in self.tokenizer.encode_batch(some_lines)]
                 written += self._translate(encoded)
         self.train(training)
-        return [text for _, text in sorted(zip(by_length, written, strict=True))]
+        return [found for _, found in sorted(zip(by_length, written, strict=True))]
 
     def predict(self, lines: list[str]) -> list[dict[str, Any]]:
         """The translation of each line, and its score: what `Beam` compares by."""
         truncated = [len(ids) + 1 > self.context for ids in self.tokenizer.encode_batch(lines)]
-        written = self.translate(lines)
-        found = zip(lines, written, self.log_p(lines, written), truncated, strict=True)
         return [
             {"input": line, "translation": text, "score": round(score, 6), "text": text, **told_truncated(short)}
-            for line, text, score, short in found
+            for line, (text, score), short in zip(lines, self._scored(lines), truncated, strict=True)
         ]
-
-    @torch.inference_mode()
-    def log_p(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
-        """Of each target, with its end, in view of its source; what is long is forgiven as in `Beam`."""
-        training = self.training
-        self.eval()
-        found: list[float] = []
-        for begin in range(0, len(sources), AT_ONCE):
-            columns = {
-                side: Ragged.of(self.tokenizer.encode_batch(list(texts[begin : begin + AT_ONCE])))
-                for side, texts in (("source", sources), ("target", targets))
-            }
-            nothing = Ragged.of([[]] * len(columns["source"]))
-            corpus = Corpus({**columns, "reference": nothing}, ("source", "target"), 0)
-            batch = self.collate(corpus, np.arange(corpus.num_examples).view(EXAMPLE), 0)
-            batch = cast(PairBatch, batch.to(self.model.embedding.weight.device))
-            log_p = self.head(self.hidden(batch)).float().log_softmax(1).gather(1, batch.labels[:, None])[:, 0]
-            lengths = batch.target_layout.lengths.tolist()
-            found += [self.beam.score(float(part.sum()), len(part)) for part in log_p.split(lengths)]
-        self.train(training)
-        return found
 
     def samples(self, batches: EvaluationSet) -> str:
         corpus = batches.packing.corpus

@@ -53,10 +53,7 @@ class LayerCache:
             allowed = visible(positions, key_positions, causal=True, window=window)[:, None, None]  # (R, 1, 1, T)
         if added is not None and allowed is not None:
             allowed = added.transpose(0, 1)[:, :, None].to(q.dtype).masked_fill(~allowed, float("-inf"))
-        keys, values = self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
-        grouped = q.shape[1] != keys.shape[1]
-        mixed = scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=allowed, enable_gqa=grouped)
-        return mixed.squeeze(2)
+        return _mixed(q[:, :, None], self.keys, self.values, self.filled, allowed).squeeze(2)
 
     def select(self, rows: Tensor) -> None:
         self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
@@ -73,20 +70,42 @@ class CrossCache:
         """Take the keys and values of a packed memory, (M, G, K)."""
         shape = (layout.num_sequences, layout.longest, *k.shape[1:])
         where = layout.sequence, layout.positions
-        self.keys, self.values = (x.new_zeros(shape).index_put(where, x).transpose(1, 2) for x in (k, v))
+        held = torch.float32 if k.device.type == "cpu" else k.dtype  # as `LayerCache` has it
+        padded = (x.new_zeros(shape, dtype=held).index_put_(where, x.to(held)) for x in (k, v))
+        self.keys, self.values = (x.transpose(1, 2).contiguous() for x in padded)
         real = torch.arange(layout.longest, device=k.device) < layout.lengths[:, None]
         self.allowed = None if layout.equal else real[:, None, None]
 
     def attend(self, q: Tensor) -> Tensor:
         """Attention of R rows, q (R, H, K), to the memory of their sequence: (R, H, K)."""
         beams = q.unflatten(0, (len(self.keys), -1)).transpose(1, 2)  # (B, H, R / B, K)
-        grouped = q.shape[1] != self.keys.shape[1]
-        mixed = scaled_dot_product_attention(beams, self.keys, self.values, attn_mask=self.allowed, enable_gqa=grouped)
+        mixed = _mixed(beams, self.keys, self.values, self.keys.shape[2], self.allowed)
         return mixed.transpose(1, 2).flatten(0, 1)
 
     def select(self, sequences: Tensor) -> None:
         self.keys, self.values = self.keys.index_select(0, sequences), self.values.index_select(0, sequences)
         self.allowed = None if self.allowed is None else self.allowed.index_select(0, sequences)
+
+
+def _mixed(q: Tensor, keys: Tensor, values: Tensor, filled: int, allowed: Tensor | None) -> Tensor:
+    """Attention of few queries to the first `filled` places: (B, H, Q, K), (B, G, T, K) twice -> (B, H, Q, K).
+
+    `allowed` (B, H, Q, filled), or what spreads to it, is whether a query sees a place, or a number to add to its
+    score. On a CPU two products over all the room take a third to two thirds of the time of PyTorch's attention, whose
+    calls are made for many queries, and of products over a part of the room, which would be copied.
+    """
+    if q.is_cuda:
+        keys, values = keys[:, :, :filled], values[:, :, :filled]
+        grouped = q.shape[1] != keys.shape[1]
+        return scaled_dot_product_attention(q, keys, values, attn_mask=allowed, enable_gqa=grouped)
+    together = (keys.shape[1], -1, q.shape[3])  # heads that share keys look at them in one product
+    shared = (q * q.shape[3] ** -0.5).to(keys.dtype).reshape(len(q), *together)  # (B, G, H / G * Q, K)
+    scores = (shared @ keys.transpose(2, 3)).view(*q.shape[:3], -1)  # (B, H, Q, T)
+    scores[..., filled:] = -torch.inf
+    if allowed is not None:
+        seen = scores[..., :filled]
+        seen.masked_fill_(~allowed, -torch.inf) if allowed.dtype == torch.bool else seen.add_(allowed)
+    return (scores.softmax(3).view(*shared.shape[:3], -1) @ values).view(q.shape)
 
 
 class Cache:
