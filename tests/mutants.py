@@ -129,9 +129,11 @@ MUTANTS = [
     Mutant("models/stack.py", "index % global_every == 0", "index % global_every == 1", MODELS),
     Mutant("models/stack.py", '"scaled": len(every) ** -0.5', '"scaled": 1.0', MODELS),
     # Heads and losses
-    Mutant("models/heads.py", "weight_grad.addmm_(p.T, states)", "weight_grad.addmm_(p.T, states, beta=0)", MODELS),
     Mutant(
-        "models/heads.py",
+        "models/token_loss.py", "weight_grad.addmm_(p.T, states)", "weight_grad.addmm_(p.T, states, beta=0)", MODELS
+    ),
+    Mutant(
+        "models/token_loss.py",
         "p.scatter_add_(1, targets, p.new_full((), smoothing - 1.0)",
         "p.scatter_add_(1, targets, p.new_full((), -1.0)",
         "models/test_layers.py",

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 from tests.conftest import small_task
 from transformer_lab.layout import Layout
 from transformer_lab.models.blocks import PostNorm, PreNorm, SandwichNorm
-from transformer_lab.models.heads import LOGITS_AT_ONCE, SequenceHead, cross_entropy, token_loss
+from transformer_lab.models.heads import SequenceHead
 from transformer_lab.models.layers.dropout import Dropout
 from transformer_lab.models.layers.feed_forward import GELU, GeGLU, ReLU, SquaredReLU, SwiGLU
 from transformer_lab.models.layers.norms import LayerNorm, RMSNorm
 from transformer_lab.models.layers.positions.alibi import Alibi, slopes
 from transformer_lab.models.layers.positions.rotary import Rotary
 from transformer_lab.models.layers.positions.sinusoidal import Sinusoidal
+from transformer_lab.models.token_loss import LOGITS_AT_ONCE, cross_entropy, token_loss
 
 
 def test_rms_norm_makes_the_mean_square_one():

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformer_lab.data.module import DataModule
 from transformer_lab.data.steps import Batch
 from transformer_lab.layout import Layout
-from transformer_lab.models.heads import LOGITS_AT_ONCE
 from transformer_lab.models.layers.attention import kernels_of
+from transformer_lab.models.token_loss import LOGITS_AT_ONCE
 from transformer_lab.tasks.base import Task
 from transformer_lab.training.flops import flops_per_token, matrix_rate, synchronize
 from transformer_lab.training.hardware import Hardware, room
