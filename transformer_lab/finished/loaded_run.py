@@ -27,7 +27,7 @@ from transformer_lab.run.preparation import prepare_store
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import saved
 from transformer_lab.training.evaluation import Evaluation, evaluate
-from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.hardware import Hardware, reuse_memory
 from transformer_lab.training.optimizers import product_dtype
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ def load_run(run: str, extensions: list[str], options: Section | None = None) ->
 
     The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
     """
+    reuse_memory()
     folder = best_checkpoint(run)
     with saved.as_saved(folder):
         config = saved.read_config(folder)
