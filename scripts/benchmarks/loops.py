@@ -19,7 +19,7 @@ from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.run.assembly import build_loaders, build_trainer, build_training
 from transformer_lab.training.callbacks import ProgressBar
 from transformer_lab.training.flops import synchronize
-from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.hardware import Hardware, reuse_memory
 from transformer_lab.training.progress import Progress
 
 LR = 1e-3
@@ -34,6 +34,8 @@ class Ours:
         self.name, self.differs = name, differs
         torch.manual_seed(0)
         self.hardware: Hardware = build(config["hardware"])
+        if self.hardware.device.type == "cpu":
+            reuse_memory()
         self.task = build_task(config, tokenizer, facts)
         store = Store({"train": corpus, "validation": corpus}, "benchmark", [])
         progress = Progress()

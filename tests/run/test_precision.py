@@ -55,6 +55,11 @@ def precision(run):
     return yaml.safe_load((run / "config.yaml").read_text())["hardware"]["precision"]
 
 
+def predicts_in_bf16(run, monkeypatch):
+    monkeypatch.setattr(run.task, "predict", lambda texts: torch.is_autocast_enabled("cpu"))
+    return run.predict(["A text"])
+
+
 def weights(run):
     return saved.read_weights(saved.newest_whole(run / "checkpoints"))
 
@@ -81,10 +86,12 @@ def test_what_auto_was_is_recorded_and_what_follows_uses_it(go, able, monkeypatc
     monkeypatch.setattr(loaded_run, "evaluate", lambda task, batches, machine: seen.append(machine.precision))
     evaluate_run(load_run(run, []), "validation", "cpu")
     assert seen == ["bf16"]
+    assert predicts_in_bf16(load_run(run, []), monkeypatch)
     monkeypatch.setattr(loaded_run, "product_dtype", lambda device: torch.float32)
     monkeypatch.setattr(loaded_run.log, "warning", seen.append)
     evaluate_run(load_run(run, []), "validation", "cpu")
-    assert seen[1:] == ["The run was trained in bf16, in which this machine is slow: it is evaluated in fp32", "auto"]
+    assert seen[1:] == ["The run was trained in bf16, in which this machine is slow: it is evaluated in fp32", "fp32"]
+    assert not predicts_in_bf16(load_run(run, []), monkeypatch)
 
 
 def test_a_run_goes_on_in_another_precision_only_if_that_is_asked_for(go, able):

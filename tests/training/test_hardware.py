@@ -1,5 +1,8 @@
 """What is asked of a machine is there, or is answered in one line."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -26,3 +29,26 @@ def test_ranks_that_were_started_from_outside_count_in_place_of_devices(monkeypa
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     with pytest.raises(ValueError, match=r"^hardware.devices: 4 asked for, one for each process that torchrun or srun"):
         Hardware(**gpu)
+
+
+PRODUCTS = """
+import torch
+from transformer_lab.training.hardware import reuse_memory
+
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) / 1024
+
+reuse_memory()
+matrix, rows = torch.ones(256, 256, dtype=torch.bfloat16), torch.ones(2000, 256, dtype=torch.bfloat16)
+for size in range(500, 1500):
+    if size == 900:
+        before = resident()
+    rows[:size] @ matrix
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="products in bf16 need AVX-512")
+def test_memory_does_not_grow_with_the_sizes_that_batches_have_had():
+    done = subprocess.run([sys.executable, "-c", PRODUCTS], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100  # MB, for 600 sizes: without a bound that matters, 400

@@ -108,8 +108,7 @@ def generate(
     sums = [0.0 for _ in prompts]
     running = list(range(len(prompts)))
     while running:
-        last = layout.offsets[1:].long() - 1
-        found = logits(read(tokens, layout, cache)[last]).float()
+        found = logits(_last(read(tokens, layout, cache), layout)).float()
         chosen = _choose(found, sampling, [randomness[i] for i in running])
         indices = torch.tensor(chosen, device=found.device)[:, None]
         log_p = found.log_softmax(1).gather(1, indices)[:, 0].tolist()
@@ -135,6 +134,11 @@ def _start(prompts: Sequence[Sequence[int]], cache: Cache) -> tuple[Tensor, Layo
     device = cache.lengths.device
     layout = Layout.of([len(prompt) for prompt in prompts]).to(device)
     return torch.tensor([token for prompt in prompts for token in prompt], device=device), layout
+
+
+def _last(hidden: Tensor, layout: Layout) -> Tensor:
+    """The state of each sequence's last token: (N, D) -> (B, D)."""
+    return hidden if layout.longest == 1 else hidden.index_select(0, layout.offsets[1:].long() - 1)
 
 
 def _choose(logits: Tensor, sampling: Sampling, randomness: list[torch.Generator]) -> list[int]:
@@ -182,8 +186,7 @@ def beam_search(
     beams: list[list[list[int]]] = [[[]] for _ in prompts]  # what each beam of each running sequence has written
     scores = torch.zeros(len(prompts), 1, device=tokens.device)  # (B, K), log p
     while running:
-        last = layout.offsets[1:].long() - 1
-        log_p = logits(read(tokens, layout, cache)[last]).float().log_softmax(-1)  # (B * K, V)
+        log_p = logits(_last(read(tokens, layout, cache), layout)).float().log_softmax(-1)  # (B * K, V)
         # Of twice as many candidates at most half end here, so that enough go on.
         most = min(2 * beam.size, log_p.shape[-1])
         own, own_tokens = _largest(log_p, most)  # of each beam (B * K, 2 K): only these can be among the best of all

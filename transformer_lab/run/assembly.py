@@ -30,7 +30,7 @@ from transformer_lab.training import ranks
 from transformer_lab.training.checkpoints import Checkpoints
 from transformer_lab.training.evaluation import Evaluation, Tally
 from transformer_lab.training.flops import measure
-from transformer_lab.training.hardware import Hardware, reuse_memory
+from transformer_lab.training.hardware import Hardware
 from transformer_lab.training.module import Training
 from transformer_lab.training.progress import Budget, Progress
 from transformer_lab.training.strategy import SummedGradients
@@ -163,8 +163,6 @@ def fixed_of(config: Section) -> Section:
 def build_trainer(machine: Hardware, logger: Logger, callbacks: list[Any]) -> Trainer:
     """Lightning's Trainer, without what the run does itself: progress bar, samplers, limits, checkpoints in its way."""
     quiet_lightning()
-    if machine.device.type == "cpu":
-        reuse_memory()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return Trainer(
         accelerator=machine.device.type,

@@ -37,7 +37,7 @@ from transformer_lab.training import ranks, saved
 from transformer_lab.training.callbacks import CurveFile, ProgressBar, Samples, ValidationLines
 from transformer_lab.training.evaluation import Evaluation, evaluate
 from transformer_lab.training.faults import Halted, Interrupted, no_room, out_of_memory, worker_died
-from transformer_lab.training.hardware import Hardware
+from transformer_lab.training.hardware import Hardware, reuse_memory
 from transformer_lab.training.loggers import Curves
 from transformer_lab.training.module import Training
 from transformer_lab.training.notebook import NotebookProgress, in_notebook
@@ -101,6 +101,8 @@ def train(
     first = ranks.rank() == 0  # the one that writes and speaks
     run_log = RunLog(first=first)
     machine: Hardware = build(hardware)
+    if machine.device.type == "cpu":
+        reuse_memory()
     curves: Curves = build(logger)
     watchers = {name: build(section) for name, section in callbacks.items()}
     refuse_callbacks(watchers)
