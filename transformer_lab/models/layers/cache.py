@@ -20,8 +20,7 @@ ROOM = 16  # tokens that a cache has room for at first
 class LayerCache:
     """What one layer's self-attention has read: a row for each sequence, filled from the left up to `filled`.
 
-    Keys are held divided by the root of K, as scores are. Their room grows with what is in it, as beams are copied with
-    all of their room whenever they change places.
+    Its room grows with what is in it, as beams are copied with all of their room whenever they change places.
     """
 
     def __init__(self, *, rows: int, num_heads: int, head_dim: int, like: Tensor) -> None:
@@ -37,7 +36,7 @@ class LayerCache:
             more = max(room // 2, self.filled + layout.longest - room)
             self.keys, self.values = (pad(x, (0, 0, 0, more)) for x in (self.keys, self.values))
         self.even = self.even and layout.equal
-        for held, new in ((self.keys, k * k.shape[-1] ** -0.5), (self.values, v)):
+        for held, new in ((self.keys, k), (self.values, v)):
             if self.even:
                 shape = (layout.num_sequences, layout.longest)
                 held[:, :, self.filled : self.filled + layout.longest] = new.unflatten(0, shape).transpose(1, 2)
@@ -61,8 +60,7 @@ class LayerCache:
 
 
 class CrossCache:
-    """Keys, divided as above, and values of the memory that one layer's cross-attention looks at: a sequence's rows
-    share them."""
+    """Keys and values of the memory that one layer's cross-attention looks at; the rows of a sequence share them."""
 
     keys: Tensor  # (B, G, T, K)
     values: Tensor
@@ -73,8 +71,7 @@ class CrossCache:
         shape = (layout.num_sequences, layout.longest, *k.shape[1:])
         where = layout.sequence, layout.positions
         held = torch.float32 if k.device.type == "cpu" else k.dtype  # as `LayerCache` has it
-        packed = (x.to(held) for x in (k * k.shape[-1] ** -0.5, v))
-        padded = (x.new_zeros(shape).index_put_(where, x) for x in packed)
+        padded = (x.new_zeros(shape, dtype=held).index_put_(where, x.to(held)) for x in (k, v))
         self.keys, self.values = (x.transpose(1, 2).contiguous() for x in padded)
         real = torch.arange(layout.longest, device=k.device) < layout.lengths[:, None]
         self.allowed = None if layout.equal else real[:, None, None]
@@ -100,10 +97,10 @@ def _mixed(q: Tensor, keys: Tensor, values: Tensor, filled: int, allowed: Tensor
     if q.is_cuda:
         keys, values = keys[:, :, :filled], values[:, :, :filled]
         grouped = q.shape[1] != keys.shape[1]
-        return scaled_dot_product_attention(q, keys, values, attn_mask=allowed, enable_gqa=grouped, scale=1.0)
+        return scaled_dot_product_attention(q, keys, values, attn_mask=allowed, enable_gqa=grouped)
     keys, values = keys.flatten(0, 1), values.flatten(0, 1)  # (B * G, T, K)
     shared = q.to(keys.dtype).reshape(len(keys), -1, q.shape[3])  # of heads that share keys (B * G, H / G * Q, K)
-    scores = torch.bmm(shared, keys.mT)
+    scores = torch.baddbmm(shared.new_zeros(()), shared, keys.mT, beta=0, alpha=q.shape[3] ** -0.5)
     scores[..., filled:] = -torch.inf
     if allowed is not None:
         seen = scores.view(*q.shape[:3], -1)[..., :filled]
