@@ -9,7 +9,7 @@ import torch
 from tests.conftest import CELLS, batch_for, corpus_for, evaluation_set, small_task
 from transformer_lab.data.store import Corpus, Ragged
 from transformer_lab.layout import Layout
-from transformer_lab.models import heads
+from transformer_lab.models import token_loss
 from transformer_lab.training.evaluation import evaluate
 from transformer_lab.training.hardware import Hardware
 
@@ -52,7 +52,7 @@ def test_hidden_tokens_are_scored_a_few_at_a_time_as_all_at_once(monkeypatch):
         states = task.model(batch.tokens, batch.layout, batch.types, indices=batch.indices)
         right = (task.head(task.transform(states)).argmax(1) == batch.labels).sum()
         expected = task(batch).losses
-        monkeypatch.setitem(heads.LOGITS_AT_ONCE, "cpu", 3 * len(task.head.matrix))
+        monkeypatch.setitem(token_loss.LOGITS_AT_ONCE, "cpu", 3 * len(task.head.matrix))
         found = task.score(batch)
     assert found.counts["mlm"].sum(0).tolist() == [len(batch.labels), right] and len(batch.labels) > 9
     assert found.losses.keys() == expected.keys()
