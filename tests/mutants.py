@@ -84,7 +84,8 @@ MUTANTS = [
         "if not self.even:",
         MODELS,
     ),
-    Mutant("models/layers/cache.py", "cross.select(rows[::beams] // each)", "cross.select(rows[::beams] * 0)", MODELS),
+    Mutant("models/layers/cache.py", "cross.select(sequences)", "cross.select(sequences * 0)", MODELS),
+    Mutant("models/layers/cache.py", "len(chosen) == count and bool(", "bool(len(chosen) == count) or bool(", MODELS),
     Mutant("models/layers/cache.py", "None if layout.equal else real[:, None, None]", "None", MODELS),
     # Positions
     Mutant(f"{POSITIONS}/alibi.py", "return -self.slopes", "return self.slopes", "models/test_layers.py"),

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from transformer_lab.layout import Layout
 from transformer_lab.models.layers.cache import Cache
@@ -157,12 +156,16 @@ def _largest(x: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
     They are in those parts of a row whose own largest are the largest, and one pass finds these: a quarter of the time.
     """
-    if x.shape[1] <= most * WORDS_AT_ONCE:
+    size = x.shape[1]
+    if size <= most * WORDS_AT_ONCE:
         return x.topk(most)
-    parts = pad(x, (0, -x.shape[1] % WORDS_AT_ONCE), value=-torch.inf).unflatten(1, (-1, WORDS_AT_ONCE))
-    best = parts.amax(2).topk(most).indices
-    found, places = parts.take_along_dim(best[:, :, None], 1).flatten(1).topk(most)
-    return found, best.gather(1, places // WORDS_AT_ONCE) * WORDS_AT_ONCE + places % WORDS_AT_ONCE
+    whole = size - size % WORDS_AT_ONCE
+    best = x[:, :whole].unflatten(1, (-1, WORDS_AT_ONCE)).amax(2).topk(most).indices
+    places = (best[:, :, None] * WORDS_AT_ONCE + torch.arange(WORDS_AT_ONCE, device=x.device)).flatten(1)
+    rest = torch.arange(whole, size, device=x.device).expand(len(x), -1)  # too few for a part of their own
+    places = torch.cat((places, rest), 1)
+    found, which = x.gather(1, places).topk(most)
+    return found, places.gather(1, which)
 
 
 @torch.inference_mode()

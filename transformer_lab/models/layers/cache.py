@@ -14,7 +14,7 @@ from transformer_lab.layout import Layout
 from transformer_lab.models.layers.kernels.reference import Bias, visible
 from transformer_lab.models.layers.sublayer import SequenceCache
 
-ROOM = 16  # tokens that a cache has room for at first
+ROOM = 8  # tokens that a cache has room for at first
 
 
 class LayerCache:
@@ -132,11 +132,19 @@ class Cache:
 
         Of a sequence go all of its `beams` rows or none, so that each block of so many rows shares its memory.
         """
-        if len(rows) == len(self.lengths) and (rows == torch.arange(len(rows), device=rows.device)).all():
+        if _every(rows, len(self.lengths)):
             return
         for layer in self.layers:
             layer.select(rows)
-        for cross in self.cross:
-            each = len(self.lengths) // len(cross.keys)  # rows that a sequence had
-            cross.select(rows[::beams] // each)
+        if self.cross:
+            held = len(self.cross[0].keys)
+            sequences = rows[::beams] // (len(self.lengths) // held)  # rows that a sequence had
+            if not _every(sequences, held):
+                for cross in self.cross:
+                    cross.select(sequences)
         self.lengths = self.lengths[rows]
+
+
+def _every(chosen: Tensor, count: int) -> bool:
+    """Whether all of so many stay, in their order."""
+    return len(chosen) == count and bool((chosen == torch.arange(count, device=chosen.device)).all())
