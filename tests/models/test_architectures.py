@@ -189,6 +189,8 @@ def test_cached_decoding_equals_the_full_forward_also_after_beams_are_reordered(
             rows, beams = [row for row in range(len(texts)) for _ in range(3)], 3
         elif step == 2:  # the second and the fourth sequence leave, the beams of the others change places
             rows, beams = [2, 0, 0, 8, 6, 7, 12, 14, 13], 3
+        elif step == 3:  # beams change places, and no sequence leaves
+            rows, beams = [1, 2, 0, 4, 4, 3, 6, 8, 8], 3
         else:
             rows, beams = list(range(len(texts))), len(texts) // len(set(owner))
         cache.select(torch.tensor(rows), beams=beams)

@@ -7,7 +7,8 @@ import torch
 
 from tests.conftest import CELLS, POSITIONS, batch_for, small_task
 from transformer_lab.layout import Layout
-from transformer_lab.models.generation import Sampling, generate
+from transformer_lab.models.generation import Beam, Sampling, beam_search, generate
+from transformer_lab.models.layers.cache import Cache
 from transformer_lab.models.prepacking import prepacked_weights
 
 PROMPTS = {
@@ -132,3 +133,32 @@ def test_sampling_draws_from_the_distribution_it_states():
     # 0.64 + 0.24 reach 0.7 only together, so two tokens stay.
     assert (shares(Sampling(top_p=0.7)) > 0).tolist() == [True, True, False, False]
     assert shares(Sampling(temperature=0)).tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_a_beam_finds_the_same_among_however_many_tokens_that_nothing_is_continued_with(size):
+    torch.manual_seed(0)
+    table = torch.randn(20, 20)  # how likely each token follows each other one; the first ends a text
+
+    def found(place, vocabulary):
+        scores = torch.full((vocabulary, vocabulary), -30.0)
+        scores[place[:, None], place] = table
+
+        def read(tokens, layout, cache):
+            cache.count(layout)
+            return tokens
+
+        prompts, cache = (
+            [[int(place[token])] for token in (3, 7, 12)],
+            Cache([], [], rows=3, device=torch.device("cpu")),
+        )
+        limits, beam = [4, 9, 9], Beam(size)
+        return beam_search(read, scores.__getitem__, prompts, cache, limits=limits, stop=int(place[0]), beam=beam)
+
+    expected = found(torch.arange(20), 20)
+    for vocabulary in (640, 1_291, 2_000):
+        last = vocabulary - 1 - torch.arange(10)
+        place = torch.cat((torch.randperm(vocabulary - 10)[:10], last))[torch.randperm(20)]
+        texts = found(place, vocabulary)
+        assert [one.tokens for one in texts] == [place[one.tokens].tolist() for one in expected]
+        assert [one.log_p for one in texts] == pytest.approx([one.log_p for one in expected], abs=1e-4)
