@@ -47,8 +47,12 @@ class Apart:
         return float(self._ask(0)["megabytes"])
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        """Let it go, with the folders that it has made."""
+        try:
+            self.process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
 
     def _ask(self, steps: int) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -111,7 +115,7 @@ def contenders(work: ModuleType, title: str, setting: Setting) -> Iterator[tuple
         yield wanted, partial(Apart, ROOT, title, asdict(setting), wanted)
 
 
-def older(folder: Path, title: str, setting: Setting) -> Iterator[tuple[str, Callable[[], Apart]]]:
+def older(folder: Path, work: ModuleType, title: str, setting: Setting) -> Iterator[tuple[str, Callable[[], Apart]]]:
     """Our models as the clone in a folder builds them: in the precision of this one, and where that is not fp32, in
     fp32 too. Each is compared with today's of the same recipe."""
     asked = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
@@ -119,7 +123,7 @@ def older(folder: Path, title: str, setting: Setting) -> Iterator[tuple[str, Cal
     settings = [setting]
     if setting.machine.bf16:
         settings = [replace(setting, precision=precision) for precision in ("bf16", "fp32")]
-    for wanted in OURS:
+    for wanted in (name for name, _ in work.contenders(setting) if name in OURS):
         for each in settings:
             name = f"{wanted} at {commit}" + (f", {each.precision}" if len(settings) > 1 else "")
             known = {key: value for key, value in asdict(each).items() if key != "nanogpt"}

@@ -113,7 +113,7 @@ def contenders(
     """Those that can be built, and why others cannot."""
     built: list[Apart] = []
     skipped = {}
-    older = apart.older(Path(against), title, setting) if against else ()
+    older = apart.older(Path(against), work, title, setting) if against else ()
     for name, make in itertools.chain(apart.contenders(work, title, setting), older):
         ours = name.startswith("transformer_lab")
         if not ours and peers != "all" and not any(word and word in name.lower() for word in peers.lower().split(",")):

@@ -7,7 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from tests.conftest import VOCABULARY, WORDS, settings
+from tests.interop.families import CLASSES, NAMES, options_of, task_from
 from transformer_lab.composition.build import build_task, task_class
+from transformer_lab.interop.families import LANGUAGE_MODELING, MLM_NSP
+from transformer_lab.interop.options import Theirs
+from transformer_lab.interop.weights import inward
 from transformer_lab.layout import Layout
 
 SHAPES = 20
@@ -111,136 +115,59 @@ def halves(head_dim):
 
 
 @pytest.mark.parametrize("seed", range(SHAPES))
-def test_gpt2(seed):
+@pytest.mark.parametrize(("family", "head"), CLASSES, ids=NAMES)
+def test_a_published_model_computes_the_same_logits_and_gradients(family, head, seed):
+    """Its config.json and its tensors are read by the tables that users' folders are read with."""
     transformers = pytest.importorskip("transformers")
-    sizes, lengths = shapes(seed)
-    task = task_of(["experiment=gpt2", "position.max_length=64"], sizes)
-    theirs = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=VOCABULARY,
-            n_positions=64,
-            n_embd=sizes["dim"],
-            n_layer=sizes["layers"],
-            n_head=sizes["heads"],
-            resid_pdrop=0,
-            embd_pdrop=0,
-            attn_pdrop=0,
-        )
+    draw = random.Random(seed)
+    options = options_of(family, head, draw)
+    config = transformers.AutoConfig.for_model(
+        family.model_type, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, **options
     )
-
-    def pairs():
-        """Ours, and theirs: a matrix there is the transpose, and query, key and value are one."""
-        inner, model, dim = theirs.transformer, task.model, sizes["dim"]
-        yield model.embedding.weight, inner.wte.weight
-        yield model.position.table.weight, inner.wpe.weight
-        yield from both(model.norm, inner.ln_f)
-        for block, other in zip(model.blocks, inner.h, strict=True):
-            yield from both(block.attention.norm, other.ln_1)
-            yield from both(block.feed_forward.norm, other.ln_2)
-            attention, feed_forward = block.attention.layer, block.feed_forward.layer
-            for index, part in enumerate((attention.query, attention.key, attention.value)):
-                rows = slice(index * dim, (index + 1) * dim)
-                yield part.weight, other.attn.c_attn.weight, lambda x, rows=rows: x.T[rows]
-                yield part.bias, other.attn.c_attn.bias, lambda x, rows=rows: x[rows]
-            for part, conv in (
-                (attention.out, other.attn.c_proj),
-                (feed_forward.up, other.mlp.c_fc),
-                (feed_forward.down, other.mlp.c_proj),
-            ):
-                yield part.weight, conv.weight, lambda x: x.T
-                yield part.bias, conv.bias
-
-    check(task, theirs, lengths, pairs)
-
-
-@pytest.mark.parametrize("seed", range(SHAPES))
-def test_llama(seed):
-    transformers = pytest.importorskip("transformers")
-    sizes, lengths = shapes(seed)
-    hidden, turned = 3 * sizes["dim"], halves(sizes["dim"] // sizes["heads"])
-    words = ["experiment=llama", f"feed_forward.hidden_dim={hidden}", f"model.num_kv_heads={sizes['kv_heads']}"]
-    task = task_of(words, sizes)
-    theirs = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=sizes["dim"],
-            intermediate_size=hidden,
-            num_hidden_layers=sizes["layers"],
-            num_attention_heads=sizes["heads"],
-            num_key_value_heads=sizes["kv_heads"],
-            max_position_embeddings=64,
-        )
-    )
-
-    def pairs():
-        yield task.model.embedding.weight, theirs.model.embed_tokens.weight
-        yield task.head.weight, theirs.lm_head.weight
-        yield task.model.norm.weight, theirs.model.norm.weight
-        for block, other in zip(task.model.blocks, theirs.model.layers, strict=True):
-            attention, feed_forward = block.attention.layer, block.feed_forward.layer
-            yield block.attention.norm.weight, other.input_layernorm.weight
-            yield block.feed_forward.norm.weight, other.post_attention_layernorm.weight
-            yield attention.query.weight, other.self_attn.q_proj.weight, turned
-            yield attention.key.weight, other.self_attn.k_proj.weight, turned
-            yield attention.value.weight, other.self_attn.v_proj.weight
-            yield attention.out.weight, other.self_attn.o_proj.weight
-            for name in ("gate", "up", "down"):
-                yield getattr(feed_forward, name).weight, getattr(other.mlp, f"{name}_proj").weight
-
-    check(task, theirs, lengths, pairs)
-
-
-@pytest.mark.parametrize("seed", range(SHAPES))
-def test_bert(seed):
-    transformers = pytest.importorskip("transformers")
-    sizes, lengths = shapes(seed)
-    task = task_of(["experiment=bert", "position.max_length=64"], sizes)
-    theirs = transformers.BertForPreTraining(
-        transformers.BertConfig(
-            vocab_size=VOCABULARY,
-            max_position_embeddings=64,
-            hidden_size=sizes["dim"],
-            num_hidden_layers=sizes["layers"],
-            num_attention_heads=sizes["heads"],
-            intermediate_size=4 * sizes["dim"],
-            pad_token_id=None,
-        )
-    )
-
-    def pairs():
-        inner, model, head = theirs.bert, task.model, theirs.cls.predictions
-        yield model.embedding.weight, inner.embeddings.word_embeddings.weight
-        yield model.position.table.weight, inner.embeddings.position_embeddings.weight
-        yield model.types.weight, inner.embeddings.token_type_embeddings.weight
-        yield from both(model.embedding_norm, inner.embeddings.LayerNorm)
-        for block, other in zip(model.blocks, inner.encoder.layer, strict=True):
-            for name in ("query", "key", "value"):
-                yield from both(getattr(block.attention.layer, name), getattr(other.attention.self, name))
-            yield from both(block.attention.layer.out, other.attention.output.dense)
-            yield from both(block.attention.norm, other.attention.output.LayerNorm)
-            yield from both(block.feed_forward.layer.up, other.intermediate.dense)
-            yield from both(block.feed_forward.layer.down, other.output.dense)
-            yield from both(block.feed_forward.norm, other.output.LayerNorm)
-        yield from both(task.transform.dense, head.transform.dense)
-        yield from both(task.transform.norm, head.transform.LayerNorm)
-        yield task.head.bias, head.bias
-        yield from both(task.nsp_head.pooler, inner.pooler.dense)
-        yield from both(task.nsp_head.out, theirs.cls.seq_relationship)
-
-    found = copied(task, theirs, pairs())
-    tokens, types = torch.randint(VOCABULARY, (sum(lengths),)), torch.randint(2, (sum(lengths),))
-    layout, targets = Layout.of(lengths), torch.randint(2, (len(lengths),))
-    hidden = task.model(tokens, layout, types)
-    each = [
-        theirs(part[None], token_type_ids=kinds[None])
-        for part, kinds in zip(tokens.split(lengths), types.split(lengths), strict=True)
-    ]
-    judged = hidden[task.nsp_head.indices(layout)]
-    verdicts = task.nsp_head(judged, layout), torch.cat([out.seq_relationship_logits for out in each])
-    torch.testing.assert_close(*verdicts, atol=1e-5, rtol=0)
-    for verdict in verdicts:
-        F.cross_entropy(verdict, targets).backward(retain_graph=True)
-    agree(task, task.head(task.transform(hidden)), torch.cat([out.prediction_logits[0] for out in each]), found)
+    config._attn_implementation = "eager"
+    torch.manual_seed(seed)
+    theirs = getattr(transformers, head.architecture)(config)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    keys = family.inward(Theirs({**config.to_dict(), "architectures": [head.architecture]}, "config.json"), head)
+    pairs = family.pairs(keys, head)
+    task = task_from(keys, head)
+    task.load_state_dict(inward(pairs, theirs.state_dict()))
+    task.eval(), theirs.eval()
+    lengths = [draw.randint(1, 24) for _ in range(draw.randint(1, 5))]
+    tokens, layout = torch.randint(VOCABULARY, (sum(lengths),)), Layout.of(lengths)
+    parts = tokens.split(lengths)
+    if family.model_type == "bert":
+        types = torch.randint(keys["model.token_types"], (sum(lengths),))
+        hidden = task.model(tokens, layout, types)
+        each = [
+            theirs(part[None], token_type_ids=kinds[None])
+            for part, kinds in zip(parts, types.split(lengths), strict=True)
+        ]
+    else:
+        hidden, each = task.model(tokens, layout), [theirs(part[None]) for part in parts]
+    if head.task == LANGUAGE_MODELING:
+        pairs_of_logits = [(task.head(hidden), torch.cat([one.logits[0] for one in each]))]
+    elif head.task == MLM_NSP:
+        words = "prediction_logits" if task.nsp_head is not None else "logits"
+        pairs_of_logits = [(task.head(task.transform(hidden)), torch.cat([one[words][0] for one in each]))]
+        if task.nsp_head is not None:
+            judged = task.nsp_head(hidden[task.nsp_head.indices(layout)], layout)
+            pairs_of_logits.append((judged, torch.cat([one.seq_relationship_logits for one in each])))
+    else:
+        judged = task.head(hidden[task.head.indices(layout)], layout)
+        pairs_of_logits = [(judged, torch.cat([one.logits for one in each]))]
+    for ours, expected in pairs_of_logits:
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+        targets = torch.randint(ours.shape[1], (len(ours),))
+        for logits in (ours, expected):
+            F.cross_entropy(logits, targets).backward(retain_graph=True)
+    grads = inward(pairs, {name: parameter.grad for name, parameter in theirs.named_parameters()})
+    found = dict(task.named_parameters())
+    assert grads.keys() == found.keys()
+    largest = max(grad.norm() for grad in grads.values())
+    for name, grad in grads.items():
+        assert (found[name].grad - grad).norm() <= 1e-4 * grad.norm() + 1e-7 * largest, name
 
 
 @pytest.mark.parametrize("seed", range(SHAPES))

@@ -9,15 +9,17 @@ import torch
 from tests.conftest import small_task
 from tests.programs import call
 from transformer_lab.run.transfer import freeze, start_from
-from transformer_lab.training.saved import write
+from transformer_lab.training.saved import point, write
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = {"config.yaml": "", "tokenizer.json": "{}", "facts.json": "{}"}
 
 
 def saved(task, tmp_path):
-    write(tmp_path / "step-1", task.state_dict(), {}, FILES)
-    return tmp_path / "step-1"
+    """The folder of a run that has saved these weights."""
+    write(tmp_path / "checkpoints" / "step-00000001", task.state_dict(), {}, FILES)
+    point(tmp_path / "checkpoints" / "best", "step-00000001")
+    return str(tmp_path)
 
 
 def same(one, other, *prefixes):

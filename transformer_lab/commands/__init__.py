@@ -16,13 +16,14 @@ USAGE = """Usage: transformer-lab COMMAND KEY=VALUE …
     train        train a model, or run a sweep with -m
     predict      what a trained model makes of a text or a file
     evaluate     how well it does on a split or a file
+    export       a folder of it that others can read
     show         what is in a run
     compare      several runs side by side
     leaderboard  the trials of a sweep
 
 transformer-lab COMMAND --help says what each takes; eval "$(transformer-lab -sc install=bash)" completes with <TAB>.
 """
-COMMANDS = ("train", "predict", "evaluate", "show", "compare", "leaderboard")
+COMMANDS = ("train", "predict", "evaluate", "export", "show", "compare", "leaderboard")
 
 
 def main() -> None:

@@ -11,10 +11,12 @@ from typing import Any
 from transformer_lab.composition.checks import roles
 from transformer_lab.composition.parts import LAYERS
 from transformer_lab.composition.signatures import signature
+from transformer_lab.interop.published import is_published, published
 from transformer_lab.keys import Role
 from transformer_lab.renamed import KEYS, config_of_today
 
 CONFIG = "config.yaml"  # in a run's folder
+TIED = "tie_embeddings"  # the one option of a task that says what weights there are
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ def decided(values: dict[str, Any], given: Callable[[], Given]) -> dict[str, Any
 
 def _config_of(values: dict[str, Any], key: str) -> dict[str, Any] | None:
     file = Path(str(values[key] or "")) / CONFIG
+    if values[key] and key == "init_from" and is_published(str(values[key])):
+        return published(str(values[key])).sections
     if not (values[key] and file.is_file()):
         return None
     import yaml
@@ -87,6 +91,9 @@ def _starting(values: dict[str, Any], before: dict[str, Any], given: Given) -> d
         elif key == "model" and (taken := signature(str(_class(ours)))):
             both = {option: value for option, value in theirs.items() if option in taken.parameters}
             result[key] = {**ours, **both}
+    task = dict(values.get("task") or {})
+    if TIED in before.get("task", {}) and TIED in getattr(signature(str(_class(task))), "parameters", {}):
+        result["task"] = task | {TIED: before["task"][TIED]}
     return _with(result, values, given.set_by.get("task", {}) | given.keys)
 
 

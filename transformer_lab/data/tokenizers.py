@@ -9,7 +9,7 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import regex
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from transformer_lab.data.sources.base import no_such_name, no_such_path
 
@@ -52,7 +52,7 @@ class Tokenizer:
         inner.no_truncation()
         inner.encode_special_tokens = True  # the library's name for: encode their text like any other
         self._inner = inner
-        self._special_tokens = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
+        self.special_tokens = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
         self.vocab_size = max(inner.get_vocab().values(), default=-1) + 1  # files of others may leave ids out
 
     @classmethod
@@ -92,9 +92,39 @@ class Tokenizer:
         return found
 
     def special(self, name: str) -> int:
-        if name not in self._special_tokens:
-            raise no_such_name("tokenizer", name, self._special_tokens, "no such special token in it")
-        return self._special_tokens[name]
+        """The token of this name, or the one that takes its part."""
+        if not self.knows(name):
+            raise no_such_name("tokenizer", name, self._parts | self.special_tokens, "no such special token in it")
+        return (self._parts | self.special_tokens)[name]
+
+    def knows(self, name: str) -> bool:
+        """Whether it has a special token of this name, or one that takes its part."""
+        return name in self._parts or name in self.special_tokens
+
+    def name(self, token: int) -> str:
+        """How a token is written in the vocabulary."""
+        return str(self._inner.id_to_token(token))
+
+    @cached_property
+    def _parts(self) -> dict[str, int]:
+        made = json.loads(self._inner.to_str())["post_processor"] or {}
+        return {name: one["ids"][0] for name, one in made.get("special_tokens", {}).items()} if made else {}
+
+    def with_template(self, template: processors.TemplateProcessing) -> str:
+        """A tokenizer.json for others, which puts around a text what a template says."""
+        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        inner.post_processor = template
+        return inner.to_str(pretty=True)
+
+    def taking(self, parts: Mapping[str, str]) -> "Tokenizer":
+        """The same, in which special tokens of its own take the parts of those that tasks ask for: {"<cls>": "[CLS]"}.
+
+        A tokenizer.json has a place for such names: the table of its post-processor, which nothing else here reads.
+        """
+        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        table = [(name, self.special_tokens[token]) for name, token in parts.items()]
+        inner.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=table)
+        return Tokenizer(inner)
 
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0]
@@ -115,7 +145,7 @@ class Tokenizer:
     def ordinary(self) -> np.ndarray:
         """The tokens that stand for text: ascending."""
         every = self._inner.get_vocab().values()
-        return np.array(sorted(set(every) - set(self._special_tokens.values())), dtype=np.int64)
+        return np.array(sorted(set(every) - set(self.special_tokens.values())), dtype=np.int64)
 
     @cached_property
     def continues(self) -> np.ndarray:
@@ -334,8 +364,8 @@ class File(TokenizerTrainer):
     def train(self, texts: Iterable[str], *, special_tokens: Sequence[str]) -> Tokenizer:
         tokenizer = Tokenizer.load(self.file)
         for name in special_tokens:
-            if name not in tokenizer._special_tokens:
-                there = ", ".join(list(tokenizer._special_tokens)[:20]) or "none"
+            if name not in tokenizer.special_tokens:
+                there = ", ".join(list(tokenizer.special_tokens)[:20]) or "none"
                 raise ValueError(
                     f"tokenizer.path={self.path}: no special token {name}, which the task needs; it has: {there}"
                 )

@@ -15,7 +15,7 @@ from transformer_lab.data.cache import fingerprint, obtain
 from transformer_lab.data.sources.base import Source
 from transformer_lab.data.store import MOST_LOST, Store, prepare
 from transformer_lab.data.tokenizers import File, Tokenizer, TokenizerTrainer
-from transformer_lab.run.folder import best_checkpoint
+from transformer_lab.run.transfer import tokenizer_of
 from transformer_lab.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -57,8 +57,7 @@ def _tokenizer(config: Section, source: Source) -> Tokenizer:
     """
     trainer: TokenizerTrainer = build(config["tokenizer"])
     if config["init_from"]:
-        folder = best_checkpoint(config["init_from"], "init_from")
-        known = Tokenizer.load(folder / "tokenizer.json")
+        known = tokenizer_of(config["init_from"])
         if (
             isinstance(trainer, File)
             and trainer.train([], special_tokens=task_class(config).special_tokens).hash != known.hash

@@ -15,6 +15,7 @@ from transformer_lab.composition.hyperparameters import hyperparameters
 from transformer_lab.composition.targets import refuse_callbacks
 from transformer_lab.data.examples import Split
 from transformer_lab.data.module import DataModule
+from transformer_lab.interop.writing import exports_to
 from transformer_lab.keys import Above, Between, Role
 from transformer_lab.run.agreement import refuse_disagreement
 from transformer_lab.run.assembly import (
@@ -124,7 +125,8 @@ def train(
             loaders, budget = build_loaders(config, learner, made.store, machine, progress)
         config, machine = settled(config, learner, machine)
         if plan:
-            say_plan(run_log, estimate(learner, build_optimizer(optimizer, learner), loaders, budget, machine))
+            needed = estimate(learner, build_optimizer(optimizer, learner), loaders, budget, machine)
+            say_plan(run_log, needed, exports_to(config, learner))
             return {}
         best_by = best_by or learner.best_by
         check_metrics(best_by, watchers, learner, loaders, machine)
@@ -134,7 +136,7 @@ def train(
             run_log.say(learner.show(steps.batch(0, steps.plan.step(0), PREVIEWED)))
             return {}
         if init_from:
-            start_from(best_checkpoint(init_from, "init_from"), learner)
+            start_from(init_from, learner)
         freeze(learner, freeze_layers)
         module = build_training(config, learner, loaders, budget, progress, machine, best_by)
         saver = build_saver(config, folder, made)
@@ -146,7 +148,8 @@ def train(
         if first:
             open_run(folder, saver.files, run_log)
         kernel = kernel_name(config, learner, machine)
-        run_log.table("Run", run_rows(learner, loaders, budget, machine, kernel, module.speed))
+        rows = run_rows(learner, loaders, budget, machine, kernel, module.speed)
+        run_log.table("Run", rows | {"exports to": exports_to(config, learner)})
         if resumed:
             say_resumed(config, module, resumed)
         if machine.activation_checkpointing:
@@ -222,8 +225,8 @@ def evaluate_best(module: Training, loaders: DataModule, split: Split, machine: 
     return evaluate(module.task, batches, machine)
 
 
-def say_plan(run_log: RunLog, found: Estimate) -> None:
-    run_log.table("Plan", found.rows())
+def say_plan(run_log: RunLog, found: Estimate, exported: str) -> None:
+    run_log.table("Plan", found.rows() | {"exports to": exported})
     for warning in found.warnings():
         log.warning("%s", warning)
 

@@ -2,13 +2,17 @@
 
 import logging
 import re
-from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.interop import reading
+from transformer_lab.interop.published import is_published, published
 from transformer_lab.models.encoder import Encoder
 from transformer_lab.models.seq2seq import Seq2Seq
 from transformer_lab.models.stack import Stack
+from transformer_lab.run.folder import best_checkpoint
 from transformer_lab.tasks.base import Task
 from transformer_lab.training import saved
 
@@ -17,13 +21,28 @@ log = logging.getLogger(__name__)
 SIDES = re.compile(r"^model\.(?:(?:encoder|decoder)\.)?(?=position|embedding_norm|blocks|norm)")
 
 
-def start_from(checkpoint: Path, task: Task) -> None:
-    """Take every weight of the checkpoint whose name is also one of the task's; says what was taken, new and left.
+def tokenizer_of(source: str) -> Tokenizer:
+    """That of a run, or of a published model, in this folder."""
+    if is_published(source):
+        return reading.tokenizer_of(published(source))
+    return Tokenizer.load(best_checkpoint(source, "init_from") / "tokenizer.json")
+
+
+def weights_of(source: str) -> dict[str, Tensor]:
+    """Those of a run, or of a published model, in this folder."""
+    if is_published(source):
+        return reading.weights_of(published(source))
+    checkpoint = best_checkpoint(source, "init_from")
+    with saved.as_saved(checkpoint):
+        return saved.read_weights(checkpoint)
+
+
+def start_from(source: str, task: Task) -> None:
+    """Take every weight of a source whose name is also one of the task's; says what was taken, new and left.
 
     Raises ValueError where a weight of the model has another shape, or where nothing fits.
     """
-    with saved.as_saved(checkpoint):
-        theirs, ours = saved.read_weights(checkpoint), task.state_dict()
+    theirs, ours = weights_of(source), task.state_dict()
     taken: dict[str, str] = {}
     for name in ours:
         candidates = (name, *(f"{side}{SIDES.sub('', name)}" for side in _sides(name)))
@@ -37,11 +56,11 @@ def start_from(checkpoint: Path, task: Task) -> None:
                 "position and feed_forward as they are in its config.yaml"
             )
     if not taken:
-        raise ValueError(f"init_from: no weight in {checkpoint} fits this model")
+        raise ValueError(f"init_from: no weight in {source} fits this model")
     with torch.no_grad():
         for name, found in taken.items():
             ours[name].copy_(theirs[found])
-    log.info("Taken from %s: %s", checkpoint, _named(taken))
+    log.info("Taken from %s: %s", source, _named(taken))
     new, left = ours.keys() - taken.keys(), theirs.keys() - set(taken.values())
     log.info("New: %s. Left there: %s", _named(new), _named(left))
 

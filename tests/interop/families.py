@@ -1,0 +1,77 @@
+"""Published models of random shapes, of every class that has a task here."""
+
+from tests.conftest import WORDS, settings
+from transformer_lab.composition.build import build_task, task_class
+from transformer_lab.interop.families import MLM_NSP
+from transformer_lab.interop.published import FAMILIES
+
+CLASSES = [(family, head) for family in FAMILIES for head in family.heads if head.task]
+NAMES = [head.architecture for _, head in CLASSES]
+
+
+def options_of(family, head, draw):
+    """A config.json of random sizes and options, as keys of its class in transformers."""
+    model_type = family.model_type
+    heads, kv_heads = draw.choice([(1, 1), (2, 1), (4, 2), (4, 4), (6, 3)])
+    dim, layers = heads * draw.choice([4, 8, 16]), draw.randint(1, 4)
+    eps, flag = draw.choice([1e-12, 1e-6, 1e-5, 1e-3]), lambda: draw.random() < 0.5
+    if model_type == "gpt2":
+        sizes = {"n_embd": dim, "n_layer": layers, "n_head": heads, "n_positions": 64, "layer_norm_epsilon": eps}
+        off = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
+        wide, act = draw.choice([None, 3 * dim]), draw.choice(["gelu_new", "gelu", "relu"])
+        return {**sizes, **off, "n_inner": wide, "activation_function": act, "tie_word_embeddings": flag()}
+    sizes = {
+        "hidden_size": dim,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 3 * dim,
+    }
+    sizes["max_position_embeddings"] = 64
+    if model_type == "bert":
+        kinds, act = draw.randint(1, 3), "gelu" if head.task == MLM_NSP else draw.choice(["gelu", "gelu_new", "relu"])
+        return {**sizes, "type_vocab_size": kinds, "layer_norm_eps": eps, "hidden_act": act, "pad_token_id": None}
+    sizes |= {"num_key_value_heads": kv_heads, "rms_norm_eps": eps, "tie_word_embeddings": flag(), "pad_token_id": None}
+    theta, factor = draw.choice([100.0, 10_000.0, 5e5]), draw.choice([1.5, 4.0])
+    rope = draw.choice(
+        [
+            {"rope_type": "default"},
+            {"rope_type": "linear", "factor": factor},
+            {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": 64},
+        ]
+    )
+    sizes["rope_parameters"] = {**rope, "rope_theta": theta}
+    match model_type:
+        case "llama" | "arcee":
+            sizes |= {"attention_bias": flag(), "mlp_bias": flag()}
+        case "mistral":
+            sizes |= {"sliding_window": draw.randint(1, 9)}  # without a window it is a Llama
+        case "qwen3":
+            every = draw.choice([0, 1, 2, 3])
+            windows = every > 0 and layers >= every
+            kinds = [
+                "full_attention" if not windows or (every > 1 and i % every == 0) else "sliding_attention"
+                for i in range(layers)
+            ]
+            sizes |= {"attention_bias": flag(), "head_dim": dim // heads, "use_sliding_window": windows}
+            sizes |= {"sliding_window": 5, "layer_types": kinds}
+        case "apertus":
+            sizes |= {"attention_bias": flag(), "hidden_act": "relu2"}
+    return sizes
+
+
+def config_from(keys, head):
+    """The config that our keys of a config.json make."""
+    config = settings(f"task={head.name}", "task.context=64")
+    for key, value in keys.items():
+        section, _, name = key.partition(".")
+        if name == "_target_":
+            config[section] = {"_target_": value}
+    for key, value in keys.items():
+        section, _, name = key.partition(".")
+        config[section][name] = value
+    return config
+
+
+def task_from(keys, head):
+    config = config_from(keys, head)
+    return build_task(config, WORDS, task_class(config).stand_in)

@@ -1,0 +1,286 @@
+"""Published models come in, and models trained here go out: what is written is read back, and nothing is dropped."""
+
+import json
+import random
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import CELLS, SMALL, WORDS, settings, small_task
+from tests.interop.families import CLASSES, NAMES, config_from, options_of, task_from
+from transformer_lab.composition.build import build_task
+from transformer_lab.finished.loaded_run import load_run
+from transformer_lab.interop.options import Theirs
+from transformer_lab.interop.published import FAMILIES, published
+from transformer_lab.interop.reading import weights_of
+from transformer_lab.interop.writing import held, write
+from transformer_lab.run.transfer import start_from
+
+SHAPES = 8
+
+
+def random_task(family, head, seed):
+    draw = random.Random(seed)
+    values = options_of(family, head, draw) | {"model_type": family.model_type, "architectures": [head.architecture]}
+    keys = family.inward(Theirs(values, "config.json"), head)
+    torch.manual_seed(seed)
+    task = task_from(keys, head)
+    for parameter in task.parameters():
+        torch.nn.init.normal_(parameter)
+    return values, keys, config_from(keys, head), task
+
+
+@pytest.mark.parametrize("seed", range(SHAPES))
+@pytest.mark.parametrize(("family", "head"), CLASSES, ids=NAMES)
+def test_what_is_written_is_read_back(family, head, seed, tmp_path):
+    _, keys, config, task = random_task(family, head, seed)
+    write(tmp_path / "out", held(config, task), task)
+    found = published(tmp_path / "out")
+    assert (found.family, found.head) == (family, head)
+    given = {key: value for key, value in keys.items() if value is not None}
+    assert {key: value for key, value in found.keys.items() if key in given} == given
+    weights = weights_of(found)
+    assert weights.keys() == task.state_dict().keys()
+    for name, tensor in task.state_dict().items():
+        assert torch.equal(weights[name], tensor), name
+
+
+# What a config.json may say that is not written: what does not matter to a finished model.
+DROPPED = {"resid_pdrop", "embd_pdrop", "attn_pdrop", "pad_token_id"}
+
+
+@pytest.mark.parametrize("seed", range(SHAPES))
+@pytest.mark.parametrize(("family", "head"), CLASSES, ids=NAMES)
+def test_what_is_read_is_written_again(family, head, seed, tmp_path):
+    values, _, config, task = random_task(family, head, seed)
+    write(tmp_path / "out", held(config, task), task)
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    for key in values.keys() - DROPPED:
+        if values[key] is not None and not (key == "sliding_window" and not values.get("use_sliding_window", True)):
+            found = written.get(key, (["full_attention"] * 9)[: len(values[key])] if key == "layer_types" else None)
+            assert found == values[key], key
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small Llama, as it is published."""
+    config = settings("task=language_modeling", "feed_forward=swiglu", "model.qk_norm=false", *SIZES)
+    task = build_task(config, WORDS, {})
+    torch.nn.init.normal_(task.head.weight)
+    write(tmp_path / "llama", held(config, task), task)
+    return tmp_path / "llama"
+
+
+SIZES = ("model.dim=32", "model.num_layers=2", "model.num_heads=2", "task.context=32")
+
+
+def changed(folder, **values):
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | values
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+
+
+def test_an_older_config_json_means_the_same(folder):
+    keys = published(folder).keys
+    rope = json.loads((folder / "config.json").read_text())["rope_parameters"]
+    changed(
+        folder, rope_parameters=..., rope_theta=rope["rope_theta"], rope_scaling=None, dtype=..., torch_dtype="bfloat16"
+    )
+    assert published(folder).keys == keys
+    changed(folder, rope_scaling={"type": "linear", "factor": 2.0})
+    assert published(folder).keys["position._target_"].endswith("RotaryLinear")
+    changed(folder, num_key_value_heads=..., head_dim=...)
+    assert published(folder).keys["model.num_kv_heads"] is None
+
+
+def test_tensors_are_found_by_older_names_and_in_several_files(folder):
+    weights = weights_of(published(folder))
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    tensors = {name.removeprefix("model."): tensor.bfloat16() for name, tensor in tensors.items()}
+    tensors["layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    names = sorted(tensors)
+    files = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, some in files.items():
+        save_file({name: tensors[name].contiguous() for name in some}, folder / file)
+    index = {"weight_map": {name: file for file, some in files.items() for name in some}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = weights_of(published(folder))
+    assert found.keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(found[name], tensor.bfloat16().float()) and found[name].dtype == torch.float32
+
+
+def test_norms_of_old_berts_are_called_gamma_and_beta(tmp_path):
+    family, head = next(one for one, name in zip(CLASSES, NAMES, strict=True) if name == "BertForMaskedLM")
+    _, _, config, task = random_task(family, head, 0)
+    write(tmp_path / "bert", held(config, task), task)
+    file = tmp_path / "bert" / "model.safetensors"
+    olden = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = {re.sub("|".join(olden), lambda m: olden[m[0]], name): x for name, x in load_file(file).items()}
+    assert any("gamma" in name for name in tensors)
+    save_file(tensors | {"bert.embeddings.position_ids": torch.arange(64)}, file)
+    weights = weights_of(published(tmp_path / "bert"))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in task.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"hidden_act": "gelu_fast"}, "hidden_act: gelu_fast has no option here; silu, swish has"),
+        ({"head_dim": 64}, "head_dim: 64 has no option here; 16 has"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_type: llama3 has no option"),
+        ({"logit_softcap": 30.0}, "logit_softcap: 30.0 has no option here"),
+        ({"model_type": "mamba"}, "model_type: mamba is not known here"),
+        ({"hidden_size": ...}, "there is no hidden_size"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor: 0.5 has no option here; 1.0 has"),
+    ],
+)
+def test_what_has_no_option_here_is_refused_by_its_name(folder, values, said):
+    changed(folder, **values)
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        published(folder)
+    assert str(folder / "config.json") in str(error.value)
+
+
+GPT2 = ["position=learned", "norm=layer", "feed_forward=gelu", "model.qk_norm=false", "model.bias=true"]
+BERT = [*GPT2, "residual=post_norm", "model.embedding_norm=true", "model.token_types=2"]
+EXPORTED = {
+    "language_modeling": [*GPT2, "task.tie_embeddings=true"],
+    "classification": [*BERT, "task.pooling=pooler"],
+    "classification-multi_label": [*BERT, "task.pooling=pooler"],
+    "mlm_nsp": BERT,
+    "mlm": BERT,
+}
+
+
+@pytest.mark.parametrize("cell", EXPORTED)
+def test_an_exported_run_predicts_as_the_run_does(cell, tmp_path):
+    words = [*CELLS[cell], *EXPORTED[cell], "position.max_length=64", "model.num_heads=2", "feed_forward.hidden_dim=64"]
+    task, config = small_task(*words), settings(*SMALL, *words)
+    write(tmp_path / "out", held(config, task), task)
+    loaded = load_run(str(tmp_path / "out"), [])
+    line = "a text with a <mask> in it"
+    options = {"temperature": 0.0, "max_new_tokens": 8} if cell == "language_modeling" else {}
+    assert loaded.task.predict([line], **options) == task.predict([line], **options)
+
+
+def test_a_published_body_is_where_another_task_starts(folder, caplog):
+    import transformer_lab as tl
+
+    config = tl.config("task=classification", "model=decoder", init_from=str(folder))
+    assert config["model"]["dim"] == 32
+    assert config["feed_forward"]["_target_"].endswith("SwiGLU")
+    assert config["model"]["qk_norm"] is False
+    wider = tl.config("task=classification", "model=decoder", "model.num_layers=1", init_from=str(folder))
+    assert wider["model"]["num_layers"] == 1
+    task = build_task(config, WORDS, {"labels": {"a": 1, "b": 1}})
+    start_from(str(folder), task)
+    weights = weights_of(published(folder))
+    assert torch.equal(
+        task.model.blocks[1].attention.layer.query.weight, weights["model.blocks.1.attention.layer.query.weight"]
+    )
+
+
+def cut(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def without(name):
+    def change(folder):
+        file = folder / "model.safetensors"
+        save_file({key: x for key, x in load_file(file).items() if key != name}, file)
+
+    return change
+
+
+def with_tensor(name, tensor):
+    def change(folder):
+        file = folder / "model.safetensors"
+        save_file(load_file(file) | {name: tensor}, file)
+
+    return change
+
+
+def index(weight_map):
+    def change(folder):
+        (folder / "model.safetensors").rename(folder / "a.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+    return change
+
+
+def text(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+def renamed(name, to):
+    return lambda folder: (folder / name).rename(folder / to)
+
+
+def gone(name):
+    return lambda folder: (folder / name).unlink()
+
+
+BROKEN = {
+    "no weights": (gone("model.safetensors"), "there is no model.safetensors"),
+    "a file that Python would unpickle": (renamed("model.safetensors", "pytorch_model.bin"), "save_pretrained"),
+    "half a file": (cut, "not a safetensors file"),
+    "text in place of weights": (text("model.safetensors", "weights"), "not a safetensors file"),
+    "a tensor less": (without("model.layers.1.mlp.up_proj.weight"), "no tensor model.layers.1.mlp.up_proj.weight"),
+    "no embedding": (without("model.embed_tokens.weight"), "no tensor model.embed_tokens.weight"),
+    "a tensor more": (with_tensor("model.layers.1.mlp.up_proj.bias", torch.ones(96)), "has no place"),
+    "a layer more": (with_tensor("model.layers.2.mlp.up_proj.weight", torch.ones(96, 32)), "has no place"),
+    "another width": (with_tensor("model.norm.weight", torch.ones(33)), "33"),
+    "a norm that is a matrix": (with_tensor("model.norm.weight", torch.ones(32, 2)), "32 x 2"),
+    "another vocabulary": (with_tensor("model.embed_tokens.weight", torch.ones(9, 32)), "9 x 32"),
+    "an index that leads out": (index({"model.norm.weight": "../a.safetensors"}), "leads out"),
+    "an index of an absolute path": (index({"model.norm.weight": "/etc/passwd"}), "leads out"),
+    "an index of a file that is not there": (index({"model.norm.weight": "b.safetensors"}), "b.safetensors is missing"),
+    "an index of numbers": (index({"model.norm.weight": 3}), "no weight_map"),
+    "an index of nothing": (index([]), "no weight_map"),
+    "an index that is no JSON": (
+        lambda folder: (index({})(folder), text("model.safetensors.index.json", "{")(folder)),
+        "not JSON",
+    ),
+    "a config of a list": (text("config.json", "[]"), "not a JSON object"),
+    "a config of half a word": (text("config.json", '{"model_type": "ll'), "not JSON"),
+    "a config that is nested without end": (text("config.json", "[" * 100_000), "not JSON"),
+    "a config of a model without a type": (text("config.json", "{}"), "model_type"),
+    "a config without a width": (lambda folder: changed(folder, hidden_size=...), "hidden_size"),
+    "a width of a word": (lambda folder: changed(folder, hidden_size="wide"), "hidden_size"),
+    "a width of nothing": (lambda folder: changed(folder, hidden_size=0), "hidden_size"),
+    "a negative number of layers": (lambda folder: changed(folder, num_hidden_layers=-1), "model.num_layers"),
+    "a million layers": (lambda folder: changed(folder, num_hidden_layers=1_000_000), "num_layers"),
+    "heads that do not divide": (lambda folder: changed(folder, num_attention_heads=5, head_dim=...), "num_heads"),
+    "an epsilon of a list": (lambda folder: changed(folder, rms_norm_eps=[1]), "eps"),
+    "architectures of a number": (lambda folder: changed(folder, architectures=7), "head"),
+    "rope of a word": (lambda folder: changed(folder, rope_parameters="fast"), "rope_parameters"),
+    "no tokenizer": (gone("tokenizer.json"), "no tokenizer.json"),
+    "a tokenizer of half a word": (text("tokenizer.json", '{"model'), "not a tokenizer.json"),
+    "a tokenizer config of a list": (text("tokenizer_config.json", "[]"), "not a JSON object"),
+    "a tokenizer without an end": (
+        lambda folder: (folder / "tokenizer.json").write_text(
+            (folder / "tokenizer.json").read_text().replace("<eos>", "<stop>")
+        ),
+        "<eos>",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_folder_is_told_in_one_line(what, folder):
+    change, said = BROKEN[what]
+    change(folder)
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        load_run(str(folder), [])
+    assert "\n" not in str(error.value)
+
+
+def test_every_family_has_a_body_at_its_end_and_a_name_of_its_own():
+    assert len({family.model_type for family in FAMILIES}) == len(FAMILIES)
+    for family in FAMILIES:
+        assert family.heads[-1].task is None

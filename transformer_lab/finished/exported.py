@@ -1,0 +1,212 @@
+"""A finished run as a folder for others, which is there only once what reads it has been seen to compute the same."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import yaml
+from safetensors import safe_open
+from torch import Tensor
+
+from transformer_lab.data.store import prepared
+from transformer_lab.finished.loaded_run import LoadedRun
+from transformer_lab.folders import remove
+from transformer_lab.interop import writing
+from transformer_lab.interop.writing import Held, held
+from transformer_lab.layout import Layout
+from transformer_lab.scores import METRICS
+from transformer_lab.tasks.classification import Classification
+from transformer_lab.tasks.language_modeling import LanguageModeling
+from transformer_lab.tasks.mlm_nsp import MLMNSP
+
+READ_BACK = Path(writing.__file__).with_name("read_back.py")
+MOST = 1e-4  # by how much logits may differ, as a share of the largest: four times what single precision does
+TEXTS = 8  # of the validation split that are compared
+LENGTH = 128  # tokens of each
+NEW = 20  # tokens that are written after each of three prompts
+AWKWARD = ("a", "  two  spaces ", "tab\tand\nline", "déjà vu 東京 ½", "don't stop", "1234567", "…", "a" * 40)  # texts
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How an exported folder compares: the largest difference of logits, and of what size these are."""
+
+    version: str
+    difference: float
+    size: float
+    ids: list[tuple[str, list[int], list[int]]]  # of texts: ours, theirs
+    written: list[tuple[str, str, str]]  # after prompts: ours, theirs
+
+    @property
+    def wrong(self) -> str | None:
+        if not self.difference <= MOST * self.size:
+            return f"logits differ by up to {self.difference:.2g} of {self.size:.3g}"
+        other = next((text for text, ours, theirs in self.ids if ours != theirs), None)
+        return None if other is None else f"{other!r} has other tokens there"
+
+    def lines(self) -> Iterator[str]:
+        yield f"transformers {self.version}: logits differ by at most {self.difference:.2g} of {self.size:.3g}"
+        for text, here, there in self.ids:
+            yield f"  {text!r:.30}: {_short(here)} here, {'the same' if here == there else _short(there)} there"
+        for prompt, ours, theirs in self.written:
+            yield f"  {prompt!r:.40} ▸ {ours!r:.60} here, {'the same' if ours == theirs else repr(theirs)} there"
+
+
+def export(run: LoadedRun, folder: str, to: str) -> Iterator[str]:
+    """Write the folder `to` and say, line by line, what was found. Raises ValueError where no class holds the model,
+    the folder is not empty, or what reads it computes something else: then nothing of it stays."""
+    place = Path(to)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise ValueError(f"to: {to} is not empty; name a new folder")
+    found = held(run.config, run.task)
+    beside = place.with_name(f".{place.name}.partial")
+    remove(beside)
+    try:
+        writing.write(beside, found, run.task)
+        (beside / "README.md").write_text(_card(run, folder, found), encoding="utf-8")
+        if importlib.util.find_spec("transformers") is None:
+            yield "not compared: transformers is not installed (pip install transformers)"
+        else:
+            compared = _compared(run, beside, found)
+            yield from compared.lines()
+            if compared.wrong:
+                raise ValueError(f"to: nothing is written, as a {found.name} of it is another model: {compared.wrong}")
+        if place.exists():
+            place.rmdir()
+        beside.rename(place)
+    except OSError as error:
+        raise ValueError(f"to: {to} cannot be written: {error.strerror or error}") from error
+    finally:
+        remove(beside)
+    yield f"written: {place}, a {found.name}"
+
+
+@torch.inference_mode()
+def _compared(run: LoadedRun, folder: Path, found: Held) -> Compared:
+    task: Any = run.task
+    sequences = _sequences(run)
+    prompts = _prompts(run) if isinstance(task, LanguageModeling) else []
+    new = max(1, min(NEW, task.context // 2))
+    asked = {
+        "class": found.name,
+        "ids": [ids for ids, _ in sequences],
+        "types": [types if getattr(task.model, "types", None) is not None else None for _, types in sequences],
+        "texts": AWKWARD,
+        "prompts": prompts,
+        "max_new_tokens": new,
+    }
+    with TemporaryDirectory() as scratch:
+        question, answer = Path(scratch, "asked.json"), Path(scratch, "answer.safetensors")
+        question.write_text(json.dumps(asked), encoding="utf-8")
+        words = [sys.executable, str(READ_BACK), str(folder), str(question), str(answer)]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=scratch)
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise ValueError(f"to: transformers cannot read what would be written: {said}")
+        with safe_open(answer, framework="pt") as opened:
+            theirs = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+            said = json.loads(opened.metadata()["said"])
+    ours = {f"{name}.{i}": x for i, one in enumerate(sequences) for name, x in _logits(task, *one).items()}
+    assert ours.keys() == theirs.keys()
+    around = [_around(task, ids) for ids in task.tokenizer.encode_batch(list(AWKWARD))]
+    written = task.complete(prompts, max_new_tokens=new, temperature=0.0) if prompts else []
+    return Compared(
+        version=said["version"],
+        difference=max(float((ours[name] - x).abs().max()) for name, x in theirs.items()),
+        size=max(float(x.abs().max()) for x in ours.values()),
+        ids=list(zip(AWKWARD, around, said["ids"], strict=True)),
+        written=list(zip(prompts, written, said["written"], strict=True)),
+    )
+
+
+def _sequences(run: LoadedRun) -> list[tuple[list[int], list[int]]]:
+    """Tokens as the model reads them, and their types: of the validation split, if its data are still prepared."""
+    task = run.task
+    store = prepared(run.text, task.tokenizer, task.encoding, cache_dir=Path(run.config["cache_dir"]))
+    if store and "validation" in store.splits:
+        columns = store.splits["validation"]
+        column = columns[columns.tokens_in[0]]
+        texts = [column[row][:LENGTH].tolist() for row in range(min(TEXTS, len(column)))]
+    else:
+        texts = task.tokenizer.encode_batch(list(AWKWARD))
+    room = task.context - 2
+    return [(ids := _around(task, text[:room]), [0] * len(ids)) for text in texts if text]
+
+
+def _around(task: Any, tokens: list[int]) -> list[int]:
+    """Tokens with those that a task puts around a text."""
+    special = task.tokenizer.special
+    if isinstance(task, LanguageModeling):
+        return [special("<eos>"), *tokens]
+    return [special("<cls>"), *tokens, special("<sep>")]
+
+
+def _prompts(run: LoadedRun) -> list[str]:
+    return [run.task.tokenizer.decode(ids[1:9]) for ids, _ in _sequences(run)[:3]]
+
+
+def _logits(task: Any, ids: list[int], types: list[int]) -> dict[str, Tensor]:
+    """By the names that transformers has for them."""
+    tokens, layout = torch.tensor(ids), Layout.of([len(ids)])
+    if isinstance(task, LanguageModeling):
+        return {"logits": task.head(task.model(tokens, layout))}
+    hidden = task.model(tokens, layout, torch.tensor(types) if task.model.types is not None else None)
+    if isinstance(task, Classification):
+        rows = task.head.indices(layout)
+        return {"logits": task.head(hidden if rows is None else hidden[rows], layout)[0]}
+    assert isinstance(task, MLMNSP)
+    words = task.head(task.transform(hidden))
+    if task.nsp_head is None:
+        return {"logits": words}
+    verdict = task.nsp_head(hidden[task.nsp_head.indices(layout)], layout)
+    return {"prediction_logits": words, "seq_relationship_logits": verdict[0]}
+
+
+def _short(ids: list[int]) -> str:
+    return f"{str(ids[:8])[:-1]}, …]" if len(ids) > 8 else str(ids)
+
+
+def _card(run: LoadedRun, folder: str, found: Held) -> str:
+    """What a person reads first: how the model scores, what it is made of, how it is loaded."""
+    metrics = Path(folder) / METRICS
+    scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
+    rows = [
+        f"| {split} {name} | {value:.4g} |"
+        for split in ("validation", "test")
+        for name, value in scores.get(split, {}).items()
+    ]
+    table = ["| score | |", "| --- | --- |", *rows, ""] if rows else []
+    made = {key: run.config[key] for key in ("task", "model", "position", "norm", "feed_forward", "residual")}
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            "---",
+            "",
+            f"# {run.config['name']}",
+            "",
+            f"A `{found.name}`, trained with transformer_lab.",
+            "",
+            *table,
+            "```python",
+            f"from transformers import AutoTokenizer, {found.name}",
+            "",
+            f'model = {found.name}.from_pretrained("FOLDER")',
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+            "```",
+            "",
+            "What it is made of:",
+            "",
+            "```yaml",
+            yaml.safe_dump(made, sort_keys=False).rstrip(),
+            "```",
+            "",
+        ]
+    )

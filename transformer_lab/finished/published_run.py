@@ -1,0 +1,32 @@
+"""A model that was never trained here, as a finished run: it predicts and is evaluated like any other."""
+
+from pathlib import Path
+
+from transformer_lab.composition.build import Section, build_task
+from transformer_lab.composition.command_line import composed
+from transformer_lab.finished.loaded_run import LoadedRun
+from transformer_lab.interop.published import published
+from transformer_lab.interop.reading import tokenizer_of, weights_of
+
+
+def load_published(folder: Path, options: Section) -> LoadedRun:
+    """The model in a folder of Hugging Face's format, on this machine's CPU, with `options` of its task.
+
+    Raises ValueError where nothing here is like it, or where it is a body that nothing can be asked.
+    """
+    model = published(folder)
+    if model.head.task is None:
+        what = f"run: {folder} holds a {model.architecture}, whose head no task here is like"
+        raise ValueError(f"{what}; init_from={folder} trains one")
+    config = composed([f"task={model.head.name}", f"init_from={folder}", "hardware=cpu"])
+    longest = {"context": model.keys["position.max_length"]}
+    config["task"] |= longest | model.sections.get("task", {}) | options
+    classes = {"labels": dict.fromkeys(model.labels, 1)} if model.head.name == "classification" else {}
+    task = build_task(config, tokenizer_of(model), classes)
+    ours, weights = task.state_dict(), weights_of(model)
+    for name, tensor in ours.items():
+        if name not in weights or weights[name].shape != tensor.shape:
+            found = " x ".join(map(str, weights[name].shape)) if name in weights else "not there"
+            raise ValueError(f"{folder}: {name} is {found}, by its config {' x '.join(map(str, tensor.shape))}")
+    task.load_state_dict(weights)
+    return LoadedRun(task.eval(), config, text="")

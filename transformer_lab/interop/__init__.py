@@ -1,0 +1,1 @@
+"""Models of other libraries in this one's terms, and the other way round: tables that are read in both directions."""

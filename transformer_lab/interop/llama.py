@@ -1,0 +1,226 @@
+"""Llama (Touvron et al., 2023, arXiv:2302.13971) and the decoders like it, as transformers has them.
+
+They differ in whether the feed-forward layer is gated, whether queries and keys are normalised, and in windows.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from transformer_lab.interop.families import (
+    DECODER,
+    LANGUAGE_MODELING,
+    PASSED,
+    PRE_NORM,
+    RMS,
+    Family,
+    Head,
+    Keys,
+    KeyValueHeads,
+    layer,
+    plain,
+    tied,
+)
+from transformer_lab.interop.options import Choice, Fixed, Key, Option, Ours, Theirs, Usual
+from transformer_lab.interop.rotary import RotaryBase
+from transformer_lab.interop.weights import Pair, both, halves
+
+
+def body(
+    attention_norm: str, feed_forward_norm: str, feed_forward: tuple[str, ...]
+) -> Callable[[Keys], Iterator[Pair]]:
+    """The tensors, by what the norms of a block and the matrices of its feed-forward layer are called."""
+
+    def pairs(keys: Keys) -> Iterator[Pair]:
+        turned = halves(keys["model.dim"] // keys["model.num_heads"])
+        biased = bool(keys["model.bias"])
+        yield Pair("embed_tokens.weight", "model.embedding.weight")
+        yield Pair("norm.weight", "model.norm.weight")
+        for number in range(keys["model.num_layers"]):
+            theirs, ours = f"layers.{number}", f"model.blocks.{number}"
+            attention, mine = f"{theirs}.self_attn", f"{ours}.attention.layer"
+            yield Pair(f"{theirs}.{attention_norm}.weight", f"{ours}.attention.norm.weight")
+            yield Pair(f"{theirs}.{feed_forward_norm}.weight", f"{ours}.feed_forward.norm.weight")
+            yield from both(f"{attention}.q_proj", f"{mine}.query", turned, bias=biased)
+            yield from both(f"{attention}.k_proj", f"{mine}.key", turned, bias=biased)
+            yield from both(f"{attention}.v_proj", f"{mine}.value", bias=biased)
+            yield from both(f"{attention}.o_proj", f"{mine}.out", bias=biased)
+            if keys["model.qk_norm"]:
+                yield Pair(f"{attention}.q_norm.weight", f"{mine}.query_norm.weight", turned)
+                yield Pair(f"{attention}.k_norm.weight", f"{mine}.key_norm.weight", turned)
+            for name in feed_forward:
+                bias = bool(keys["feed_forward.bias"])
+                yield from both(f"{theirs}.mlp.{name}_proj", f"{ours}.feed_forward.layer.{name}", bias=bias)
+
+    return pairs
+
+
+def output(keys: Keys) -> Iterator[Pair]:
+    if not keys["task.tie_embeddings"]:
+        yield Pair("lm_head.weight", "head.weight")
+
+
+@dataclass(frozen=True)
+class HeadDim(Option):
+    """How wide a head is; here always the width by the number of heads."""
+
+    default: int | None = None
+
+    def inward(self, theirs: Theirs) -> dict[str, Any]:
+        dim, heads = theirs.whole("hidden_size"), theirs.whole("num_attention_heads")
+        if (width := theirs.get("head_dim", self.default or dim // heads)) != dim / heads and dim % heads == 0:
+            raise theirs.refused("head_dim", width, [dim // heads])
+        return {}
+
+    def outward(self, ours: Ours) -> dict[str, Any]:
+        return {"head_dim": ours.get("model.dim") // ours.get("model.num_heads")}
+
+
+@dataclass(frozen=True)
+class Window(Option):
+    """How far tokens see, in all layers alike (Mistral)."""
+
+    default: int  # of a config.json that does not say
+
+    def inward(self, theirs: Theirs) -> dict[str, Any]:
+        theirs.read.add("sliding_window")
+        return {"model.window": theirs.values.get("sliding_window", self.default), "model.global_every": None}
+
+    def outward(self, ours: Ours) -> dict[str, Any]:
+        ours.want("model.global_every", None)
+        return {"sliding_window": ours.get("model.window")}
+
+
+@dataclass(frozen=True)
+class LayerWindows(Option):
+    """… in some layers (Qwen): here every so manieth layer, the first among them, sees everything."""
+
+    def inward(self, theirs: Theirs) -> dict[str, Any]:
+        layers, window = theirs.whole("num_hidden_layers"), theirs.get("sliding_window", None)
+        first = theirs.get("max_window_layers", 28)
+        kinds = theirs.get("layer_types", None)
+        if not theirs.get("use_sliding_window", False) or window is None:
+            return {"model.window": None, "model.global_every": None}
+        sees_all = [number < first for number in range(layers)]
+        if kinds is not None:
+            sees_all = [kind == "full_attention" for kind in kinds]
+        if all(sees_all):
+            return {"model.window": None, "model.global_every": None}
+        steps = [None, *range(2, layers + 1)]
+        every = next((step for step in steps if _global(step, layers) == sees_all), 0)
+        if every == 0:
+            raise theirs.refused("layer_types", "windows in layers " + _places(sees_all), ["every so manieth layer"])
+        return {"model.window": window, "model.global_every": every}
+
+    def outward(self, ours: Ours) -> dict[str, Any]:
+        window, layers = ours.get("model.window"), ours.get("model.num_layers")
+        every = ours.get("model.global_every")
+        if window is None:
+            return {"use_sliding_window": False, "sliding_window": None}
+        kinds = ["full_attention" if sees else "sliding_attention" for sees in _global(every, layers)]
+        return {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0, "layer_types": kinds}
+
+
+def _global(every: int | None, layers: int) -> list[bool]:
+    return [every is not None and number % every == 0 for number in range(layers)]
+
+
+def _places(sees_all: list[bool]) -> str:
+    return ", ".join(str(number) for number, sees in enumerate(sees_all) if not sees)
+
+
+BIASES = (Key("attention_bias", "model.bias", False), Key("mlp_bias", "feed_forward.bias", False))
+NO_BIAS = Fixed({"feed_forward.bias": False})
+SWIGLU = Choice("hidden_act", {"silu": layer("SwiGLU"), "swish": layer("SwiGLU")}, "silu")
+SQUARED = Choice("hidden_act", {"relu2": layer("SquaredReLU")}, "relu2")
+GATED, UNGATED = ("gate", "up", "down"), ("up", "down")
+USUAL_NORMS = ("input_layernorm", "post_attention_layernorm")
+
+
+def like(
+    model_type: str,
+    name: str,
+    *options: Option,
+    matrices: tuple[str, ...] = GATED,
+    norms: tuple[str, str] = USUAL_NORMS,
+    eps: float = 1e-6,
+    positions: int = 2048,
+    qk_norm: bool = False,
+    base: float = 10_000.0,
+    windows: bool = False,
+) -> Family:
+    """A decoder of this family; the numbers are what its class in transformers takes where a config.json is silent."""
+    mine: dict[str, Any] = {"window": ..., "global_every": ...} if windows else {}
+    return Family(
+        model_type=model_type,
+        prefix="model.",
+        options=(
+            Fixed(
+                {
+                    "model._target_": DECODER,
+                    "residual._target_": PRE_NORM,
+                    "norm._target_": RMS,
+                    "model.scale_embedding": False,
+                }
+            ),
+            plain(qk_norm=qk_norm, **mine),
+            Key("hidden_size", "model.dim"),
+            Key("num_hidden_layers", "model.num_layers"),
+            Key("num_attention_heads", "model.num_heads"),
+            KeyValueHeads("num_key_value_heads"),
+            Key("intermediate_size", "feed_forward.hidden_dim"),
+            Key("rms_norm_eps", "norm.eps", eps),
+            Key("max_position_embeddings", "position.max_length", positions),
+            RotaryBase(base),
+            *options,
+        ),
+        table=body(*norms, matrices),
+        heads=(
+            Head(f"{name}ForCausalLM", LANGUAGE_MODELING, "language_modeling", (tied(False),), output),
+            Head(f"{name}Model"),
+        ),
+        passed=PASSED | {"attention_dropout", "hidden_dropout"},
+        empty=r"(.*\.)?rotary_emb\.inv_freq",
+    )
+
+
+LLAMA = like("llama", "Llama", SWIGLU, *BIASES, HeadDim())
+MISTRAL = like(
+    "mistral",
+    "Mistral",
+    SWIGLU,
+    NO_BIAS,
+    Fixed({"model.bias": False}),
+    HeadDim(),
+    Window(4096),
+    positions=131_072,
+    windows=True,
+)
+QWEN3 = like(
+    "qwen3",
+    "Qwen3",
+    SWIGLU,
+    NO_BIAS,
+    Key("attention_bias", "model.bias", False),
+    HeadDim(128),
+    LayerWindows(),
+    positions=32_768,
+    qk_norm=True,
+    windows=True,
+)
+ARCEE = like("arcee", "Arcee", SQUARED, *BIASES, HeadDim(), matrices=UNGATED, eps=1e-5, positions=4096)
+APERTUS = like(
+    "apertus",
+    "Apertus",
+    Choice("hidden_act", {"relu2": layer("SquaredReLU")}, "xielu"),
+    NO_BIAS,
+    Key("attention_bias", "model.bias", False),
+    HeadDim(),
+    Usual({"post_norm": False}),
+    matrices=UNGATED,
+    norms=("attention_layernorm", "feedforward_layernorm"),
+    eps=1e-5,
+    positions=65_536,
+    qk_norm=True,
+)
+FAMILIES = (LLAMA, QWEN3, MISTRAL, ARCEE, APERTUS)

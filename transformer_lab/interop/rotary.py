@@ -1,0 +1,61 @@
+"""Rotary positions in a config.json: `rope_parameters`, or the older `rope_theta` and `rope_scaling`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformer_lab.interop.families import ROTARY
+from transformer_lab.interop.options import Option, Ours, Theirs
+
+POSITIONS = ROTARY.rpartition(".")[0].rpartition(".")[0]
+LINEAR, YARN = f"{POSITIONS}.rotary_linear.RotaryLinear", f"{POSITIONS}.rotary_yarn.RotaryYaRN"
+KINDS = {"default": ROTARY, "linear": LINEAR, "yarn": YARN}
+
+
+@dataclass(frozen=True)
+class RotaryBase(Option):
+    """How fast pairs turn, and what makes them serve longer texts; `base` where a config.json is silent."""
+
+    base: float
+
+    def inward(self, theirs: Theirs) -> dict[str, Any]:
+        key = "rope_parameters" if theirs.get("rope_parameters", None) else "rope_scaling"
+        parameters = theirs.get(key, {})
+        theirs.read.add("rope_scaling")
+        if not isinstance(parameters, dict):
+            raise theirs.refused(key, parameters)
+        theta = theirs.get("rope_theta", self.base)
+        inner = Theirs(parameters, f"{theirs.where}: {key}")
+        kind = inner.get("rope_type", inner.get("type", "default"))
+        inner.read.update(("rope_type", "type"))
+        found: dict[str, Any] = {"position.base": float(inner.get("rope_theta", theta)), "position.local_base": None}
+        if (share := inner.get("partial_rotary_factor", theirs.get("partial_rotary_factor", 1.0))) != 1.0:
+            raise inner.refused("partial_rotary_factor", share, [1.0])
+        if kind not in KINDS:
+            raise inner.refused("rope_type", kind, KINDS)
+        found["position._target_"] = KINDS[kind]
+        if kind != "default":
+            found["position.factor"] = float(inner.get("factor"))
+        if kind == "yarn":
+            trained = inner.get("original_max_position_embeddings", theirs.get("max_position_embeddings"))
+            found["position.trained_length"] = trained
+            for key, usual in (("beta_fast", 32), ("beta_slow", 1)):
+                if (value := inner.get(key, usual)) != usual:
+                    raise inner.refused(key, value, [usual])
+            for key in ("attention_factor", "mscale", "mscale_all_dim", "truncate"):  # what else changes the scale
+                if (value := inner.get(key, None)) not in (None, True):
+                    raise inner.refused(key, value)
+        inner.refuse_rest({"original_max_position_embeddings"})
+        return found
+
+    def outward(self, ours: Ours) -> dict[str, Any]:
+        target = ours.get("position._target_")
+        if not ours.want("position._target_", *KINDS.values()):
+            return {}
+        kind = next(name for name, value in KINDS.items() if value == target)
+        ours.want("position.local_base", None)
+        found = {"rope_type": kind, "rope_theta": float(ours.get("position.base"))}
+        if kind != "default":
+            found["factor"] = float(ours.get("position.factor"))
+        if kind == "yarn":
+            found["original_max_position_embeddings"] = ours.get("position.trained_length")
+        return {"rope_parameters": found}
