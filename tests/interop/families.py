@@ -5,6 +5,7 @@ from transformer_lab.composition.build import build_task, task_class
 from transformer_lab.interop.families import MLM_NSP
 from transformer_lab.interop.published import FAMILIES
 
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 CLASSES = [(family, head) for family in FAMILIES for head in family.heads if head.task]
 NAMES = [head.architecture for _, head in CLASSES]
 
@@ -36,6 +37,7 @@ def options_of(family, head, draw):
         [
             {"rope_type": "default"},
             {"rope_type": "linear", "factor": factor},
+            {"rope_type": "llama3", "factor": factor, "original_max_position_embeddings": 40} | LLAMA3,
             {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": 64},
         ]
     )

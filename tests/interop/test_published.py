@@ -131,7 +131,10 @@ def test_norms_of_old_berts_are_called_gamma_and_beta(tmp_path):
     [
         ({"hidden_act": "gelu_fast"}, "hidden_act: gelu_fast has no option here; silu, swish has"),
         ({"head_dim": 64}, "head_dim: 64 has no option here; 16 has"),
-        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_type: llama3 has no option"),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "factor": 8.0}},
+            "rope_type: longrope has no option here; default, ",
+        ),
         ({"logit_softcap": 30.0}, "logit_softcap: 30.0 has no option here"),
         ({"model_type": "mamba"}, "model_type: mamba is not known here"),
         ({"hidden_size": ...}, "there is no hidden_size"),
@@ -177,7 +180,7 @@ def test_a_published_body_is_where_another_task_starts(folder, caplog):
     wider = tl.config("task=classification", "model=decoder", "model.num_layers=1", init_from=str(folder))
     assert wider["model"]["num_layers"] == 1
     task = build_task(config, WORDS, {"labels": {"a": 1, "b": 1}})
-    start_from(str(folder), task)
+    start_from(str(folder), task, config)
     weights = weights_of(published(folder))
     assert torch.equal(
         task.model.blocks[1].attention.layer.query.weight, weights["model.blocks.1.attention.layer.query.weight"]

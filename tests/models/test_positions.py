@@ -13,6 +13,7 @@ from transformer_lab.models.layers.positions.learned import Learned
 from transformer_lab.models.layers.positions.relative import RelativeBuckets
 from transformer_lab.models.layers.positions.rotary import Rotary
 from transformer_lab.models.layers.positions.rotary_linear import RotaryLinear
+from transformer_lab.models.layers.positions.rotary_llama3 import RotaryLlama3
 from transformer_lab.models.layers.positions.rotary_ntk import RotaryNTK
 from transformer_lab.models.layers.positions.rotary_yarn import RotaryYaRN
 from transformer_lab.models.layers.positions.sinusoidal import Sinusoidal
@@ -21,6 +22,7 @@ SIZES = {"dim": 64, "num_heads": 4, "causal": True}
 WIDTH = 16
 LONGER = {
     "linear": partial(RotaryLinear, **SIZES),
+    "llama3": partial(RotaryLlama3, trained_length=1024, **SIZES),
     "ntk": partial(RotaryNTK, **SIZES),
     "yarn": partial(RotaryYaRN, trained_length=1024, **SIZES),
 }
@@ -173,7 +175,7 @@ def test_linear_gives_a_far_place_what_rotary_gives_the_place_before_stretching(
     torch.testing.assert_close(stretched, Rotary(**SIZES).rotate(x, positions), atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["ntk", "yarn"])
+@pytest.mark.parametrize("name", ["llama3", "ntk", "yarn"])
 def test_the_fastest_pair_keeps_its_speed_and_the_slowest_is_interpolated(name):
     plain, scaled = speeds(Rotary(**SIZES)), speeds(LONGER[name](factor=8.0))
     slower = plain / scaled
@@ -191,6 +193,19 @@ def test_yarn_keeps_pairs_of_many_turns_and_interpolates_pairs_of_less_than_one(
     torch.testing.assert_close(scaled[turns < 1 / step], plain[turns < 1 / step] / 8)
     between = (turns < 32 / step) & (turns > step)
     assert ((plain > scaled) & (scaled > plain / 8))[between].all() and between.any()
+
+
+def test_llama3_passes_evenly_from_pairs_of_one_turn_to_pairs_of_four():
+    sizes = {"dim": 128, "num_heads": 1, "causal": True}
+    plain = speeds(Rotary(**sizes), width=128)
+    scaled = speeds(RotaryLlama3(factor=8.0, trained_length=4096, **sizes), width=128)
+    turns = 4096 * plain / (2 * torch.pi)  # within the trained length
+    assert torch.equal(scaled[turns > 4], plain[turns > 4])
+    torch.testing.assert_close(scaled[turns < 1], plain[turns < 1] / 8)
+    between = (turns > 1) & (turns < 4)
+    share = (scaled / plain)[between]  # of the speed that is kept: from an eighth at one turn to all at four
+    torch.testing.assert_close(share, 1 / 8 + (turns[between] - 1) / 3 * 7 / 8)
+    assert between.any()
 
 
 @pytest.mark.parametrize("trained_length, slower", [(1, 8), (6, 8), (10**12, 1)])

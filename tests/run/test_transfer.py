@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from tests.conftest import small_task
+from tests.conftest import SMALL, settings, small_task
 from tests.programs import call
 from transformer_lab.run.transfer import freeze, start_from
 from transformer_lab.training.saved import point, write
@@ -15,11 +16,19 @@ ROOT = Path(__file__).parent.parent.parent
 FILES = {"config.yaml": "", "tokenizer.json": "{}", "facts.json": "{}"}
 
 
-def saved(task, tmp_path):
-    """The folder of a run that has saved these weights."""
-    write(tmp_path / "checkpoints" / "step-00000001", task.state_dict(), {}, FILES)
+def saved(task, tmp_path, *words):
+    """The folder of a run of these words that has saved these weights."""
+    files = FILES | {"config.yaml": yaml.safe_dump(settings(*SMALL, *words))}
+    write(tmp_path / "checkpoints" / "step-00000001", task.state_dict(), {}, files)
     point(tmp_path / "checkpoints" / "best", "step-00000001")
     return str(tmp_path)
+
+
+def started(source, *words, seed=2):
+    """A small model that has started from a source."""
+    task = small_task(*words, seed=seed)
+    start_from(source, task, settings(*SMALL, *words))
+    return task
 
 
 def same(one, other, *prefixes):
@@ -38,7 +47,7 @@ def test_a_classifier_starts_from_the_encoder_of_a_masked_model(tmp_path, caplog
     masked, classifier = small_task("task=mlm_nsp", seed=1), small_task("task=classification", seed=2)
     head = classifier.head.out.weight.clone()
     assert not same(classifier, masked, "model.", "model.")
-    start_from(saved(masked, tmp_path), classifier)
+    start_from(saved(masked, tmp_path, "task=mlm_nsp"), classifier, settings(*SMALL, "task=classification"))
     assert same(classifier, masked, "model.", "model.")
     assert torch.equal(classifier.head.out.weight, head)
     said = " ".join(record.getMessage() for record in caplog.records)
@@ -54,22 +63,37 @@ def test_a_classifier_starts_from_the_encoder_of_a_masked_model(tmp_path, caplog
     ],
 )
 def test_a_seq2seq_takes_the_blocks_of_a_stack_and_gives_them_back(tmp_path, task, part, side):
-    stack, seq2seq = small_task(f"task={task}", seed=1), small_task("task=translation", seed=2)
-    start_from(saved(stack, tmp_path), seq2seq)
+    stack = small_task(f"task={task}", seed=1)
+    seq2seq = started(saved(stack, tmp_path, f"task={task}"), "task=translation")
     assert same(seq2seq, stack, side, part)
-    again = small_task(f"task={task}", seed=3)
-    start_from(saved(seq2seq, tmp_path / "back"), again)
+    again = started(saved(seq2seq, tmp_path / "back", "task=translation"), f"task={task}", seed=3)
     assert same(again, stack, part, part)
 
 
 def test_a_model_of_another_size_is_refused_and_deeper_or_shallower_ones_are_not(tmp_path):
-    checkpoint = saved(small_task("task=mlm_nsp"), tmp_path)
-    with pytest.raises(ValueError, match=r"init_from: .* is 32 there and 64 here"):
-        start_from(checkpoint, small_task("task=classification", "model.dim=64"))
+    source = saved(small_task("task=mlm_nsp"), tmp_path, "task=mlm_nsp")
+    with pytest.raises(ValueError, match=r"init_from: model.dim=64, but these weights were trained with 32"):
+        started(source, "task=classification", "model.dim=64")
     deeper = small_task("task=classification", "model.num_layers=3")
     third = deeper.model.blocks[2].attention.layer.query.weight.clone()
-    start_from(checkpoint, deeper)
+    start_from(source, deeper, settings(*SMALL, "task=classification", "model.num_layers=3"))
     assert torch.equal(deeper.model.blocks[2].attention.layer.query.weight, third)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("norm.eps=1e-12", "norm.eps=1e-12, but these weights were trained with 1e-06"),
+        ("position=alibi", "position._target_=Alibi, but these weights were trained with Rotary"),
+        ("model.window=7", "model.window=7, but these weights were trained with None"),
+    ],
+)
+def test_an_option_that_contradicts_the_weights_is_told(word, said, tmp_path, caplog):
+    source = saved(small_task("task=mlm_nsp"), tmp_path, "task=mlm_nsp")
+    started(source, "task=classification")
+    assert "but these weights" not in caplog.text
+    started(source, "task=classification", word)
+    assert f"init_from: {said}" in caplog.text
 
 
 @pytest.mark.parametrize("cell", [["task=classification"], ["task=translation"], ["task=language_modeling"]], ids=str)
@@ -132,5 +156,10 @@ def test_pre_train_then_fine_tune_from_the_command_line(corpus_folder, tmp_path)
     assert not torch.equal(
         one["model.blocks.1.attention.layer.query.weight"], other["model.blocks.1.attention.layer.query.weight"]
     )
+    (tmp_path / "first").rename(tmp_path / "elsewhere")  # a run that goes on does not read it again
+    further = train(*labels, "run_dir=second", "resume=auto", "max_steps=42")
+    assert further.returncode == 0, further.stderr
+    assert "after step 40" in (tmp_path / "second" / "log.txt").read_text()
+    (tmp_path / "elsewhere").rename(tmp_path / "first")
     foreign = train(*labels, "run_dir=third", "tokenizer=file", "tokenizer.path=other.json", "~tokenizer.vocab_size")
     assert foreign.returncode == 2 and "tokenizer" in foreign.stderr

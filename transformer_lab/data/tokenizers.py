@@ -116,6 +116,12 @@ class Tokenizer:
         inner.post_processor = template
         return inner.to_str(pretty=True)
 
+    def grown(self, names: Sequence[str]) -> "Tokenizer":
+        """The same with further special tokens, at the end of the vocabulary."""
+        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+        return Tokenizer(inner)
+
     def taking(self, parts: Mapping[str, str]) -> "Tokenizer":
         """The same, in which special tokens of its own take the parts of those that tasks ask for: {"<cls>": "[CLS]"}.
 

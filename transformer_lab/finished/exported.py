@@ -77,7 +77,7 @@ def export(run: LoadedRun, folder: str, to: str) -> Iterator[str]:
             compared = _compared(run, beside, found)
             yield from compared.lines()
             if compared.wrong:
-                raise ValueError(f"to: nothing is written, as a {found.name} of it is another model: {compared.wrong}")
+                raise ValueError(f"to: nothing is written, as {found.name} is another model with it: {compared.wrong}")
         if place.exists():
             place.rmdir()
         beside.rename(place)
@@ -85,7 +85,7 @@ def export(run: LoadedRun, folder: str, to: str) -> Iterator[str]:
         raise ValueError(f"to: {to} cannot be written: {error.strerror or error}") from error
     finally:
         remove(beside)
-    yield f"written: {place}, a {found.name}"
+    yield f"written: {place} ({found.name})"
 
 
 @torch.inference_mode()
@@ -105,7 +105,7 @@ def _compared(run: LoadedRun, folder: Path, found: Held) -> Compared:
     with TemporaryDirectory() as scratch:
         question, answer = Path(scratch, "asked.json"), Path(scratch, "answer.safetensors")
         question.write_text(json.dumps(asked), encoding="utf-8")
-        words = [sys.executable, str(READ_BACK), str(folder), str(question), str(answer)]
+        words = [sys.executable, str(READ_BACK), str(folder.absolute()), str(question), str(answer)]
         done = subprocess.run(words, capture_output=True, text=True, cwd=scratch)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
@@ -192,7 +192,7 @@ def _card(run: LoadedRun, folder: str, found: Held) -> str:
             "",
             f"# {run.config['name']}",
             "",
-            f"A `{found.name}`, trained with transformer_lab.",
+            f"`{found.name}` of transformers, trained with transformer_lab.",
             "",
             *table,
             "```python",

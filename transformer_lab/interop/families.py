@@ -11,6 +11,7 @@ DECODER = "transformer_lab.models.decoder.Decoder"
 ENCODER = "transformer_lab.models.encoder.Encoder"
 PRE_NORM, POST_NORM = "transformer_lab.models.blocks.PreNorm", "transformer_lab.models.blocks.PostNorm"
 RMS, LAYER_NORM = "transformer_lab.models.layers.norms.RMSNorm", "transformer_lab.models.layers.norms.LayerNorm"
+ATTENTION = "transformer_lab.models.layers.attention.Attention"
 ROTARY = "transformer_lab.models.layers.positions.rotary.Rotary"
 LEARNED = "transformer_lab.models.layers.positions.learned.Learned"
 FEED_FORWARD = "transformer_lab.models.layers.feed_forward"
@@ -144,7 +145,8 @@ def layer(name: str, **options: Any) -> dict[str, Any]:
 def plain(**model: Any) -> Fixed:
     """What hardly any published model has, and what all of a family have alike."""
     usual = {"qk_norm": False, "window": None, "global_every": None, "embedding_norm": False, "mup": False}
-    return Fixed({f"model.{key}": value for key, value in {**usual, **model}.items() if value is not Ellipsis})
+    options = {f"model.{key}": value for key, value in {**usual, **model}.items() if value is not Ellipsis}
+    return Fixed({"mixer._target_": ATTENTION, **options})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MODEL = ("model", "position", "norm", "mixer", "feed_forward", "residual")  # sections that make a model what it is
-NOT_OF_THE_MODEL = ("model.dropout", "model.residual_init", "position.max_length", "mixer._target_")  # once it is made
+NOT_OF_THE_MODEL = ("model.dropout", "model.residual_init", "position.max_length")  # once it is made
 NEEDED: Any = object()  # in place of a default: there is none
 
 

@@ -16,6 +16,7 @@ from transformer_lab.interop.weights import inward
 log = logging.getLogger(__name__)
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 TOKENIZER = "tokenizer.json"
+MOST_EMPTY = 10_000  # rows of an embedding that are of no token
 OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of norms, as TensorFlow calls them
 # What special tokens are called in a tokenizer_config.json, by what they are to a task here; and where that file is
 # silent, what most vocabularies write.
@@ -118,4 +119,11 @@ def tokenizer_of(model: Published) -> Tokenizer:
         known = next((name for name in names if name in found.special_tokens), None)
         if known is not None:
             parts[part] = known
-    return found.taking(parts)
+    found, rows = found.taking(parts), model.values.get("vocab_size", found.vocab_size)
+    if type(rows) is not int or not found.vocab_size <= rows <= found.vocab_size + MOST_EMPTY:
+        raise ValueError(f"{folder}: its tokenizer has {found.vocab_size:,} tokens, and its config.json {rows}")
+    # An embedding may have more rows than there are tokens: a multiple of 64, say.
+    filled = found.grown([f"<row-{row}>" for row in range(found.vocab_size, rows)])
+    if filled.vocab_size != rows:
+        raise ValueError(f"{folder}: the ids of its tokenizer leave some out")
+    return filled

@@ -7,8 +7,13 @@ from transformer_lab.interop.families import ROTARY
 from transformer_lab.interop.options import Option, Ours, Theirs
 
 POSITIONS = ROTARY.rpartition(".")[0].rpartition(".")[0]
-LINEAR, YARN = f"{POSITIONS}.rotary_linear.RotaryLinear", f"{POSITIONS}.rotary_yarn.RotaryYaRN"
-KINDS = {"default": ROTARY, "linear": LINEAR, "yarn": YARN}
+KINDS = {
+    "default": ROTARY,
+    "linear": f"{POSITIONS}.rotary_linear.RotaryLinear",
+    "llama3": f"{POSITIONS}.rotary_llama3.RotaryLlama3",
+    "yarn": f"{POSITIONS}.rotary_yarn.RotaryYaRN",
+}
+LLAMA3 = {"low_freq_factor": "position.slow", "high_freq_factor": "position.fast"}
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,12 @@ class RotaryBase(Option):
         found["position._target_"] = KINDS[kind]
         if kind != "default":
             found["position.factor"] = float(inner.get("factor"))
-        if kind == "yarn":
+        if kind in ("llama3", "yarn"):
             trained = inner.get("original_max_position_embeddings", theirs.get("max_position_embeddings"))
             found["position.trained_length"] = trained
+        if kind == "llama3":
+            found |= {ours: float(inner.get(key)) for key, ours in LLAMA3.items()}
+        if kind == "yarn":
             for key, usual in (("beta_fast", 32), ("beta_slow", 1)):
                 if (value := inner.get(key, usual)) != usual:
                     raise inner.refused(key, value, [usual])
@@ -56,6 +64,8 @@ class RotaryBase(Option):
         found = {"rope_type": kind, "rope_theta": float(ours.get("position.base"))}
         if kind != "default":
             found["factor"] = float(ours.get("position.factor"))
-        if kind == "yarn":
+        if kind in ("llama3", "yarn"):
             found["original_max_position_embeddings"] = ours.get("position.trained_length")
+        if kind == "llama3":
+            found |= {theirs: float(ours.get(key)) for theirs, key in LLAMA3.items()}
         return {"rope_parameters": found}

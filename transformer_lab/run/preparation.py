@@ -31,13 +31,15 @@ class Prepared:
     store: Store
 
 
-def prepare_task(config: Section, *, weightless: bool = False) -> Prepared:
+def prepare_task(config: Section, *, source: str | None = None, weightless: bool = False) -> Prepared:
     """Everything that a config says of data, task and model; `weightless`, the model has sizes but no weights.
+
+    The tokenizer is that of the `source`, a folder of a run or of a published model, where there is one.
 
     Options of the task that nobody has set, and that the data decide, are set in the config.
     """
-    source: Source = build(config["data"])
-    tokenizer, facts = _tokenizer(config, source), _facts(config, source)
+    data: Source = build(config["data"])
+    tokenizer, facts = _tokenizer(config, data, source), _facts(config, data)
     kind = task_class(config)
     options = {key: facts.pop(key) for key in list(facts) if key not in kind.stand_in}
     if strange := options.keys() - inspect.signature(kind).parameters:
@@ -47,17 +49,17 @@ def prepare_task(config: Section, *, weightless: bool = False) -> Prepared:
     torch.manual_seed(config["seed"])
     with torch.device("meta") if weightless else nullcontext():
         task = build_task(config, tokenizer, facts)
-    return Prepared(task, facts, prepare_store(config, source, task))
+    return Prepared(task, facts, prepare_store(config, data, task))
 
 
-def _tokenizer(config: Section, source: Source) -> Tokenizer:
-    """The tokenizer of this source: loaded from the cache, or trained on the training split and kept there.
+def _tokenizer(config: Section, data: Source, source: str | None) -> Tokenizer:
+    """The tokenizer of these data: loaded from the cache, or trained on the training split and kept there.
 
     A run that starts from another one's weights has that one's tokenizer: its tokens are what the weights know.
     """
     trainer: TokenizerTrainer = build(config["tokenizer"])
-    if config["init_from"]:
-        known = tokenizer_of(config["init_from"])
+    if source:
+        known = tokenizer_of(source)
         if (
             isinstance(trainer, File)
             and trainer.train([], special_tokens=task_class(config).special_tokens).hash != known.hash
@@ -66,13 +68,15 @@ def _tokenizer(config: Section, source: Source) -> Tokenizer:
                 f"tokenizer.path: not the tokenizer that the weights of init_from={config['init_from']} "
                 "were trained with; leave it out, and theirs is taken"
             )
-        log.info("Tokenizer: that of %s", config["init_from"])
-        return known
+        log.info("Tokenizer: that of %s", source)
+        if lacking := [name for name in task_class(config).special_tokens if not known.knows(name)]:
+            log.info("New to it: %s; each starts as the mean of the others", ", ".join(lacking))
+        return known.grown(lacking)
     special_tokens = task_class(config).special_tokens
-    made_of = {"tokenizer": trainer.cache_key(), "source": source.cache_key(), "special_tokens": special_tokens}
+    made_of = {"tokenizer": trainer.cache_key(), "source": data.cache_key(), "special_tokens": special_tokens}
 
     def write(folder: Path) -> None:
-        texts = (text for split, example in source.read() if split == "train" for text in example.texts)
+        texts = (text for split, example in data.read() if split == "train" for text in example.texts)
         trainer.train(texts, special_tokens=special_tokens).save(folder / "tokenizer.json")
 
     folder = Path(config["cache_dir"]) / f"tokenizer-{fingerprint(made_of)}"

@@ -118,9 +118,12 @@ def train(
         if resume and mine:
             refuse_other_config(folder, fixed_of(config), resume)
 
+        goes_on = bool(
+            resume and run_dir and saved.steps(Path(run_dir) / "checkpoints")
+        )  # of init_from, nothing is read
         progress = Progress()
         with ranks.first_of_machine():
-            made = prepare_task(config, weightless=plan)
+            made = prepare_task(config, source=init_from and (run_dir if goes_on else init_from), weightless=plan)
             learner = made.task
             loaders, budget = build_loaders(config, learner, made.store, machine, progress)
         config, machine = settled(config, learner, machine)
@@ -135,8 +138,8 @@ def train(
             steps = loaders.steps
             run_log.say(learner.show(steps.batch(0, steps.plan.step(0), PREVIEWED)))
             return {}
-        if init_from:
-            start_from(init_from, learner)
+        if init_from and not goes_on:
+            start_from(init_from, learner, config)
         freeze(learner, freeze_layers)
         module = build_training(config, learner, loaders, budget, progress, machine, best_by)
         saver = build_saver(config, folder, made)
