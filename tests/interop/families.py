@@ -31,6 +31,14 @@ def options_of(family, head, draw):
     if model_type == "bert":
         kinds, act = draw.randint(1, 3), "gelu" if head.task == MLM_NSP else draw.choice(["gelu", "gelu_new", "relu"])
         return {**sizes, "type_vocab_size": kinds, "layer_norm_eps": eps, "hidden_act": act, "pad_token_id": None}
+    if model_type == "modernbert":
+        every = draw.randint(1, layers)
+        kinds = ["full_attention" if i % every == 0 else "sliding_attention" for i in range(layers)]
+        theta = {kind: draw.choice([100.0, 10_000.0, 160_000.0]) for kind in ("full_attention", "sliding_attention")}
+        rope = {kind: {"rope_type": "default", "rope_theta": base} for kind, base in theta.items()}
+        tokens = dict.fromkeys(["bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"], 0)
+        more = {"norm_eps": eps, "layer_types": kinds, "pad_token_id": None, "rope_parameters": rope}
+        return {**sizes, **more, **tokens, **({"local_attention": 2 * draw.randint(1, 9)} if every > 1 else {})}
     sizes |= {"num_key_value_heads": kv_heads, "rms_norm_eps": eps, "tie_word_embeddings": flag(), "pad_token_id": None}
     theta, factor = draw.choice([100.0, 10_000.0, 5e5]), draw.choice([1.5, 4.0])
     rope = draw.choice(

@@ -11,6 +11,7 @@ from typing import Any
 from transformer_lab.composition.checks import roles
 from transformer_lab.composition.parts import LAYERS
 from transformer_lab.composition.signatures import signature
+from transformer_lab.interop.hub import folder_of, is_name, pinned
 from transformer_lab.interop.published import is_published, published
 from transformer_lab.keys import Role
 from transformer_lab.renamed import KEYS, config_of_today
@@ -36,16 +37,21 @@ def decided(values: dict[str, Any], given: Callable[[], Given]) -> dict[str, Any
     """
     if values.get("resume") and (before := _config_of(values, "run_dir")):
         return _going_on(values, before, given())
+    if is_name(source := str(values.get("init_from") or "")):
+        values = {**values, "init_from": pinned(source, "init_from")}  # one commit, for as long as this run is
     if values.get("init_from") and (before := _config_of(values, "init_from")):
         return _starting(values, before, given())
     return values
 
 
 def _config_of(values: dict[str, Any], key: str) -> dict[str, Any] | None:
-    file = Path(str(values[key] or "")) / CONFIG
-    if values[key] and key == "init_from" and is_published(str(values[key])):
-        return published(str(values[key])).sections
-    if not (values[key] and file.is_file()):
+    if not values[key]:
+        return None
+    folder = folder_of(str(values[key]), key, whole=False) if key == "init_from" else str(values[key])
+    if key == "init_from" and is_published(folder):
+        return published(folder).sections
+    file = Path(folder) / CONFIG
+    if not file.is_file():
         return None
     import yaml
 
@@ -74,7 +80,10 @@ def _going_on(values: dict[str, Any], before: dict[str, Any], given: Given) -> d
             for key, value in given.options[group].items():
                 if value != "???":
                     _take(result, values, [group, key])
-    return _with(result, values, given.keys)
+    result = _with(result, values, given.keys)
+    if str(before.get("init_from")).partition("@")[0] == result.get("init_from"):
+        result["init_from"] = before["init_from"]  # of the commit that it was
+    return result
 
 
 def _starting(values: dict[str, Any], before: dict[str, Any], given: Given) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from transformer_lab.data.sources.text import Text
 from transformer_lab.data.steps import EvaluationSet
 from transformer_lab.data.store import Corpus, prepare, prepared
 from transformer_lab.data.tokenizers import Tokenizer
+from transformer_lab.interop.hub import folder_of
 from transformer_lab.interop.published import is_published
 from transformer_lab.run.folder import best_checkpoint
 from transformer_lab.run.preparation import prepare_store
@@ -62,7 +63,7 @@ def load_run(run: str, extensions: list[str], options: Section | None = None) ->
     The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
     """
     reuse_memory()
-    if is_published(run):
+    if is_published(run := folder_of(run, "run")):
         from transformer_lab.finished.published_run import load_published  # composes a config, which takes its time
 
         return load_published(Path(run), options or {})

@@ -24,6 +24,7 @@ from transformer_lab.interop.families import (
 from transformer_lab.interop.options import Choice, Fixed, Key, Option, Ours, Theirs, Usual
 from transformer_lab.interop.rotary import RotaryBase
 from transformer_lab.interop.weights import Pair, both, halves
+from transformer_lab.interop.windows import EveryLayer, LayerWindows
 
 
 def body(
@@ -74,59 +75,6 @@ class HeadDim(Option):
 
     def outward(self, ours: Ours) -> dict[str, Any]:
         return {"head_dim": ours.get("model.dim") // ours.get("model.num_heads")}
-
-
-@dataclass(frozen=True)
-class Window(Option):
-    """How far tokens see, in all layers alike (Mistral)."""
-
-    default: int  # of a config.json that does not say
-
-    def inward(self, theirs: Theirs) -> dict[str, Any]:
-        theirs.read.add("sliding_window")
-        return {"model.window": theirs.values.get("sliding_window", self.default), "model.global_every": None}
-
-    def outward(self, ours: Ours) -> dict[str, Any]:
-        ours.want("model.global_every", None)
-        return {"sliding_window": ours.get("model.window")}
-
-
-@dataclass(frozen=True)
-class LayerWindows(Option):
-    """… in some layers (Qwen): here every so manieth layer, the first among them, sees everything."""
-
-    def inward(self, theirs: Theirs) -> dict[str, Any]:
-        layers, window = theirs.whole("num_hidden_layers"), theirs.get("sliding_window", None)
-        first = theirs.get("max_window_layers", 28)
-        kinds = theirs.get("layer_types", None)
-        if not theirs.get("use_sliding_window", False) or window is None:
-            return {"model.window": None, "model.global_every": None}
-        sees_all = [number < first for number in range(layers)]
-        if kinds is not None:
-            sees_all = [kind == "full_attention" for kind in kinds]
-        if all(sees_all):
-            return {"model.window": None, "model.global_every": None}
-        steps = [None, *range(2, layers + 1)]
-        every = next((step for step in steps if _global(step, layers) == sees_all), 0)
-        if every == 0:
-            raise theirs.refused("layer_types", "windows in layers " + _places(sees_all), ["every so manieth layer"])
-        return {"model.window": window, "model.global_every": every}
-
-    def outward(self, ours: Ours) -> dict[str, Any]:
-        window, layers = ours.get("model.window"), ours.get("model.num_layers")
-        every = ours.get("model.global_every")
-        if window is None:
-            return {"use_sliding_window": False, "sliding_window": None}
-        kinds = ["full_attention" if sees else "sliding_attention" for sees in _global(every, layers)]
-        return {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0, "layer_types": kinds}
-
-
-def _global(every: int | None, layers: int) -> list[bool]:
-    return [every is not None and number % every == 0 for number in range(layers)]
-
-
-def _places(sees_all: list[bool]) -> str:
-    return ", ".join(str(number) for number, sees in enumerate(sees_all) if not sees)
 
 
 BIASES = (Key("attention_bias", "model.bias", False), Key("mlp_bias", "feed_forward.bias", False))
@@ -192,7 +140,7 @@ MISTRAL = like(
     NO_BIAS,
     Fixed({"model.bias": False}),
     HeadDim(),
-    Window(4096),
+    EveryLayer(4096),
     positions=131_072,
     windows=True,
 )

@@ -9,11 +9,12 @@ from transformer_lab.interop import llama
 from transformer_lab.interop.bert import BERT
 from transformer_lab.interop.families import Family, Head
 from transformer_lab.interop.gpt2 import GPT2
+from transformer_lab.interop.modernbert import MODERNBERT
 from transformer_lab.interop.options import Theirs
 
 CONFIG = "config.json"
 LARGEST = 10_000_000  # bytes of a JSON file that is no weights and no tokenizer
-FAMILIES = (BERT, GPT2, *llama.FAMILIES)
+FAMILIES = (BERT, MODERNBERT, GPT2, *llama.FAMILIES)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tokenizers import processors
 
 from transformer_lab.data.tokenizers import Tokenizer
-from transformer_lab.interop.families import CLASSIFICATION, LANGUAGE_MODELING, MLM_NSP, Family, Head
+from transformer_lab.interop.families import CLASSIFICATION, FEED_FORWARD, LANGUAGE_MODELING, MLM_NSP, Family, Head
 from transformer_lab.interop.options import Ours, Theirs
 from transformer_lab.interop.published import CONFIG, FAMILIES
 from transformer_lab.interop.reading import PARTS, TOKENIZER, WEIGHTS
@@ -83,9 +83,8 @@ def _resolved(config: dict[str, Any], task: Any) -> dict[str, Any]:
     """With the sizes that a config may leave to the classes."""
     config = copy.deepcopy(config)
     blocks = getattr(task.model, "blocks", None)
-    up = getattr(blocks[0].feed_forward.layer, "up", None) if blocks else None
-    if up is not None:
-        config["feed_forward"]["hidden_dim"] = up.out_features
+    if blocks and config["feed_forward"]["_target_"].startswith(FEED_FORWARD):
+        config["feed_forward"]["hidden_dim"] = blocks[0].feed_forward.layer.up.out_features
     return config
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer_lab.composition.build import Section
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.interop import reading
+from transformer_lab.interop.hub import folder_of
 from transformer_lab.interop.options import MODEL, NOT_OF_THE_MODEL, Ours
 from transformer_lab.interop.published import is_published, published
 from transformer_lab.models.encoder import Encoder
@@ -28,14 +29,14 @@ SIDES = re.compile(r"^model\.(?:(?:encoder|decoder)\.)?(?=position|embedding_nor
 
 def tokenizer_of(source: str) -> Tokenizer:
     """That of a run, or of a published model, in this folder."""
-    if is_published(source):
+    if is_published(source := folder_of(source, "init_from")):
         return reading.tokenizer_of(published(source))
     return Tokenizer.load(best_checkpoint(source, "init_from") / "tokenizer.json")
 
 
 def weights_of(source: str) -> dict[str, Tensor]:
     """Those of a run, or of a published model, in this folder."""
-    if is_published(source):
+    if is_published(source := folder_of(source, "init_from")):
         return reading.weights_of(published(source))
     checkpoint = best_checkpoint(source, "init_from")
     with saved.as_saved(checkpoint):
@@ -44,7 +45,7 @@ def weights_of(source: str) -> dict[str, Tensor]:
 
 def config_of(source: str) -> Section:
     """The sections of the model, of a run or of a published model, in this folder."""
-    if is_published(source):
+    if is_published(source := folder_of(source, "init_from")):
         return published(source).sections
     checkpoint = best_checkpoint(source, "init_from")
     with saved.as_saved(checkpoint):

@@ -1,0 +1,139 @@
+"""ModernBERT (Warner et al., 2024, arXiv:2412.13663), as transformers has it: query, key and value are one matrix."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from transformer_lab.interop.families import (
+    ENCODER,
+    LAYER_NORM,
+    MLM_NSP,
+    OWN_KEYS,
+    PASSED,
+    PRE_NORM,
+    ROTARY,
+    Family,
+    Head,
+    Keys,
+    layer,
+    plain,
+)
+from transformer_lab.interop.options import Choice, Fixed, Key, Option, Ours, Theirs, Usual
+from transformer_lab.interop.weights import Pair, Part, both, halves
+from transformer_lab.interop.windows import every_of, sees_everything
+
+
+def body(keys: Keys) -> Iterator[Pair]:
+    dim, hidden = keys["model.dim"], keys["feed_forward.hidden_dim"]
+    turned = halves(dim // keys["model.num_heads"])
+    yield Pair("embeddings.tok_embeddings.weight", "model.embedding.weight")
+    yield Pair("embeddings.norm.weight", "model.embedding_norm.weight")
+    yield Pair("final_norm.weight", "model.norm.weight")
+    for number in range(keys["model.num_layers"]):
+        theirs, ours = f"layers.{number}", f"model.blocks.{number}"
+        attention, feed_forward = f"{ours}.attention.layer", f"{ours}.feed_forward.layer"
+        if number:  # what the first reads has just been normalised
+            yield Pair(f"{theirs}.attn_norm.weight", f"{ours}.attention.norm.weight")
+        yield Pair(f"{theirs}.mlp_norm.weight", f"{ours}.feed_forward.norm.weight")
+        parts = (
+            Part(f"{attention}.query.weight", dim, turned),
+            Part(f"{attention}.key.weight", dim, turned),
+            Part(f"{attention}.value.weight", dim),
+        )
+        yield Pair(f"{theirs}.attn.Wqkv.weight", parts)
+        yield Pair(f"{theirs}.attn.Wo.weight", f"{attention}.out.weight")
+        gated = (Part(f"{feed_forward}.gate.weight", hidden), Part(f"{feed_forward}.up.weight", hidden))
+        yield Pair(f"{theirs}.mlp.Wi.weight", gated)
+        yield Pair(f"{theirs}.mlp.Wo.weight", f"{feed_forward}.down.weight")
+
+
+def masked(keys: Keys) -> Iterator[Pair]:
+    yield from both("head.dense", "transform.dense", bias=False)
+    yield from both("head.norm", "transform.norm", bias=False)
+    yield Pair("decoder.bias", "head.bias")
+
+
+@dataclass(frozen=True)
+class GlobalAndLocal(Option):
+    """Which layers have a window, how wide it is to both sides together, and how positions turn in either kind."""
+
+    def inward(self, theirs: Theirs) -> dict[str, Any]:
+        layers, every = theirs.whole("num_hidden_layers"), theirs.whole("global_attn_every_n_layers", 3)
+        kinds = theirs.get("layer_types", None)
+        sees_all = [number % every == 0 for number in range(layers)]
+        if kinds is not None:
+            sees_all = [kind == "full_attention" for kind in kinds]
+        rope = theirs.get("rope_parameters", {})
+        bases = {"full_attention": theirs.get("global_rope_theta", 160_000.0)}
+        bases["sliding_attention"] = theirs.get("local_rope_theta", None) or 10_000.0
+        for kind in bases:
+            inner = Theirs(rope.get(kind) or {}, f"{theirs.where}: rope_parameters.{kind}")
+            if (scaled := inner.get("rope_type", "default")) != "default":
+                raise inner.refused("rope_type", scaled, ["default"])
+            bases[kind] = float(inner.get("rope_theta", bases[kind]))
+            inner.refuse_rest(set())
+        width, windows = theirs.whole("local_attention", 128), not all(sees_all)
+        return {
+            "position._target_": ROTARY,
+            "position.base": bases["full_attention"],
+            "position.local_base": bases["sliding_attention"],
+            "model.window": width // 2 + 1 if windows else None,
+            "model.global_every": every_of(sees_all, theirs) if windows else None,
+        }
+
+    def outward(self, ours: Ours) -> dict[str, Any]:
+        ours.want("position._target_", ROTARY)
+        layers, window, every = (ours.get(f"model.{key}") for key in ("num_layers", "window", "global_every"))
+        base = float(ours.get("position.base"))
+        local = float(ours.get("position.local_base") or base)
+        sees_all = sees_everything(every, layers) if window else [True] * layers
+        return {
+            "layer_types": ["full_attention" if sees else "sliding_attention" for sees in sees_all],
+            "local_attention": 2 * (window - 1) if window else 128,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": base},
+                "sliding_attention": {"rope_type": "default", "rope_theta": local},
+            },
+        }
+
+
+MODERNBERT = Family(
+    model_type="modernbert",
+    prefix="model.",
+    options=(
+        Fixed(
+            {
+                "model._target_": ENCODER,
+                "residual._target_": PRE_NORM,
+                "norm._target_": LAYER_NORM,
+                "norm.bias": False,
+                "model.bias": False,
+                "feed_forward.bias": False,
+                "model.token_types": 0,
+            }
+        ),
+        plain(embedding_norm=True, window=..., global_every=...),
+        OWN_KEYS,
+        Key("hidden_size", "model.dim"),
+        Key("num_hidden_layers", "model.num_layers"),
+        Key("num_attention_heads", "model.num_heads"),
+        Key("intermediate_size", "feed_forward.hidden_dim"),
+        Key("max_position_embeddings", "position.max_length", 8192),
+        Key("norm_eps", "norm.eps", 1e-5),
+        Choice("hidden_activation", {"gelu": layer("GeGLU")}, "gelu"),
+        GlobalAndLocal(),
+        Usual({"attention_bias": False, "mlp_bias": False, "norm_bias": False, "tie_word_embeddings": True}),
+        Usual({"classifier_bias": False, "classifier_activation": "gelu", "decoder_bias": True}),
+    ),
+    table=body,
+    heads=(
+        Head("ModernBertForMaskedLM", MLM_NSP, "mlm_nsp", (Fixed({"task.sentence_task": "none"}),), masked),
+        Head("ModernBertModel"),
+    ),
+    passed=PASSED
+    | {
+        *("classifier_dropout", "classifier_pooling", "embedding_dropout", "mlp_dropout", "attention_dropout"),
+        *("initializer_cutoff_factor", "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index"),
+        *("reference_compile", "repad_logits_with_grad", "position_embedding_type", "layer_norm_eps"),
+    },
+)
