@@ -212,7 +212,7 @@ MUTANTS = [
     Mutant("data/tokenizers.py", r"[\p{L}\p{M}\u200c\u200d]*|", r"\p{L}*|", "data/test_languages.py"),
     Mutant("data/overlap.py", "folded - self.exact", "folded", "data/test_store.py test_cells.py"),
     # Tasks
-    Mutant(f"{TASKS}/language_modeling.py", "before[at == 0] = self.end", "pass", "tasks data"),
+    Mutant(f"{TASKS}/language_modeling.py", "before[at == 0] = self.begin", "pass", "tasks data"),
     Mutant(
         f"{TASKS}/language_modeling.py",
         "loss / math.log(2) / corpus.bytes_per_token",

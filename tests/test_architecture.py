@@ -55,6 +55,7 @@ SEES = {
     },
     "finished": {
         "run",
+        "models",
         "composition",
         "interop",
         "layout",

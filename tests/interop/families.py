@@ -21,6 +21,14 @@ def options_of(family, head, draw):
         off = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
         wide, act = draw.choice([None, 3 * dim]), draw.choice(["gelu_new", "gelu", "relu"])
         return {**sizes, **off, "n_inner": wide, "activation_function": act, "tie_word_embeddings": flag()}
+    if model_type == "t5":
+        sizes = {"d_model": dim, "num_layers": layers, "num_heads": heads, "d_kv": dim // heads, "d_ff": 3 * dim}
+        sizes |= {"num_decoder_layers": draw.randint(1, 3), "layer_norm_epsilon": eps, "dropout_rate": 0.0}
+        sizes |= {"relative_attention_num_buckets": draw.choice([8, 32]), "relative_attention_max_distance": 40}
+        act = draw.choice(["relu", "relu2", "gated-gelu", "gated-gelu_python", "gated-silu"])
+        scaled = flag()
+        more = {"tie_word_embeddings": scaled, "scale_decoder_outputs": scaled, "pad_token_id": None}
+        return {**sizes, **more, "feed_forward_proj": act, "decoder_start_token_id": 0}
     sizes = {
         "hidden_size": dim,
         "num_hidden_layers": layers,

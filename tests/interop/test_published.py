@@ -44,13 +44,18 @@ def test_what_is_written_is_read_back(family, head, seed, tmp_path):
     weights = weights_of(found)
     assert weights.keys() == task.state_dict().keys()
     for name, tensor in task.state_dict().items():
-        assert torch.equal(weights[name], tensor), name
+        if family.model_type == "t5":  # some of its tensors are multiples of ours
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-6, atol=0)
+        else:
+            assert torch.equal(weights[name], tensor), name
 
 
 # What a config.json may say that is not written: what does not matter to a finished model.
-DROPPED = {f"{name}_pdrop" for name in ("resid", "embd", "attn")} | {
-    f"{name}_token_id" for name in ("pad", "cls", "sep", "bos", "eos")
-}
+DROPPED = (
+    {"dropout_rate"}
+    | {f"{name}_pdrop" for name in ("resid", "embd", "attn")}
+    | {f"{name}_token_id" for name in ("pad", "cls", "sep", "bos", "eos")}
+)
 
 
 @pytest.mark.parametrize("seed", range(SHAPES))
@@ -107,6 +112,17 @@ def test_tensors_are_found_by_older_names_and_in_several_files(folder):
         assert torch.equal(found[name], tensor.bfloat16().float()) and found[name].dtype == torch.float32
 
 
+def test_a_text_begins_as_the_tokenizer_of_a_published_model_has_it(folder):
+    assert load_run(str(folder), []).task.begin == load_run(str(folder), []).task.end
+    made = json.loads((folder / "tokenizer.json").read_text())
+    template = {"SpecialToken": {"id": "<sep>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    known = {"<sep>": {"id": "<sep>", "ids": [2], "tokens": ["<sep>"]}}
+    made["post_processor"] |= {"single": template, "special_tokens": known}
+    (folder / "tokenizer.json").write_text(json.dumps(made))
+    task = load_run(str(folder), []).task
+    assert task.begin == task.tokenizer.special("<sep>") != task.end
+
+
 def test_norms_of_old_berts_are_called_gamma_and_beta(tmp_path):
     family, head = next(one for one, name in zip(CLASSES, NAMES, strict=True) if name == "BertForMaskedLM")
     _, _, config, task = random_task(family, head, 0)
@@ -142,7 +158,14 @@ def test_what_has_no_option_here_is_refused_by_its_name(folder, values, said):
     assert str(folder / "config.json") in str(error.value)
 
 
-GPT2 = ["position=learned", "norm=layer", "feed_forward=gelu", "model.qk_norm=false", "model.bias=true"]
+GPT2 = [
+    "position=learned",
+    "position.max_length=64",
+    "norm=layer",
+    "feed_forward=gelu",
+    "model.qk_norm=false",
+    "model.bias=true",
+]
 BERT = [*GPT2, "residual=post_norm", "model.embedding_norm=true", "model.token_types=2"]
 EXPORTED = {
     "language_modeling": [*GPT2, "task.tie_embeddings=true"],
@@ -150,12 +173,13 @@ EXPORTED = {
     "classification-multi_label": [*BERT, "task.pooling=pooler"],
     "mlm_nsp": BERT,
     "mlm": BERT,
+    "translation": ["position=relative", "model.qk_norm=false", "model.scale_embedding=true"],
 }
 
 
 @pytest.mark.parametrize("cell", EXPORTED)
 def test_an_exported_run_predicts_as_the_run_does(cell, tmp_path):
-    words = [*CELLS[cell], *EXPORTED[cell], "position.max_length=64", "model.num_heads=2", "feed_forward.hidden_dim=64"]
+    words = [*CELLS[cell], *EXPORTED[cell], "model.num_heads=2", "feed_forward.hidden_dim=64"]
     task, config = small_task(*words), settings(*SMALL, *words)
     write(tmp_path / "out", held(config, task), task)
     loaded = load_run(str(tmp_path / "out"), [])

@@ -101,6 +101,16 @@ class Tokenizer:
         """Whether it has a special token of this name, or one that takes its part."""
         return name in self._parts or name in self.special_tokens
 
+    @property
+    def opens_with(self) -> str | None:
+        """The special token that others put before a text, by the template in the file."""
+        made = json.loads(self._inner.to_str())["post_processor"] or {}
+        for step in made.get("processors", [made]):
+            first = next(iter(step.get("single") or []), None)
+            if isinstance(first, dict) and "SpecialToken" in first:
+                return str(first["SpecialToken"]["id"])
+        return None
+
     def name(self, token: int) -> str:
         """How a token is written in the vocabulary."""
         return str(self._inner.id_to_token(token))

@@ -19,12 +19,15 @@ from transformer_lab.data.store import prepared
 from transformer_lab.finished.loaded_run import LoadedRun
 from transformer_lab.folders import remove
 from transformer_lab.interop import writing
-from transformer_lab.interop.writing import Held, held
+from transformer_lab.interop.families import Head
+from transformer_lab.interop.writing import WRITES, Held, around, held
 from transformer_lab.layout import Layout
+from transformer_lab.models.generation import Beam
 from transformer_lab.scores import METRICS
 from transformer_lab.tasks.classification import Classification
 from transformer_lab.tasks.language_modeling import LanguageModeling
 from transformer_lab.tasks.mlm_nsp import MLMNSP
+from transformer_lab.tasks.translation import Translation
 
 READ_BACK = Path(writing.__file__).with_name("read_back.py")
 MOST = 1e-4  # by how much logits may differ, as a share of the largest: four times what single precision does
@@ -91,13 +94,15 @@ def export(run: LoadedRun, folder: str, to: str) -> Iterator[str]:
 @torch.inference_mode()
 def _compared(run: LoadedRun, folder: Path, found: Held) -> Compared:
     task: Any = run.task
-    sequences = _sequences(run)
-    prompts = _prompts(run) if isinstance(task, LanguageModeling) else []
+    sequences = _sequences(run, found.head)
+    before, after = around(task, found.head)
+    texts = [ids[len(before) : len(ids) - len(after)] for ids, _ in sequences[:3]]
+    prompts = [task.tokenizer.decode(ids[:8]) for ids in texts] if found.head.task in WRITES else []
     new = max(1, min(NEW, task.context // 2))
     asked = {
         "class": found.name,
         "ids": [ids for ids, _ in sequences],
-        "types": [types if getattr(task.model, "types", None) is not None else None for _, types in sequences],
+        "targets": [target or None for _, target in sequences],
         "texts": AWKWARD,
         "prompts": prompts,
         "max_new_tokens": new,
@@ -115,49 +120,48 @@ def _compared(run: LoadedRun, folder: Path, found: Held) -> Compared:
             said = json.loads(opened.metadata()["said"])
     ours = {f"{name}.{i}": x for i, one in enumerate(sequences) for name, x in _logits(task, *one).items()}
     assert ours.keys() == theirs.keys()
-    around = [_around(task, ids) for ids in task.tokenizer.encode_batch(list(AWKWARD))]
-    written = task.complete(prompts, max_new_tokens=new, temperature=0.0) if prompts else []
+    tokens = [[*before, *ids, *after] for ids in task.tokenizer.encode_batch(list(AWKWARD))]
+    written: list[str] = []
+    if isinstance(task, LanguageModeling):
+        written = task.complete(prompts, max_new_tokens=new, temperature=0.0)
+    elif isinstance(task, Translation):
+        task.beam = Beam()
+        written = task.translate(prompts)
     return Compared(
         version=said["version"],
         difference=max(float((ours[name] - x).abs().max()) for name, x in theirs.items()),
         size=max(float(x.abs().max()) for x in ours.values()),
-        ids=list(zip(AWKWARD, around, said["ids"], strict=True)),
+        ids=list(zip(AWKWARD, tokens, said["ids"], strict=True)),
         written=list(zip(prompts, written, said["written"], strict=True)),
     )
 
 
-def _sequences(run: LoadedRun) -> list[tuple[list[int], list[int]]]:
-    """Tokens as the model reads them, and their types: of the validation split, if its data are still prepared."""
+def _sequences(run: LoadedRun, head: Head) -> list[tuple[list[int], list[int]]]:
+    """Tokens as the model reads them, and of a translation those that it writes: of texts of the validation split, if
+    its data are still prepared."""
     task = run.task
     store = prepared(run.text, task.tokenizer, task.encoding, cache_dir=Path(run.config["cache_dir"]))
+    texts: list[list[list[int]]]
     if store and "validation" in store.splits:
-        columns = store.splits["validation"]
-        column = columns[columns.tokens_in[0]]
-        texts = [column[row][:LENGTH].tolist() for row in range(min(TEXTS, len(column)))]
+        corpus = store.splits["validation"]
+        columns = [corpus[name] for name in corpus.tokens_in]
+        texts = [[column[row][:LENGTH].tolist() for row in range(min(TEXTS, len(column)))] for column in columns]
     else:
-        texts = task.tokenizer.encode_batch(list(AWKWARD))
-    room = task.context - 2
-    return [(ids := _around(task, text[:room]), [0] * len(ids)) for text in texts if text]
+        texts = [task.tokenizer.encode_batch(list(AWKWARD))] * 2
+    room, (before, after) = task.context - 2, around(task, head)
+    begin = [task.begin] if isinstance(task, Translation) else []
+    pairs = ((one, other) for one, other in zip(texts[0], texts[-1], strict=True) if one)
+    return [([*before, *one[:room], *after], [*begin, *other[:room]] if begin else []) for one, other in pairs]
 
 
-def _around(task: Any, tokens: list[int]) -> list[int]:
-    """Tokens with those that a task puts around a text."""
-    special = task.tokenizer.special
-    if isinstance(task, LanguageModeling):
-        return [special("<eos>"), *tokens]
-    return [special("<cls>"), *tokens, special("<sep>")]
-
-
-def _prompts(run: LoadedRun) -> list[str]:
-    return [run.task.tokenizer.decode(ids[1:9]) for ids, _ in _sequences(run)[:3]]
-
-
-def _logits(task: Any, ids: list[int], types: list[int]) -> dict[str, Tensor]:
+def _logits(task: Any, ids: list[int], target: list[int]) -> dict[str, Tensor]:
     """By the names that transformers has for them."""
     tokens, layout = torch.tensor(ids), Layout.of([len(ids)])
+    if isinstance(task, Translation):
+        return {"logits": task.head(task.model(tokens, layout, torch.tensor(target), Layout.of([len(target)])))}
     if isinstance(task, LanguageModeling):
         return {"logits": task.head(task.model(tokens, layout))}
-    hidden = task.model(tokens, layout, torch.tensor(types) if task.model.types is not None else None)
+    hidden = task.model(tokens, layout)
     if isinstance(task, Classification):
         rows = task.head.indices(layout)
         return {"logits": task.head(hidden if rows is None else hidden[rows], layout)[0]}

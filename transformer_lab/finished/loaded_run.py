@@ -63,7 +63,7 @@ def load_run(run: str, extensions: list[str], options: Section | None = None) ->
     The config may name the package's own classes only, and those of `extensions`: it may be a stranger's.
     """
     reuse_memory()
-    if is_published(run := folder_of(run, "run")):
+    if is_published(run := folder_of(str(run), "run")):
         from transformer_lab.finished.published_run import load_published  # composes a config, which takes its time
 
         return load_published(Path(run), options or {})

@@ -8,6 +8,8 @@ from transformer_lab.finished.loaded_run import LoadedRun
 from transformer_lab.interop.published import published
 from transformer_lab.interop.reading import tokenizer_of, weights_of
 
+LONGEST = 512  # tokens of a text, for a model that could read longer ones
+
 
 def load_published(folder: Path, options: Section) -> LoadedRun:
     """The model in a folder of Hugging Face's format, on this machine's CPU, with `options` of its task.
@@ -19,7 +21,7 @@ def load_published(folder: Path, options: Section) -> LoadedRun:
         what = f"run: {folder} holds a {model.architecture}, whose head no task here is like"
         raise ValueError(f"{what}; init_from={folder} trains one")
     config = composed([f"task={model.head.name}", f"init_from={folder}", "hardware=cpu"])
-    longest = {"context": model.keys["position.max_length"]}
+    longest = {"context": model.keys.get("position.max_length") or model.values.get("n_positions", LONGEST)}
     config["task"] |= longest | model.sections.get("task", {}) | options
     classes = {"labels": dict.fromkeys(model.labels, 1)} if model.head.name == "classification" else {}
     task = build_task(config, tokenizer_of(model), classes)

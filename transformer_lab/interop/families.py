@@ -1,7 +1,7 @@
 """What a family of published models is: its config.json, its tensors and its heads, each as a table."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformer_lab.interop.options import Fixed, Key, Option, Ours, Theirs
@@ -11,12 +11,15 @@ DECODER = "transformer_lab.models.decoder.Decoder"
 ENCODER = "transformer_lab.models.encoder.Encoder"
 PRE_NORM, POST_NORM = "transformer_lab.models.blocks.PreNorm", "transformer_lab.models.blocks.PostNorm"
 RMS, LAYER_NORM = "transformer_lab.models.layers.norms.RMSNorm", "transformer_lab.models.layers.norms.LayerNorm"
+SEQ2SEQ = "transformer_lab.models.seq2seq.Seq2Seq"
+RELATIVE = "transformer_lab.models.layers.positions.relative.RelativeBuckets"
 ATTENTION = "transformer_lab.models.layers.attention.Attention"
 ROTARY = "transformer_lab.models.layers.positions.rotary.Rotary"
 LEARNED = "transformer_lab.models.layers.positions.learned.Learned"
 FEED_FORWARD = "transformer_lab.models.layers.feed_forward"
 LANGUAGE_MODELING = "transformer_lab.tasks.language_modeling.LanguageModeling"
 CLASSIFICATION = "transformer_lab.tasks.classification.Classification"
+TRANSLATION = "transformer_lab.tasks.translation.Translation"
 MLM_NSP = "transformer_lab.tasks.mlm_nsp.MLMNSP"
 
 Keys = Mapping[str, Any]  # ours, dotted, with their values: what a config.json says
@@ -130,7 +133,7 @@ class Family:
     def pairs(self, keys: Keys, head: Head) -> list[Pair]:
         """All tensors of a class."""
         prefix = "" if head.task is None else self.prefix
-        body = [Pair(f"{prefix}{pair.theirs}", pair.ours, pair.form) for pair in self.table(keys)]
+        body = [replace(pair, theirs=f"{prefix}{pair.theirs}") for pair in self.table(keys)]
         return [*body, *head.table(keys)]
 
 

@@ -120,7 +120,7 @@ MODERNBERT = Family(
         Key("intermediate_size", "feed_forward.hidden_dim"),
         Key("max_position_embeddings", "position.max_length", 8192),
         Key("norm_eps", "norm.eps", 1e-5),
-        Choice("hidden_activation", {"gelu": layer("GeGLU")}, "gelu"),
+        Choice("hidden_activation", {"gelu": layer("GeGLU", approximate="none")}, "gelu"),
         GlobalAndLocal(),
         Usual({"attention_bias": False, "mlp_bias": False, "norm_bias": False, "tie_word_embeddings": True}),
         Usual({"classifier_bias": False, "classifier_activation": "gelu", "decoder_bias": True}),

@@ -9,6 +9,7 @@ from typing import Any
 
 MODEL = ("model", "position", "norm", "mixer", "feed_forward", "residual")  # sections that make a model what it is
 NOT_OF_THE_MODEL = ("model.dropout", "model.residual_init", "position.max_length")  # once it is made
+MODELS = "transformer_lab.models"
 NEEDED: Any = object()  # in place of a default: there is none
 
 
@@ -86,7 +87,10 @@ def default_of(target: str, name: str) -> Any:
     if not module:
         return None
     found = getattr(importlib.import_module(module), attribute)
-    for kind in inspect.getmro(found) if inspect.isclass(found) else (found,):
+    kinds = list(inspect.getmro(found)) if inspect.isclass(found) else [found]
+    if module.startswith(MODELS):  # what a model does not take itself, it hands to its stacks
+        kinds.append(importlib.import_module(f"{MODELS}.stack").Stack)
+    for kind in kinds:
         taken = inspect.signature(kind).parameters if kind is not object else {}
         if name in taken and taken[name].default is not inspect.Parameter.empty:
             return taken[name].default

@@ -11,10 +11,11 @@ from transformer_lab.interop.families import Family, Head
 from transformer_lab.interop.gpt2 import GPT2
 from transformer_lab.interop.modernbert import MODERNBERT
 from transformer_lab.interop.options import Theirs
+from transformer_lab.interop.t5 import T5
 
 CONFIG = "config.json"
 LARGEST = 10_000_000  # bytes of a JSON file that is no weights and no tokenizer
-FAMILIES = (BERT, MODERNBERT, GPT2, *llama.FAMILIES)
+FAMILIES = (BERT, MODERNBERT, GPT2, *llama.FAMILIES, T5)
 
 
 @dataclass(frozen=True)

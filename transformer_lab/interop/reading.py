@@ -119,6 +119,10 @@ def tokenizer_of(model: Published) -> Tokenizer:
         known = next((name for name in names if name in found.special_tokens), None)
         if known is not None:
             parts[part] = known
+    start = model.values.get("decoder_start_token_id")
+    begins = found.name(start) if isinstance(start, int) and start >= 0 else found.opens_with
+    if begins in found.special_tokens:
+        parts["<bos>"] = begins
     found, rows = found.taking(parts), model.values.get("vocab_size", found.vocab_size)
     if type(rows) is not int or not found.vocab_size <= rows <= found.vocab_size + MOST_EMPTY:
         raise ValueError(f"{folder}: its tokenizer has {found.vocab_size:,} tokens, and its config.json {rows}")

@@ -31,6 +31,11 @@ def halves(head_dim: int) -> Form:
     )
 
 
+def times(factor: float) -> Form:
+    """Ours is so many times theirs."""
+    return Form(lambda x: x * factor, lambda x: x / factor)
+
+
 @dataclass(frozen=True)
 class Part:
     """One of our tensors, `rows` of one of theirs."""
@@ -47,6 +52,7 @@ class Pair:
     theirs: str
     ours: str | tuple[Part, ...]
     form: Form = SAME
+    otherwise: str | None = None  # which tensor it is where there is none of its name
 
     def inward(self, tensor: "Tensor") -> "Iterator[tuple[str, Tensor]]":
         """Raises ValueError where a tensor has not as many rows as its parts."""
@@ -82,9 +88,10 @@ def inward(pairs: Iterable[Pair], theirs: "Mapping[str, Tensor]") -> "dict[str, 
     """Their tensors under our names. Raises ValueError for one that is not there."""
     found: dict[str, Tensor] = {}
     for pair in pairs:
-        if pair.theirs not in theirs:
+        tensor = theirs.get(pair.theirs, theirs.get(pair.otherwise or ""))
+        if tensor is None:
             raise ValueError(f"there is no tensor {pair.theirs}, which its config.json speaks of")
-        found |= pair.inward(theirs[pair.theirs])
+        found |= pair.inward(tensor)
     return found
 
 

@@ -10,12 +10,21 @@ from safetensors.torch import save_file
 from tokenizers import processors
 
 from transformer_lab.data.tokenizers import Tokenizer
-from transformer_lab.interop.families import CLASSIFICATION, FEED_FORWARD, LANGUAGE_MODELING, MLM_NSP, Family, Head
+from transformer_lab.interop.families import (
+    CLASSIFICATION,
+    FEED_FORWARD,
+    LANGUAGE_MODELING,
+    MLM_NSP,
+    TRANSLATION,
+    Family,
+    Head,
+)
 from transformer_lab.interop.options import Ours, Theirs
 from transformer_lab.interop.published import CONFIG, FAMILIES
 from transformer_lab.interop.reading import PARTS, TOKENIZER, WEIGHTS
 from transformer_lab.interop.weights import outward
 
+WRITES = (LANGUAGE_MODELING, TRANSLATION)  # tasks that write texts
 MOST_MISFITS = 4  # options that are told, of a model that no class holds
 
 
@@ -82,7 +91,7 @@ def _word(value: Any) -> str:
 def _resolved(config: dict[str, Any], task: Any) -> dict[str, Any]:
     """With the sizes that a config may leave to the classes."""
     config = copy.deepcopy(config)
-    blocks = getattr(task.model, "blocks", None)
+    blocks = getattr(getattr(task.model, "decoder", task.model), "blocks", None)
     if blocks and config["feed_forward"]["_target_"].startswith(FEED_FORWARD):
         config["feed_forward"]["hidden_dim"] = blocks[0].feed_forward.layer.up.out_features
     return config
@@ -91,7 +100,7 @@ def _resolved(config: dict[str, Any], task: Any) -> dict[str, Any]:
 def write(folder: Path, found: Held, task: Any) -> None:
     """Put into a new folder what the class reads, and its tokenizer."""
     tokenizer: Tokenizer = task.tokenizer
-    values = {**found.values, "dtype": "float32", "vocab_size": tokenizer.vocab_size, **_ids(tokenizer)}
+    values = {**found.values, "dtype": "float32", "vocab_size": tokenizer.vocab_size, **_ids(task, found.head)}
     if found.head.task == CLASSIFICATION:
         values |= {"id2label": dict(enumerate(task.labels)), "label2id": {x: i for i, x in enumerate(task.labels)}}
     keys = found.family.inward(Theirs(values, CONFIG), found.head)
@@ -99,32 +108,45 @@ def write(folder: Path, found: Held, task: Any) -> None:
     folder.mkdir(parents=True)
     _write_json(folder / CONFIG, values)
     save_file(weights, folder / WEIGHTS, {"format": "pt"})
-    (folder / TOKENIZER).write_text(_tokenizer(tokenizer, found.head), encoding="utf-8")
+    (folder / TOKENIZER).write_text(_tokenizer(task, found.head), encoding="utf-8")
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(task, found.head))
-    if found.head.task == LANGUAGE_MODELING:
-        _write_json(folder / "generation_config.json", _ids(tokenizer))
+    if found.head.task in WRITES:
+        _write_json(folder / "generation_config.json", _ids(task, found.head))
 
 
 def _write_json(file: Path, values: dict[str, Any]) -> None:
     file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """The end token opens a text here, and where there is none of its own, pads it."""
-    names = {"bos": "<eos>", "eos": "<eos>", "pad": "<pad>" if "<pad>" in tokenizer.special_tokens else "<eos>"}
-    return {f"{key}_token_id": tokenizer.special(name) for key, name in names.items() if tokenizer.knows(name)}
+def _ids(task: Any, head: Head) -> dict[str, int]:
+    """Of special tokens; where none is there to pad with, the end token does."""
+    tokenizer: Tokenizer = task.tokenizer
+    pad = {"pad_token_id": tokenizer.special("<pad>")} if tokenizer.knows("<pad>") else {}
+    if head.task not in WRITES:
+        return pad
+    start = {"decoder_start_token_id": task.begin} if head.task == TRANSLATION else {}
+    return {"bos_token_id": task.begin, "eos_token_id": task.end, "pad_token_id": task.end} | start | pad
 
 
-def _tokenizer(tokenizer: Tokenizer, head: Head) -> str:
+def _tokenizer(task: Any, head: Head) -> str:
     """A tokenizer.json that puts around a text what the task does."""
-    around = ["<eos>"] if head.task == LANGUAGE_MODELING else ["<cls>", "<sep>"]
-    names = [tokenizer.name(tokenizer.special(part)) for part in around]
-    table = [(name, tokenizer.special(part)) for name, part in zip(names, around, strict=True)]
+    tokenizer: Tokenizer = task.tokenizer
+    (before, after), name = around(task, head), tokenizer.name
+    closing = [name(token) for token in after]
+    single = " ".join([*map(name, before), "$A", *closing])
+    second = ["$B:1", *(f"{one}:1" for one in closing)]
+    table = [(name(token), token) for token in dict.fromkeys([*before, *after])]
+    template = processors.TemplateProcessing(single=single, pair=" ".join([single, *second]), special_tokens=table)
+    return tokenizer.with_template(template)
+
+
+def around(task: Any, head: Head) -> tuple[list[int], list[int]]:
+    """The tokens that a task puts before a text that it reads, and behind it."""
     if head.task == LANGUAGE_MODELING:
-        single, pair = f"{names[0]} $A", f"{names[0]} $A $B"
-    else:
-        single, pair = f"{names[0]} $A {names[1]}", f"{names[0]} $A {names[1]} $B:1 {names[1]}:1"
-    return tokenizer.with_template(processors.TemplateProcessing(single=single, pair=pair, special_tokens=table))
+        return [task.begin], []
+    if head.task == TRANSLATION:
+        return [], [task.end]
+    return [task.tokenizer.special("<cls>")], [task.tokenizer.special("<sep>")]
 
 
 def _tokenizer_config(task: Any, head: Head) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from transformer_lab.models.heads import TokenHead
 from transformer_lab.models.prepacking import prepacked_weights
 from transformer_lab.tasks.base import Outcome, Scored, Task, check_context, quoted, some, told_truncated
 
-END = "<eos>"
+BEGIN, END = "<bos>", "<eos>"
 PROMPTS_AT_ONCE = 64  # continued together; more would need more memory, not less time
 
 
@@ -66,19 +66,22 @@ class DocumentEncoding:
 
 @dataclass(frozen=True)
 class Collate(Collator):
-    """Sequences of a corpus, each read from the token before it on; before the first token stands `end`.
+    """Sequences of a corpus, each read from the token before it on; before a document's first token stands `begin`.
 
     A sequence of t tokens so gives t inputs and t targets. Of a piece that says how many are `scored`, only those at
     its end are targets: those before are context that another piece has scored.
     """
 
     end: int
+    begin: int  # the same, unless a vocabulary of others has one
 
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> TextBatch:
         tokens, starts, lengths = corpus["tokens"].values, pieces["start"], pieces["length"]
         at = ranges(starts, lengths)
         before = tokens[np.maximum(at - 1, 0)].astype(np.int64)
-        before[at == 0] = self.end
+        before[at == 0] = self.begin
+        if self.begin != self.end:
+            before[before == self.end] = self.begin
         indices = None
         if pieces.dtype == SCORED_SPAN:
             scored = pieces["scored"]
@@ -136,8 +139,9 @@ class LanguageModeling(Task):
         if self.whole_documents and stride is not None:
             raise ValueError("task.stride: windows go over a stream; task.packing=stream, or leave it null")
         self.end = tokenizer.special(END)
+        self.begin = tokenizer.special(BEGIN) if tokenizer.knows(BEGIN) else self.end
         self.encoding = DocumentEncoding(self.end)
-        self.collate = Collate(self.end)
+        self.collate = Collate(self.end, self.begin)
         self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
 
     def forward(self, batch: TextBatch) -> Outcome:
@@ -248,7 +252,7 @@ class LanguageModeling(Task):
 
     def _continue(self, lines: list[str], max_new_tokens: int, sampling: Sampling) -> list[str]:
         room = self.context - max_new_tokens
-        encoded = [[self.end, *tokens][-room:] for tokens in self.tokenizer.encode_batch(lines)]
+        encoded = [[self.begin, *tokens][-room:] for tokens in self.tokenizer.encode_batch(lines)]
         cache = self.model.new_cache(len(encoded))
         # `forward` itself: a compiled model would be compiled anew for nearly every length.
         written = generate(

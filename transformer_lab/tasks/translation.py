@@ -41,7 +41,7 @@ from transformer_lab.tasks.base import (
 )
 
 log = logging.getLogger(__name__)
-END, BETWEEN = "<eos>", "<sep>"
+BEGIN, END, BETWEEN = "<bos>", "<eos>", "<sep>"
 AT_ONCE = 256  # texts translated together, or beams of them
 
 
@@ -49,7 +49,7 @@ AT_ONCE = 256  # texts translated together, or beams of them
 class PairBatch(Batch):
     source: Tensor  # (M,) each source closed by the end token
     source_layout: Layout
-    target: Tensor  # (N,) each target, opened by the end token
+    target: Tensor  # (N,) each target, opened by the end token, or by one of its own
     target_layout: Layout
     labels: Tensor  # (N,) the target token after each
     references: tuple[str, ...]
@@ -82,6 +82,7 @@ class Collate(Collator):
     """
 
     end: int
+    begin: int  # of a target; the same, unless a vocabulary of others has one
     context: int
     joined: bool
 
@@ -91,7 +92,7 @@ class Collate(Collator):
         labels, target_layout = _closed(corpus["target"], rows, self.end, self.context)
         target = np.empty_like(labels)
         target[1:] = labels[:-1]
-        target[target_layout.offsets[:-1].numpy()] = self.end
+        target[target_layout.offsets[:-1].numpy()] = self.begin
         joined = Layout.of(source_layout.lengths + target_layout.lengths) if self.joined else None
         references = tuple(_reference(corpus, row) for row in rows)
         return PairBatch(
@@ -167,9 +168,11 @@ class Translation(Task):
         self.label_smoothing = label_smoothing
         self._shares: dict[int, float] = {}  # of each corpus, what exact match could be
         self.beam = Beam(beam_size, length_penalty)
-        self.end, self.between = tokenizer.special(END), tokenizer.special(BETWEEN)
+        self.end = tokenizer.special(END)
+        self.begin = tokenizer.special(BEGIN) if tokenizer.knows(BEGIN) else self.end
+        self.between = tokenizer.special(BETWEEN) if self.joined else self.end
         self.encoding = PairEncoding()
-        self.collate = Collate(self.end, context, self.joined)
+        self.collate = Collate(self.end, self.begin, context, self.joined)
         self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
 
     @classmethod
@@ -276,7 +279,7 @@ class Translation(Task):
     def search(self, sources: list[list[int]], limits: list[int]) -> list[Written]:
         """What the search finds for each source, which an end token closes: at most so many tokens."""
         if isinstance(self.model, Seq2Seq):
-            read, prompts = self._reading(self.model, sources), [[self.end]] * len(sources)
+            read, prompts = self._reading(self.model, sources), [[self.begin]] * len(sources)
         else:
             read, prompts = self.model.forward, [[*source, self.between] for source in sources]
         cache = self.model.new_cache(len(prompts))

@@ -103,10 +103,21 @@ class SwiGLU(Gated):
 
 
 class GeGLU(Gated):
-    """With GELU, as in ModernBERT."""
+    """With GELU, as in ModernBERT; by tanh, as in T5 v1.1."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        hidden_dim: int | None = None,
+        bias: bool = False,
+        approximate: Literal["none", "tanh"] = "none",
+    ) -> None:
+        super().__init__(dim=dim, hidden_dim=hidden_dim, bias=bias)
+        self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.gate(x)) * self.up(x))
+        return self.down(F.gelu(self.gate(x), approximate=self.approximate) * self.up(x))
 
 
 def _positive(hidden_dim: int) -> int:
