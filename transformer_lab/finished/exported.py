@@ -126,7 +126,8 @@ def _compared(run: LoadedRun, folder: Path, found: Held) -> Compared:
         written = task.complete(prompts, max_new_tokens=new, temperature=0.0)
     elif isinstance(task, Translation):
         task.beam = Beam()
-        written = task.translate(prompts)
+        sources = [[*ids, task.end] for ids in task.tokenizer.encode_batch(prompts)]
+        written = [task.tokenizer.decode(one.tokens) for one in task.search(sources, [new] * len(sources))]
     return Compared(
         version=said["version"],
         difference=max(float((ours[name] - x).abs().max()) for name, x in theirs.items()),

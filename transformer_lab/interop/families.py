@@ -111,7 +111,9 @@ class Family:
     also: Keys = field(default_factory=dict)  # written into a config.json, besides
 
     def head(self, architecture: str | None) -> Head:
-        """The class of that name; of one that no task here is like, the body."""
+        """The class of that name; of one that no task here is like, the body. A decoder of no class writes."""
+        if architecture is None and self.heads[0].task == LANGUAGE_MODELING:
+            return self.heads[0]
         return next((head for head in self.heads if head.architecture == architecture), self.heads[-1])
 
     def inward(self, theirs: Theirs, head: Head) -> dict[str, Any]:

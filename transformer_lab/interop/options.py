@@ -45,7 +45,8 @@ class Theirs:
     def refuse_rest(self, passed: set[str]) -> None:
         """Raises ValueError for a key that nothing has read, unless it is `passed` over knowingly, or says nothing."""
         for key, value in self.values.items():
-            if key not in self.read and key not in passed and value not in (None, False, [], {}):
+            private = key.startswith("_")  # where it was loaded from, and the like
+            if not private and key not in {*self.read, *passed} and value not in (None, False, [], {}):
                 raise self.refused(key, value)
 
 
