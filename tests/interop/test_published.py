@@ -278,7 +278,7 @@ BROKEN = {
     "a million layers": (lambda folder: changed(folder, num_hidden_layers=1_000_000), "num_layers"),
     "heads that do not divide": (lambda folder: changed(folder, num_attention_heads=5, head_dim=...), "num_heads"),
     "an epsilon of a list": (lambda folder: changed(folder, rms_norm_eps=[1]), "eps"),
-    "architectures of a number": (lambda folder: changed(folder, architectures=7), "head"),
+    "architectures of a number": (lambda folder: changed(folder, architectures=7), "architectures: 7 is no name"),
     "rope of a word": (lambda folder: changed(folder, rope_parameters="fast"), "rope_parameters"),
     "no tokenizer": (gone("tokenizer.json"), "no tokenizer.json"),
     "a tokenizer of half a word": (text("tokenizer.json", '{"model'), "not a tokenizer.json"),

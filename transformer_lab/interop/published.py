@@ -57,10 +57,10 @@ def published(folder: str | Path) -> Published:
     """Raises ValueError, in one line, for a model or an option of one that nothing here is like."""
     place = Path(folder) / CONFIG
     values = read_json(place)
-    named = values.get("architectures")
-    architecture = named[0] if isinstance(named, list) and named else None
-    if not (isinstance(architecture, str) and architecture.isidentifier()):
-        architecture = None
+    named = values.get("architectures") or [None]
+    architecture = named[0] if isinstance(named, list) else named
+    if architecture is not None and not str(architecture).isidentifier():
+        raise ValueError(f"{place}: architectures: {architecture!r:.60} is no name of a class")
     family = next((x for x in FAMILIES if x.model_type == values.get("model_type")), None)
     if family is None and "model_type" not in values:  # old files have none
         family = next((x for x in FAMILIES if architecture in [head.architecture for head in x.heads]), None)
