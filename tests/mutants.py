@@ -87,6 +87,19 @@ MUTANTS = [
     Mutant("models/layers/cache.py", "cross.select(sequences)", "cross.select(sequences * 0)", MODELS),
     Mutant("models/layers/cache.py", "len(chosen) == count and bool(", "bool(len(chosen) == count) or bool(", MODELS),
     Mutant("models/layers/cache.py", "None if layout.equal else real[:, None, None]", "None", MODELS),
+    # Published models
+    Mutant("interop/weights.py", "lambda x: x / factor", "lambda x: x", "interop"),
+    Mutant(
+        "interop/weights.py",
+        "lambda x: x.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)",
+        "lambda x: x",
+        "interop",
+    ),
+    Mutant("interop/options.py", "if not private and key not in {*self.read, *passed}", "if False", "interop"),
+    Mutant("interop/reading.py", "if Path(name).name != name:", "if False:", "interop"),
+    Mutant("interop/windows.py", "every is not None and number % every == 0", "every is not None", "interop"),
+    Mutant("interop/hub.py", "and not Path(found[1]).exists()", "", "interop"),
+    Mutant("run/transfer.py", "if key not in MAY_DIFFER and", "if key in MAY_DIFFER and", "run/test_transfer.py"),
     # Positions
     Mutant(f"{POSITIONS}/alibi.py", "return -self.slopes", "return self.slopes", "models/test_layers.py"),
     Mutant(
@@ -212,7 +225,7 @@ MUTANTS = [
     Mutant("data/tokenizers.py", r"[\p{L}\p{M}\u200c\u200d]*|", r"\p{L}*|", "data/test_languages.py"),
     Mutant("data/overlap.py", "folded - self.exact", "folded", "data/test_store.py test_cells.py"),
     # Tasks
-    Mutant(f"{TASKS}/language_modeling.py", "before[at == 0] = self.begin", "pass", "tasks data"),
+    Mutant(f"{TASKS}/language_modeling.py", "before[at == 0] = self.end", "pass", "tasks data"),
     Mutant(
         f"{TASKS}/language_modeling.py",
         "loss / math.log(2) / corpus.bytes_per_token",

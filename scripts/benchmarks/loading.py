@@ -40,7 +40,7 @@ class OurLoader:
 
         packs = Packs(corpus=corpus, capacity=LENGTH, layout=SPAN, pieces=whole, cache_key="whole")
         plan = BatchPlan(num_units=packs.num_units, units_per_step=BATCH, seed=0, data="benchmark")
-        steps = Steps(packing=packs, plan=plan, collate=Collate(0, 0), micro_batch_tokens=1 << 20)
+        steps = Steps(packing=packs, plan=plan, collate=Collate(0), micro_batch_tokens=1 << 20)
         self.next = 0
         sampler = StepSampler(now=lambda: self.next, due=lambda: False, every=1 << 60, last=None)
         loaders = DataModule(

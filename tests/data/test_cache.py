@@ -262,7 +262,7 @@ def test_damage_is_one_line_also_where_a_loader_process_finds_it(workers, tmp_pa
     corpus = Corpus({"tokens": Ragged(values, np.array([0, len(values)]))}, ("tokens",), 1)
     packing = Blocks(corpus, 256)
     plan = BatchPlan(num_units=packing.num_units, units_per_step=7, seed=0, data="d")
-    steps = Steps(packing=packing, plan=plan, collate=Collate(0, 0), micro_batch_tokens=512)
+    steps = Steps(packing=packing, plan=plan, collate=Collate(0), micro_batch_tokens=512)
     sampler = StepSampler(now=lambda: 0, due=lambda: False, every=100, last=plan.steps_per_epoch)
     loaders = DataModule(
         steps=steps, sampler=sampler, evaluation_sets={}, corpora={}, workers=workers, pin_memory=False

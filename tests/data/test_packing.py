@@ -51,7 +51,7 @@ def test_windows_score_every_token_once_and_with_the_context_they_promise(length
     assert (sizes <= capacity).all() and (scored >= 1).all()
     assert ranges(starts + sizes - scored, scored).tolist() == list(range(corpus.num_tokens))
     assert (sizes - scored >= np.minimum(capacity - stride, starts + sizes - scored)).all()
-    targets = Collate(END, END)(corpus, pieces, 0).labels.tolist()
+    targets = Collate(END)(corpus, pieces, 0).labels.tolist()
     assert targets == corpus["tokens"].values.tolist()
 
 
@@ -80,7 +80,7 @@ def test_packs_leave_little_room():
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_inputs_are_the_tokens_before_the_targets(packing):
     corpus = corpus_of([5, 3, 9])
-    batch = Collate(END, END)(corpus, PACKINGS[packing](corpus, 4).pieces(np.arange(3)), 0)
+    batch = Collate(END)(corpus, PACKINGS[packing](corpus, 4).pieces(np.arange(3)), 0)
     tokens = corpus["tokens"].values
     before = dict(zip(tokens[1:].tolist(), tokens[:-1].tolist(), strict=True)) | {1000: END}
     for token, target in zip(batch.tokens.tolist(), batch.labels.tolist(), strict=True):
@@ -98,6 +98,6 @@ def test_a_document_begins_with_the_token_that_a_vocabulary_has_for_that():
 def test_whole_documents_start_from_the_end_token():
     corpus = corpus_of([5, 3, 9])
     packs = packs_of(corpus, 9)
-    batch = Collate(END, END)(corpus, packs.pieces(np.arange(packs.num_units)), 0)
+    batch = Collate(END)(corpus, packs.pieces(np.arange(packs.num_units)), 0)
     firsts = batch.tokens[batch.layout.offsets[:-1].long()]
     assert firsts.tolist() == [END] * 3

@@ -279,6 +279,10 @@ BROKEN = {
     "heads that do not divide": (lambda folder: changed(folder, num_attention_heads=5, head_dim=...), "num_heads"),
     "an epsilon of a list": (lambda folder: changed(folder, rms_norm_eps=[1]), "eps"),
     "architectures of a number": (lambda folder: changed(folder, architectures=7), "architectures: 7 is no name"),
+    "more positions than there is memory for": (
+        lambda folder: changed(folder, max_position_embeddings=10**12),
+        "of memory",
+    ),
     "rope of a word": (lambda folder: changed(folder, rope_parameters="fast"), "rope_parameters"),
     "no tokenizer": (gone("tokenizer.json"), "no tokenizer.json"),
     "a tokenizer of half a word": (text("tokenizer.json", '{"model'), "not a tokenizer.json"),
@@ -299,6 +303,11 @@ def test_a_broken_folder_is_told_in_one_line(what, folder):
     with pytest.raises(ValueError, match=re.escape(said)) as error:
         load_run(str(folder), [])
     assert "\n" not in str(error.value)
+
+
+def test_an_option_of_the_task_that_does_not_exist_is_told(folder):
+    with pytest.raises(ValueError, match=r"task.beam_siz: no such option of LanguageModeling"):
+        load_run(str(folder), [], {"beam_siz": 4})
 
 
 def test_every_family_has_a_body_at_its_end_and_a_name_of_its_own():

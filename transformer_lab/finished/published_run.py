@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from transformer_lab.composition.build import Section, build_task
+import torch
+
+from transformer_lab.composition.build import Section, build_task, refuse_giants
+from transformer_lab.composition.checks import problems
 from transformer_lab.composition.command_line import composed
-from transformer_lab.finished.loaded_run import LoadedRun
+from transformer_lab.finished.loaded_run import LoadedRun, Unfilled
 from transformer_lab.interop.published import published
 from transformer_lab.interop.reading import tokenizer_of, weights_of
 
@@ -23,12 +26,18 @@ def load_published(folder: Path, options: Section) -> LoadedRun:
     config = composed([f"task={model.head.name}", f"init_from={folder}", "hardware=cpu"])
     longest = {"context": model.keys.get("position.max_length") or model.values.get("n_positions", LONGEST)}
     config["task"] |= longest | model.sections.get("task", {}) | options
+    if found := problems(config):
+        raise ValueError(str(found[0]))
     classes = {"labels": dict.fromkeys(model.labels, 1)} if model.head.name == "classification" else {}
-    task = build_task(config, tokenizer_of(model), classes)
-    ours, weights = task.state_dict(), weights_of(model)
-    for name, tensor in ours.items():
+    tokenizer = tokenizer_of(model)
+    with torch.device("meta"), Unfilled():  # whatever a stranger's config says, no memory is taken for it yet
+        shaped = build_task(config, tokenizer, classes)
+    refuse_giants(shaped)
+    weights = weights_of(model)
+    for name, tensor in shaped.state_dict().items():
         if name not in weights or weights[name].shape != tensor.shape:
-            found = " x ".join(map(str, weights[name].shape)) if name in weights else "not there"
-            raise ValueError(f"{folder}: {name} is {found}, by its config {' x '.join(map(str, tensor.shape))}")
+            there = " x ".join(map(str, weights[name].shape)) if name in weights else "not there"
+            raise ValueError(f"{folder}: {name} is {there}, by its config {' x '.join(map(str, tensor.shape))}")
+    task = build_task(config, tokenizer, classes)
     task.load_state_dict(weights)
     return LoadedRun(task.eval(), config, text="")

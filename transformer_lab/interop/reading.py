@@ -51,8 +51,8 @@ def weights_of(model: Published) -> dict[str, Tensor]:
             raise ValueError(f"{file}: not a safetensors file: {error}") from error
     try:
         ours = inward(pairs, theirs)
-    except ValueError as error:
-        raise ValueError(f"{model.folder}: {error}") from error
+    except (ValueError, RuntimeError) as error:  # the latter where a tensor has not the rows of so many heads
+        raise ValueError(f"{model.folder}: {(str(error).splitlines() or [''])[0]}") from error
     _refuse_strange(model, others, ours["model.embedding.weight"])
     return ours
 

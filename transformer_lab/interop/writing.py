@@ -153,13 +153,10 @@ def _tokenizer_config(task: Any, head: Head) -> dict[str, Any]:
     tokenizer: Tokenizer = task.tokenizer
     named = {key: tokenizer.name(tokenizer.special(part)) for part, (key, _) in PARTS.items() if tokenizer.knows(part)}
     end = named.get("eos_token") or named.get("sep_token")
+    # Without an unk_token, CTranslate2 does not load it.
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **{
-            "bos_token": end,
-            "pad_token": end,
-            "unk_token": end,
-        },  # without an unk_token, CTranslate2 ends in the middle
+        **dict.fromkeys(("bos_token", "pad_token", "unk_token"), end),
         **named,
         "model_max_length": task.context,
         "model_input_names": ["input_ids", *(["token_type_ids"] if _types(task) else []), "attention_mask"],

@@ -73,14 +73,14 @@ class Collate(Collator):
     """
 
     end: int
-    begin: int  # the same, unless a vocabulary of others has one
+    begin: int | None = None  # of a vocabulary that has one; None: the same
 
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> TextBatch:
         tokens, starts, lengths = corpus["tokens"].values, pieces["start"], pieces["length"]
         at = ranges(starts, lengths)
         before = tokens[np.maximum(at - 1, 0)].astype(np.int64)
-        before[at == 0] = self.begin
-        if self.begin != self.end:
+        before[at == 0] = self.end
+        if self.begin is not None:
             before[before == self.end] = self.begin
         indices = None
         if pieces.dtype == SCORED_SPAN:

@@ -82,9 +82,9 @@ class Collate(Collator):
     """
 
     end: int
-    begin: int  # of a target; the same, unless a vocabulary of others has one
     context: int
     joined: bool
+    begin: int | None = None  # of a target, in a vocabulary that has one; None: the same as the end
 
     def __call__(self, corpus: Corpus, pieces: np.ndarray, key: int) -> PairBatch:
         rows = pieces["example"]
@@ -92,7 +92,7 @@ class Collate(Collator):
         labels, target_layout = _closed(corpus["target"], rows, self.end, self.context)
         target = np.empty_like(labels)
         target[1:] = labels[:-1]
-        target[target_layout.offsets[:-1].numpy()] = self.begin
+        target[target_layout.offsets[:-1].numpy()] = self.end if self.begin is None else self.begin
         joined = Layout.of(source_layout.lengths + target_layout.lengths) if self.joined else None
         references = tuple(_reference(corpus, row) for row in rows)
         return PairBatch(
@@ -172,7 +172,7 @@ class Translation(Task):
         self.begin = tokenizer.special(BEGIN) if tokenizer.knows(BEGIN) else self.end
         self.between = tokenizer.special(BETWEEN) if self.joined else self.end
         self.encoding = PairEncoding()
-        self.collate = Collate(self.end, self.begin, context, self.joined)
+        self.collate = Collate(self.end, context, self.joined, self.begin)
         self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
 
     @classmethod
