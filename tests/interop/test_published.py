@@ -1,6 +1,7 @@
 """Published models come in, and models trained here go out: what is written is read back, and nothing is dropped."""
 
 import json
+import pickle
 import random
 import re
 
@@ -284,6 +285,18 @@ BROKEN = {
         "of memory",
     ),
     "rope of a word": (lambda folder: changed(folder, rope_parameters="fast"), "rope_parameters"),
+    "a pickle that is named safetensors": (
+        lambda folder: (folder / "model.safetensors").write_bytes(pickle.dumps({"model.norm.weight": [1.0]})),
+        "not a safetensors file",
+    ),
+    "a tokenizer of another size": (lambda folder: changed(folder, vocab_size=100), "and its config.json 100"),
+    "a vocabulary of a word": (lambda folder: changed(folder, vocab_size="many"), "and its config.json many"),
+    "positions that turn backwards": (
+        lambda folder: changed(folder, rope_parameters={"rope_type": "default", "rope_theta": -1.0}),
+        "position.base",
+    ),
+    "keys that heads cannot share": (lambda folder: changed(folder, num_key_value_heads=3), "num_kv_heads"),
+    "special tokens of a list": (text("special_tokens_map.json", "[]"), "not a JSON object"),
     "no tokenizer": (gone("tokenizer.json"), "no tokenizer.json"),
     "a tokenizer of half a word": (text("tokenizer.json", '{"model'), "not a tokenizer.json"),
     "a tokenizer config of a list": (text("tokenizer_config.json", "[]"), "not a JSON object"),
