@@ -65,7 +65,7 @@ def _told(name: str, key: str, error: Exception) -> ValueError:
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     if isinstance(error, LocalEntryNotFoundError):
-        why = "the hub is out of reach (offline?) and it has not been fetched before"
+        why = "no such folder here, and the hub is out of reach (offline?), from which it has not been fetched before"
     elif isinstance(error, RepositoryNotFoundError):
         why = "neither a folder here nor a model of the hub that may be read (HF_TOKEN has the right to a private one)"
     else:
