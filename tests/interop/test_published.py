@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import CELLS, SMALL, WORDS, settings, small_task
 from tests.interop.families import CLASSES, NAMES, config_from, options_of, task_from
 from transformer_lab.composition.build import build_task
-from transformer_lab.finished.loaded_run import load_run
+from transformer_lab.finished.loaded_run import evaluate_file, evaluate_run, load_run
 from transformer_lab.interop.options import Theirs
 from transformer_lab.interop.published import FAMILIES, published
 from transformer_lab.interop.reading import weights_of
@@ -321,6 +321,15 @@ def test_a_broken_folder_is_told_in_one_line(what, folder):
 def test_an_option_of_the_task_that_does_not_exist_is_told(folder):
     with pytest.raises(ValueError, match=r"task.beam_siz: no such option of LanguageModeling"):
         load_run(str(folder), [], {"beam_siz": 4})
+
+
+def test_a_published_model_is_scored_on_what_is_named(folder, tmp_path):
+    run = load_run(str(folder), [])
+    with pytest.raises(ValueError, match="none of its own"):
+        evaluate_run(run, "test", "cpu")
+    (tmp_path / "text.txt").write_text("some words of a text\n" * 40)
+    run.config["cache_dir"] = str(tmp_path / "cache")
+    assert 0 < evaluate_file(run, str(tmp_path / "text.txt"), "cpu").metrics["loss"] < 100
 
 
 def test_every_family_has_a_body_at_its_end_and_a_name_of_its_own():

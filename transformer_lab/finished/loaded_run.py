@@ -120,6 +120,8 @@ def evaluate_run(run: LoadedRun, split: Split, accelerator: str, named: Section 
 
     Raises ValueError where they would have to be read from a place, or fetched from a hub, that only the run names.
     """
+    if not run.text and not named:
+        raise ValueError("data: a published model has none of its own: data.path=… names some, or file=FILE")
     store = (
         None
         if named
