@@ -22,9 +22,9 @@ DATA = (
 
 
 def is_name(source: str) -> bool:
-    """Whether this is a name on the hub, and not the way to a folder, be it there or not."""
+    """Whether this is a name on the hub, and not the way to a folder, be it there or not: as in outputs/, of runs."""
     found = NAME.fullmatch(source)
-    return found is not None and not Path(source).exists() and not Path(found[1]).exists()
+    return found is not None and found[1] != "outputs" and not Path(source).exists() and not Path(found[1]).exists()
 
 
 @cache
