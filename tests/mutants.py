@@ -95,7 +95,7 @@ MUTANTS = [
         "lambda x: x",
         "interop",
     ),
-    Mutant("interop/options.py", "if not private and key not in {*self.read, *passed}", "if False", "interop"),
+    Mutant("interop/options.py", "if not private and key not in known", "if False", "interop"),
     Mutant("interop/reading.py", "if Path(name).name != name:", "if False:", "interop"),
     Mutant("interop/windows.py", "every is not None and number % every == 0", "every is not None", "interop"),
     Mutant("interop/hub.py", "and not Path(found[1]).exists()", "", "interop"),

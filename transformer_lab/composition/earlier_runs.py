@@ -47,8 +47,8 @@ def decided(values: dict[str, Any], given: Callable[[], Given]) -> dict[str, Any
 def _config_of(values: dict[str, Any], key: str) -> dict[str, Any] | None:
     if not values[key]:
         return None
-    folder = folder_of(str(values[key]), key, whole=False) if key == "init_from" else str(values[key])
-    if key == "init_from" and is_published(folder):
+    folder = str(values[key])
+    if key == "init_from" and is_published(folder := folder_of(folder, key, whole=False)):
         return published(folder).sections
     file = Path(folder) / CONFIG
     if not file.is_file():

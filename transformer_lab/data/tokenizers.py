@@ -104,8 +104,7 @@ class Tokenizer:
     @property
     def opens_with(self) -> str | None:
         """The special token that others put before a text, by the template in the file."""
-        made = json.loads(self._inner.to_str())["post_processor"] or {}
-        for step in made.get("processors", [made]):
+        for step in self._template.get("processors", [self._template]):
             first = next(iter(step.get("single") or []), None)
             if isinstance(first, dict) and "SpecialToken" in first:
                 return str(first["SpecialToken"]["id"])
@@ -116,19 +115,29 @@ class Tokenizer:
         return str(self._inner.id_to_token(token))
 
     @cached_property
+    def _template(self) -> dict[str, Any]:
+        """What the file has for a post-processor; to write out all of it would take its vocabulary along."""
+        step = self._inner.post_processor
+        return dict(json.loads(step.__getstate__())) if step else {}
+
+    @cached_property
     def _parts(self) -> dict[str, int]:
-        made = json.loads(self._inner.to_str())["post_processor"] or {}
-        return {name: one["ids"][0] for name, one in made.get("special_tokens", {}).items()} if made else {}
+        return {name: one["ids"][0] for name, one in self._template.get("special_tokens", {}).items()}
+
+    def _copy(self) -> tokenizers.Tokenizer:
+        return tokenizers.Tokenizer.from_str(self._inner.to_str())
 
     def with_template(self, template: processors.TemplateProcessing) -> str:
         """A tokenizer.json for others, which puts around a text what a template says."""
-        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        inner = self._copy()
         inner.post_processor = template
         return inner.to_str(pretty=True)
 
     def grown(self, names: Sequence[str]) -> "Tokenizer":
         """The same with further special tokens, at the end of the vocabulary."""
-        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        if not names:
+            return self
+        inner = self._copy()
         inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
         return Tokenizer(inner)
 
@@ -137,7 +146,7 @@ class Tokenizer:
 
         A tokenizer.json has a place for such names: the table of its post-processor, which nothing else here reads.
         """
-        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        inner = self._copy()
         table = [(name, self.special_tokens[token]) for name, token in parts.items()]
         inner.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=table)
         return Tokenizer(inner)

@@ -1,6 +1,6 @@
 """What a family of published models is: its config.json, its tensors and its heads, each as a table."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,14 +33,11 @@ PASSED = frozenset(
         "transformers_version",
         "torch_dtype",
         "dtype",
-        "_name_or_path",
-        "_commit_hash",
         "auto_map",
         "use_cache",
         "initializer_range",
         "gradient_checkpointing",
         "attn_implementation",
-        "_attn_implementation",
         "tokenizer_class",
         "name_or_path",
         "return_dict",
@@ -178,3 +175,18 @@ OWN_KEYS = KeyValueHeads(None)
 def tied(default: bool) -> Key:
     """Whether the output matrix is the embedding."""
     return Key("tie_word_embeddings", "task.tie_embeddings", default)
+
+
+def output(keys: Keys) -> Iterator[Pair]:
+    """The output matrix, where it is one of its own."""
+    if not keys["task.tie_embeddings"]:
+        yield Pair("lm_head.weight", "head.weight")
+
+
+# What most families call the sizes of a model.
+SIZES = (
+    Key("hidden_size", "model.dim"),
+    Key("num_hidden_layers", "model.num_layers"),
+    Key("num_attention_heads", "model.num_heads"),
+    Key("intermediate_size", "feed_forward.hidden_dim"),
+)

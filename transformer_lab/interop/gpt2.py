@@ -15,6 +15,7 @@ from transformer_lab.interop.families import (
     Head,
     Keys,
     layer,
+    output,
     plain,
     tied,
 )
@@ -38,11 +39,6 @@ def body(keys: Keys) -> Iterator[Pair]:
         yield from both(f"{theirs}.attn.c_proj", f"{ours}.attention.layer.out", TRANSPOSED)
         yield from both(f"{theirs}.mlp.c_fc", f"{ours}.feed_forward.layer.up", TRANSPOSED)
         yield from both(f"{theirs}.mlp.c_proj", f"{ours}.feed_forward.layer.down", TRANSPOSED)
-
-
-def output(keys: Keys) -> Iterator[Pair]:
-    if not keys["task.tie_embeddings"]:
-        yield Pair("lm_head.weight", "head.weight")
 
 
 class Width(Key):

@@ -46,12 +46,17 @@ def folder_of(source: str, key: str, *, whole: bool = True) -> str:
     return str(_fetch(name, key, commit, whole=whole))
 
 
+@cache
+def _reachable() -> bool:
+    return reachable()  # which may wait for seconds
+
+
 def _fetch(name: str, key: str, commit: str | None, *, whole: bool) -> Path:
     if find_spec("huggingface_hub") is None:
         raise ValueError(f"{key}: there is no folder {name}; a model of the hub needs pip install huggingface_hub")
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    how: Any = {"revision": commit, "local_files_only": not reachable()}
+    how: Any = {"revision": commit, "local_files_only": not _reachable()}
     try:
         if whole:
             return Path(snapshot_download(name, allow_patterns=list(DATA), ignore_patterns=["*/*"], **how))

@@ -13,11 +13,13 @@ from transformer_lab.interop.families import (
     PASSED,
     PRE_NORM,
     RMS,
+    SIZES,
     Family,
     Head,
     Keys,
     KeyValueHeads,
     layer,
+    output,
     plain,
     tied,
 )
@@ -54,11 +56,6 @@ def body(
                 yield from both(f"{theirs}.mlp.{name}_proj", f"{ours}.feed_forward.layer.{name}", bias=bias)
 
     return pairs
-
-
-def output(keys: Keys) -> Iterator[Pair]:
-    if not keys["task.tie_embeddings"]:
-        yield Pair("lm_head.weight", "head.weight")
 
 
 @dataclass(frozen=True)
@@ -112,11 +109,8 @@ def like(
                 }
             ),
             plain(qk_norm=qk_norm, **mine),
-            Key("hidden_size", "model.dim"),
-            Key("num_hidden_layers", "model.num_layers"),
-            Key("num_attention_heads", "model.num_heads"),
+            *SIZES,
             KeyValueHeads("num_key_value_heads"),
-            Key("intermediate_size", "feed_forward.hidden_dim"),
             Key("rms_norm_eps", "norm.eps", eps),
             Key("max_position_embeddings", "position.max_length", positions),
             RotaryBase(base),

@@ -5,6 +5,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 MODEL = ("model", "position", "norm", "mixer", "feed_forward", "residual")  # sections that make a model what it is
@@ -44,9 +45,10 @@ class Theirs:
 
     def refuse_rest(self, passed: set[str]) -> None:
         """Raises ValueError for a key that nothing has read, unless it is `passed` over knowingly, or says nothing."""
+        known = self.read | passed
         for key, value in self.values.items():
             private = key.startswith("_")  # where it was loaded from, and the like
-            if not private and key not in {*self.read, *passed} and value not in (None, False, [], {}):
+            if not private and key not in known and value not in (None, False, [], {}):
                 raise self.refused(key, value)
 
 
@@ -82,6 +84,7 @@ class Ours:
                     self.misfits[key] = [default]
 
 
+@cache
 def default_of(target: str, name: str) -> Any:
     """What a class, or one of its bases, takes for an argument that is not given; None where it must be given."""
     module, _, attribute = target.rpartition(".")

@@ -80,7 +80,7 @@ class Collate(Collator):
         at = ranges(starts, lengths)
         before = tokens[np.maximum(at - 1, 0)].astype(np.int64)
         before[at == 0] = self.end
-        if self.begin is not None:
+        if self.begin not in (None, self.end):
             before[before == self.end] = self.begin
         indices = None
         if pieces.dtype == SCORED_SPAN:
