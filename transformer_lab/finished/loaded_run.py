@@ -101,16 +101,22 @@ class Unfilled(TorchFunctionMode):
         return first if fills and isinstance(first, Tensor) else func(*args, **kwargs)
 
 
+def unfilled(config: Section, tokenizer: Tokenizer, facts: Section) -> dict[str, Tensor]:
+    """The weights that a config speaks of, without memory for any, whatever a stranger has written into it; raises
+    ValueError where they would not fit into this machine's."""
+    with torch.device("meta"), Unfilled():
+        task = build_task(config, tokenizer, facts)
+    refuse_giants(task)
+    return dict(task.state_dict())
+
+
 def _same_sizes(config: Section, tokenizer: Tokenizer, facts: Section, folder: Path) -> None:
     """Raises ValueError where a config is not that of the weights beside it, before a model is built by it."""
     sizes = {name: count for name, (count, _) in saved.sizes(folder).items()}
     layers = config["model"].get("num_layers", 0)
     if layers > len(sizes):
         raise ValueError(f"model.num_layers: {layers} are more than its {len(sizes)} weights")
-    with torch.device("meta"), Unfilled():
-        task = build_task(config, tokenizer, facts)
-    refuse_giants(task)
-    for name, tensor in task.state_dict().items():
+    for name, tensor in unfilled(config, tokenizer, facts).items():
         if sizes.get(name) != tensor.numel():
             raise ValueError(f"{name} has {sizes.get(name, 0):,} numbers, and by its config {tensor.numel():,}")
 

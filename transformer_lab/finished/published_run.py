@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import torch
-
-from transformer_lab.composition.build import Section, build_task, refuse_giants
+from transformer_lab.composition.build import Section, build_task
 from transformer_lab.composition.checks import problems
 from transformer_lab.composition.command_line import composed
-from transformer_lab.finished.loaded_run import LoadedRun, Unfilled
+from transformer_lab.finished.loaded_run import LoadedRun, unfilled
 from transformer_lab.interop.published import published
 from transformer_lab.interop.reading import tokenizer_of, weights_of
 
@@ -30,11 +28,9 @@ def load_published(folder: Path, options: Section) -> LoadedRun:
         raise ValueError(str(found[0]))
     classes = {"labels": dict.fromkeys(model.labels, 1)} if model.head.name == "classification" else {}
     tokenizer = tokenizer_of(model)
-    with torch.device("meta"), Unfilled():  # whatever a stranger's config says, no memory is taken for it yet
-        shaped = build_task(config, tokenizer, classes)
-    refuse_giants(shaped)
+    wanted = unfilled(config, tokenizer, classes)
     weights = weights_of(model)
-    for name, tensor in shaped.state_dict().items():
+    for name, tensor in wanted.items():
         if name not in weights or weights[name].shape != tensor.shape:
             there = " x ".join(map(str, weights[name].shape)) if name in weights else "not there"
             raise ValueError(f"{folder}: {name} is {there}, by its config {' x '.join(map(str, tensor.shape))}")
