@@ -91,13 +91,13 @@ MUTANTS = [
     Mutant("interop/weights.py", "lambda x: x / factor", "lambda x: x", "interop"),
     Mutant(
         "interop/weights.py",
-        "lambda x: x.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)",
+        "lambda x: x.unflatten(axis, (-1, width // 2, 2)).transpose(axis + 1, axis + 2).flatten(axis, axis + 2)",
         "lambda x: x",
         "interop",
     ),
     Mutant("interop/options.py", "if not private and key not in known", "if False", "interop"),
     Mutant("interop/reading.py", "if Path(name).name != name:", "if False:", "interop"),
-    Mutant("interop/windows.py", "every is not None and number % every == 0", "every is not None", "interop"),
+    Mutant("interop/windows.py", "every is not None and number % every == first", "every is not None", "interop"),
     Mutant("interop/hub.py", "and not Path(found[1]).exists()", "", "interop"),
     Mutant("run/transfer.py", "if key not in MAY_DIFFER and", "if key in MAY_DIFFER and", "run/test_transfer.py"),
     # Positions
@@ -139,8 +139,9 @@ MUTANTS = [
         "F.silu(self.up(x)) * self.gate(x)",
         MODELS,
     ),
+    Mutant("models/layers/attention.py", "bias=bias if out_bias is None else out_bias", "bias=bias", MODELS),
     Mutant("models/layers/dropout.py", "256 / (256 - dropped)", "1.0", "models/test_layers.py"),
-    Mutant("models/stack.py", "index % global_every == 0", "index % global_every == 1", MODELS),
+    Mutant("models/stack.py", "index % global_every == global_first", "index % global_every == 1", MODELS),
     Mutant("models/stack.py", '"scaled": len(every) ** -0.5', '"scaled": 1.0', MODELS),
     # Heads and losses
     Mutant(

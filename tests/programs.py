@@ -88,6 +88,8 @@ def _run(words, cwd, environment, files, method):
         os.close(opened)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, closefd=False) for n, mode in enumerate("rww"))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+        del sys.modules[name]  # where another library has imported it: it looks at the environment only then
     sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
     code = 1
     try:

@@ -111,6 +111,12 @@ COMBINATIONS = {
         "not divisible by model.num_heads",
         ["model.dim=102", "model.num_heads=3"],
     ),
+    "no head width": (["model.head_dim=0"], "model.head_dim: 0 is too small", ["model.head_dim=6"]),
+    "first global layer": (
+        ["model.window=4", "model.global_every=2", "model.global_first=2"],
+        "model.global_first: layer 2 is not among the first",
+        ["model.window=4", "model.global_every=2", "model.global_first=1"],
+    ),
     "heads by key heads": (["model.num_kv_heads=3"], "does not divide model.num_heads", ["model.num_kv_heads=2"]),
     "odd head width with rotary": (
         ["model.dim=60", "model.num_heads=4"],
@@ -291,5 +297,5 @@ def test_a_metric_that_nobody_logs_is_no_metric_to_watch(told, tmp_path):
     assert told([*words, *SMALL, *stop, "callbacks.stop.monitor=val/loss"], data=True) == []
 
 
-def test_there_are_sixty():
-    assert (len(CONFIG), len(COMBINATIONS), len(DATA)) == (24, 16, 20)
+def test_there_are_sixty_two():
+    assert (len(CONFIG), len(COMBINATIONS), len(DATA)) == (24, 18, 20)

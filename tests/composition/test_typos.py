@@ -1,4 +1,4 @@
-"""The nearest name is the one that was meant: 100 typos of one or two slips, over keys and options as shipped."""
+"""The nearest name is the one that was meant: 400 typos of one or two slips, over keys and options as shipped."""
 
 import random
 import re
@@ -41,7 +41,8 @@ def answer_to_key(typo, config):
 
 
 def answer_to_option(group, typo):
-    line = CommandLine([f"{group}={typo}"], CONFIGS)
+    many = ["-m"] if group == "sweep" else []  # without which that is what a user is told
+    line = CommandLine([*many, f"{group}={typo}"], CONFIGS)
     line.rewritten()
     return line.found[0].meant
 
@@ -64,7 +65,7 @@ def test_the_right_name_comes_first():
     top = {key: value for key, value in train.items() if key not in ("defaults", "hydra")}
     base = top | {group: section(group, option) for group, option in DEFAULTS if (group, option) in FILES}
     tried, missed = 0, []
-    while tried < 100:
+    while tried < 400:
         group, option = rng.choice(list(FILES))
         config = base | {group: section(group, option)} if group in base else base
         candidates, options = list(keys(config)), [name for place, name in FILES if place == group]
@@ -81,4 +82,4 @@ def test_the_right_name_comes_first():
         tried += 1
         if line != right:
             missed.append(f"{right}: {line}")
-    assert len(missed) <= 5, "\n".join(missed)
+    assert len(missed) <= 16, "\n".join(missed)

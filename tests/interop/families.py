@@ -22,13 +22,23 @@ def options_of(family, head, draw):
         wide, act = draw.choice([None, 3 * dim]), draw.choice(["gelu_new", "gelu", "relu"])
         return {**sizes, **off, "n_inner": wide, "activation_function": act, "tie_word_embeddings": flag()}
     if model_type == "t5":
-        sizes = {"d_model": dim, "num_layers": layers, "num_heads": heads, "d_kv": dim // heads, "d_ff": 3 * dim}
+        width = draw.choice([dim // heads, 6])
+        sizes = {"d_model": dim, "num_layers": layers, "num_heads": heads, "d_kv": width, "d_ff": 3 * dim}
         sizes |= {"num_decoder_layers": draw.randint(1, 3), "layer_norm_epsilon": eps, "dropout_rate": 0.0}
         sizes |= {"relative_attention_num_buckets": draw.choice([8, 32]), "relative_attention_max_distance": 40}
         act = draw.choice(["relu", "relu2", "gated-gelu", "gated-gelu_python", "gated-silu"])
         scaled = flag()
         more = {"tie_word_embeddings": scaled, "scale_decoder_outputs": scaled, "pad_token_id": None}
         return {**sizes, **more, "feed_forward_proj": act, "decoder_start_token_id": 0}
+    if model_type == "mpt":
+        return {"d_model": dim, "n_layers": layers, "n_heads": heads, "layer_norm_epsilon": eps}
+    if model_type == "marian":
+        sizes = {"d_model": dim, "encoder_layers": layers, "decoder_layers": draw.randint(1, 3), "pad_token_id": 0}
+        sizes |= {f"{side}_attention_heads": heads for side in ("encoder", "decoder")}
+        sizes |= {f"{side}_ffn_dim": 3 * dim for side in ("encoder", "decoder")}
+        sizes |= {"max_position_embeddings": 64, "scale_embedding": flag(), "dropout": 0.0}
+        act = draw.choice(["swish", "relu", "gelu", "gelu_new"])
+        return {**sizes, "activation_function": act, "decoder_start_token_id": 0}
     sizes = {
         "hidden_size": dim,
         "num_hidden_layers": layers,
@@ -36,9 +46,10 @@ def options_of(family, head, draw):
         "intermediate_size": 3 * dim,
     }
     sizes["max_position_embeddings"] = 64
-    if model_type == "bert":
+    if model_type in ("bert", "roberta", "xlm-roberta"):
         kinds, act = draw.randint(1, 3), "gelu" if head.task == MLM_NSP else draw.choice(["gelu", "gelu_new", "relu"])
-        return {**sizes, "type_vocab_size": kinds, "layer_norm_eps": eps, "hidden_act": act, "pad_token_id": None}
+        pad = None if model_type == "bert" else 1
+        return {**sizes, "type_vocab_size": kinds, "layer_norm_eps": eps, "hidden_act": act, "pad_token_id": pad}
     if model_type == "modernbert":
         every = draw.randint(1, layers)
         kinds = ["full_attention" if i % every == 0 else "sliding_attention" for i in range(layers)]
@@ -58,28 +69,38 @@ def options_of(family, head, draw):
         ]
     )
     sizes["rope_parameters"] = {**rope, "rope_theta": theta}
+    if model_type != "qwen2":
+        sizes["head_dim"] = draw.choice([dim // heads, 12])
     match model_type:
         case "llama" | "arcee":
             sizes |= {"attention_bias": flag(), "mlp_bias": flag()}
+        case "gemma3_text":
+            every, width = draw.randint(1, 3), sizes["head_dim"]
+            kinds = ["full_attention" if i % every == every - 1 else "sliding_attention" for i in range(layers)]
+            kind = draw.choice([{"rope_type": "default"}, {"rope_type": "linear", "factor": factor}])
+            near = {"rope_type": "default", "rope_theta": draw.choice([100.0, 10_000.0])}
+            rope = {"full_attention": {**kind, "rope_theta": theta}, "sliding_attention": near}
+            sizes |= {"rope_parameters": rope, "layer_types": kinds, "query_pre_attn_scalar": width}
+            sizes |= {"attention_bias": flag(), "sliding_window": draw.randint(1, 9)}
         case "mistral":
             sizes |= {"sliding_window": draw.randint(1, 9)}  # without a window it is a Llama
-        case "qwen3":
+        case "qwen2" | "qwen3":
             every = draw.choice([0, 1, 2, 3])
             windows = every > 0 and layers >= every
             kinds = [
                 "full_attention" if not windows or (every > 1 and i % every == 0) else "sliding_attention"
                 for i in range(layers)
             ]
-            sizes |= {"attention_bias": flag(), "head_dim": dim // heads, "use_sliding_window": windows}
+            sizes |= {"use_sliding_window": windows} | ({"attention_bias": flag()} if model_type == "qwen3" else {})
             sizes |= {"sliding_window": 5, "layer_types": kinds}
         case "apertus":
-            sizes |= {"attention_bias": flag(), "hidden_act": "relu2"}
+            sizes |= {"attention_bias": flag(), "hidden_act": draw.choice(["relu2", "xielu"])}
     return sizes
 
 
 def config_from(keys, head):
     """The config that our keys of a config.json make."""
-    config = settings(f"task={head.name}", "task.context=64")
+    config = settings(f"task={head.name}", "task.context=32")
     for key, value in keys.items():
         section, _, name = key.partition(".")
         if name == "_target_":

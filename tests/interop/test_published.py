@@ -39,21 +39,22 @@ def test_what_is_written_is_read_back(family, head, seed, tmp_path):
     _, keys, config, task = random_task(family, head, seed)
     write(tmp_path / "out", held(config, task), task)
     found = published(tmp_path / "out")
-    assert (found.family, found.head) == (family, head)
+    leaves_as = "bert" if "roberta" in family.model_type else family.model_type
+    assert (found.family.model_type, found.head.task) == (leaves_as, head.task)
     given = {key: value for key, value in keys.items() if value is not None}
     assert {key: value for key, value in found.keys.items() if key in given} == given
     weights = weights_of(found)
     assert weights.keys() == task.state_dict().keys()
     for name, tensor in task.state_dict().items():
-        if family.model_type == "t5":  # some of its tensors are multiples of ours
-            torch.testing.assert_close(weights[name], tensor, rtol=1e-6, atol=0)
+        if family.model_type in ("t5", "gemma3_text"):  # some of their tensors are multiples of ours, or one less
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-6, atol=1e-7 * (family.model_type != "t5"))
         else:
             assert torch.equal(weights[name], tensor), name
 
 
 # What a config.json may say that is not written: what does not matter to a finished model.
 DROPPED = (
-    {"dropout_rate"}
+    {"dropout_rate", "dropout"}
     | {f"{name}_pdrop" for name in ("resid", "embd", "attn")}
     | {f"{name}_token_id" for name in ("pad", "cls", "sep", "bos", "eos")}
 )
@@ -65,8 +66,12 @@ def test_what_is_read_is_written_again(family, head, seed, tmp_path):
     values, _, config, task = random_task(family, head, seed)
     write(tmp_path / "out", held(config, task), task)
     written = json.loads((tmp_path / "out" / "config.json").read_text())
-    for key in values.keys() - DROPPED:
-        if values[key] is not None and not (key == "sliding_window" and not values.get("use_sliding_window", True)):
+    windows = "sliding_attention" in values.get("layer_types", ["sliding_attention"])
+    other = set() if windows else {"sliding_window"}
+    if "roberta" in family.model_type:  # leaves as a BERT
+        other |= {"model_type", "architectures", "max_position_embeddings"}
+    for key in values.keys() - DROPPED - other:
+        if values[key] is not None:
             found = written.get(key, (["full_attention"] * 9)[: len(values[key])] if key == "layer_types" else None)
             assert found == values[key], key
 
@@ -141,7 +146,7 @@ def test_norms_of_old_berts_are_called_gamma_and_beta(tmp_path):
     ("values", "said"),
     [
         ({"hidden_act": "gelu_fast"}, "hidden_act: gelu_fast has no option here; silu, swish has"),
-        ({"head_dim": 64}, "head_dim: 64 has no option here; 16 has"),
+        ({"head_dim": 0}, "head_dim: 0 is no number above 0"),
         (
             {"rope_parameters": {"rope_type": "longrope", "factor": 8.0}},
             "rope_type: longrope has no option here; default, ",

@@ -34,7 +34,11 @@ def moved(before, after, lengths):
     return [part.any(-1) for part in (before != after).split(lengths)]
 
 
-@pytest.mark.parametrize("extra", [[], ["model.window=4"], ["model.window=4", "model.global_every=2"]], ids=str)
+@pytest.mark.parametrize(
+    "extra",
+    [[], ["model.window=4"], ["model.window=4", "model.global_every=2", "model.global_first=1"], ["model.head_dim=6"]],
+    ids=str,
+)
 @pytest.mark.parametrize("position", POSITIONS)
 def test_an_encoder_sees_both_ways_but_never_another_sequence(position, extra):
     task = small_task(*ENCODER, f"position={position}", *extra)

@@ -57,9 +57,20 @@ def test_a_window_is_how_far_a_token_sees(task, seen, kernel):
     assert moved.nonzero().squeeze(1).tolist() == list(range(place - before, place + after))
 
 
-def test_of_layers_with_a_window_every_so_many_see_everything_the_first_among_them():
-    model = small_task("model.num_layers=5", "model.window=5", "model.global_every=2").model
-    assert [block.attention.layer.window for block in model.blocks] == [None, 5, None, 5, None]
+@pytest.mark.parametrize("first, windows", [(0, [None, 5, None, 5, None]), (1, [5, None, 5, None, 5])])
+def test_of_layers_with_a_window_every_so_many_see_everything_from_one_of_the_first_on(first, windows):
+    model = small_task(
+        "model.num_layers=5", "model.window=5", "model.global_every=2", f"model.global_first={first}"
+    ).model
+    assert [block.attention.layer.window for block in model.blocks] == windows
+
+
+@pytest.mark.parametrize("task", [["task=classification"], [], ["task=translation"]], ids=str)
+def test_heads_may_be_of_another_width_and_the_output_without_a_bias(task):
+    model = small_task(*task, "model.num_heads=3", "model.head_dim=6", "model.bias=true", "model.out_bias=false").model
+    attention = [module for module in model.modules() if hasattr(module, "query_norm")]
+    assert attention and all(layer.query.out_features == layer.out.in_features == 18 for layer in attention)
+    assert all(layer.value.bias is not None and layer.out.bias is None for layer in attention)
 
 
 @pytest.mark.parametrize("words, ordered", [([], False), (["model.cross_position=true"], True)])

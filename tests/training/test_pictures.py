@@ -68,7 +68,7 @@ def test_layers_and_heads_are_chosen_by_number_from_either_end():
 @pytest.mark.parametrize("name", POSITIONS)
 def test_every_position_scheme_has_a_picture_of_its_own(name):
     position = factory(settings(f"position={name}")["position"])(dim=32, num_heads=4, causal=True)
-    figure = position_picture(position, 32, 4, 64)
+    figure = position_picture(position, 32, 8, 64)
     if name == "none":
         assert figure is None
         return

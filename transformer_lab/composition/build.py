@@ -158,7 +158,7 @@ def kernel_name(config: Section, task: Task, machine: Hardware) -> str:
         return "none"
     first = torch.zeros(1, dtype=torch.int64)
     biased = task.model.position.bias(first, first) is not None
-    served = machine.device, machine.dtype, task.model.dim // task.model.num_heads
+    served = machine.device, machine.dtype, task.model.head_dim
     name: str = config["attention"]["_target_"].split(".")[-2]
     if name == "auto":
         both = (auto.choose(*served, biased=biased, plain=plain) for plain in (False, True))

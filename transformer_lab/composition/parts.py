@@ -18,9 +18,9 @@ def _part(handed: str = "", kind: str | None = None, *, in_model: bool = False) 
 
 PARTS = {
     "model": _part("vocab_size position norm mixer feed_forward residual attention", "models.model.Model"),
-    "position": _part("dim num_heads causal", "models.layers.positions.base.Position", in_model=True),
+    "position": _part("dim num_heads head_dim causal", "models.layers.positions.base.Position", in_model=True),
     "norm": _part("dim", in_model=True),
-    "mixer": _part("dim num_heads num_kv_heads bias kernel norm scale causal window", in_model=True),
+    "mixer": _part("dim num_heads num_kv_heads head_dim bias out_bias kernel norm scale causal window", in_model=True),
     "feed_forward": _part("dim", in_model=True),
     "residual": _part("dim layer norm dropout", in_model=True),
     "attention": _part("q k v queries keys causal window bias", in_model=True),

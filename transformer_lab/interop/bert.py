@@ -16,10 +16,11 @@ from transformer_lab.interop.families import (
     Family,
     Head,
     Keys,
+    Table,
     layer,
     plain,
 )
-from transformer_lab.interop.options import Choice, Fixed, Key, Ours, Usual
+from transformer_lab.interop.options import Choice, Fixed, Key, Option, Ours, Usual
 from transformer_lab.interop.weights import Pair, both
 
 
@@ -69,69 +70,78 @@ class Types(Key):
         return super().outward(ours)
 
 
-BERT = Family(
-    model_type="bert",
-    prefix="bert.",
-    options=(
-        Fixed(
-            {
-                "model._target_": ENCODER,
-                "residual._target_": POST_NORM,
-                "position._target_": LEARNED,
-                "norm._target_": LAYER_NORM,
-                "norm.bias": True,
-                "model.bias": True,
-                "feed_forward.bias": True,
-            }
-        ),
-        plain(embedding_norm=True),
-        OWN_KEYS,
-        *SIZES,
-        Types("type_vocab_size", "model.token_types", 2),
-        Key("max_position_embeddings", "position.max_length"),
-        Key("layer_norm_eps", "norm.eps", 1e-12),
-        Choice(
-            "hidden_act",
-            {
-                "gelu": layer("GELU", approximate="none"),
-                "gelu_new": layer("GELU", approximate="tanh"),
-                "gelu_pytorch_tanh": layer("GELU", approximate="tanh"),
-                "relu": layer("ReLU"),
-            },
-            "gelu",
-        ),
-        Usual(
-            {
-                "position_embedding_type": "absolute",
-                "is_decoder": False,
-                "add_cross_attention": False,
-                "tie_word_embeddings": True,
-            }
-        ),
+SEQUENCES = (
+    Fixed({"task.pooling": "pooler"}),
+    Choice(
+        "problem_type",
+        {
+            "single_label_classification": {"task.multi_label": False},
+            "multi_label_classification": {"task.multi_label": True},
+        },
+        "single_label_classification",
     ),
-    table=body,
-    heads=(
-        Head("BertForPreTraining", MLM_NSP, "mlm_nsp", (Fixed({"task.sentence_task": "next"}), GELU), pretraining),
-        Head("BertForMaskedLM", MLM_NSP, "mlm_nsp", (Fixed({"task.sentence_task": "none"}), GELU), masked),
-        Head(
-            "BertForSequenceClassification",
-            CLASSIFICATION,
-            "classification",
-            (
-                Fixed({"task.pooling": "pooler"}),
-                Choice(
-                    "problem_type",
-                    {
-                        "single_label_classification": {"task.multi_label": False},
-                        "multi_label_classification": {"task.multi_label": True},
-                    },
-                    "single_label_classification",
-                ),
+)
+WORDS = (Fixed({"task.sentence_task": "none"}), GELU)
+PAIRS = (Fixed({"task.sentence_task": "next"}), GELU)
+
+
+def like(model_type: str, places: Option, table: Table, heads: tuple[Head, ...]) -> Family:
+    """An encoder of this family, by what its table of positions and its heads are called."""
+    return Family(
+        model_type=model_type,
+        prefix=f"{model_type.rpartition('-')[2]}.",
+        options=(
+            Fixed(
+                {
+                    "model._target_": ENCODER,
+                    "residual._target_": POST_NORM,
+                    "position._target_": LEARNED,
+                    "norm._target_": LAYER_NORM,
+                    "norm.bias": True,
+                    "model.bias": True,
+                    "feed_forward.bias": True,
+                }
             ),
-            classifier,
+            plain(embedding_norm=True),
+            OWN_KEYS,
+            *SIZES,
+            Types("type_vocab_size", "model.token_types", 2),
+            places,
+            Key("layer_norm_eps", "norm.eps", 1e-12),
+            Choice(
+                "hidden_act",
+                {
+                    "gelu": layer("GELU", approximate="none"),
+                    "gelu_new": layer("GELU", approximate="tanh"),
+                    "gelu_pytorch_tanh": layer("GELU", approximate="tanh"),
+                    "relu": layer("ReLU"),
+                },
+                "gelu",
+            ),
+            Usual(
+                {
+                    "position_embedding_type": "absolute",
+                    "is_decoder": False,
+                    "add_cross_attention": False,
+                    "tie_word_embeddings": True,
+                }
+            ),
         ),
+        table=table,
+        heads=heads,
+        passed=PASSED | {"hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"},
+        empty=r"embeddings\.position_ids",
+    )
+
+
+BERT = like(
+    "bert",
+    Key("max_position_embeddings", "position.max_length"),
+    body,
+    (
+        Head("BertForPreTraining", MLM_NSP, "mlm_nsp", PAIRS, pretraining),
+        Head("BertForMaskedLM", MLM_NSP, "mlm_nsp", WORDS, masked),
+        Head("BertForSequenceClassification", CLASSIFICATION, "classification", SEQUENCES, classifier),
         Head("BertModel"),
     ),
-    passed=PASSED | {"hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"},
-    empty=r"embeddings\.position_ids",
 )

@@ -11,11 +11,14 @@ DECODER = "transformer_lab.models.decoder.Decoder"
 ENCODER = "transformer_lab.models.encoder.Encoder"
 PRE_NORM, POST_NORM = "transformer_lab.models.blocks.PreNorm", "transformer_lab.models.blocks.PostNorm"
 RMS, LAYER_NORM = "transformer_lab.models.layers.norms.RMSNorm", "transformer_lab.models.layers.norms.LayerNorm"
+SANDWICH_NORM = "transformer_lab.models.blocks.SandwichNorm"
 SEQ2SEQ = "transformer_lab.models.seq2seq.Seq2Seq"
 RELATIVE = "transformer_lab.models.layers.positions.relative.RelativeBuckets"
 ATTENTION = "transformer_lab.models.layers.attention.Attention"
 ROTARY = "transformer_lab.models.layers.positions.rotary.Rotary"
 LEARNED = "transformer_lab.models.layers.positions.learned.Learned"
+SINUSOIDAL = "transformer_lab.models.layers.positions.sinusoidal.Sinusoidal"
+ALIBI = "transformer_lab.models.layers.positions.alibi.Alibi"
 FEED_FORWARD = "transformer_lab.models.layers.feed_forward"
 LANGUAGE_MODELING = "transformer_lab.tasks.language_modeling.LanguageModeling"
 CLASSIFICATION = "transformer_lab.tasks.classification.Classification"
@@ -146,7 +149,8 @@ def layer(name: str, **options: Any) -> dict[str, Any]:
 
 def plain(**model: Any) -> Fixed:
     """What hardly any published model has, and what all of a family have alike."""
-    usual = {"qk_norm": False, "window": None, "global_every": None, "embedding_norm": False, "mup": False}
+    usual: dict[str, Any] = {"qk_norm": False, "window": None, "global_every": None, "global_first": 0}
+    usual |= {"embedding_norm": False, "mup": False, "head_dim": None, "out_bias": None}
     options = {f"model.{key}": value for key, value in {**usual, **model}.items() if value is not Ellipsis}
     return Fixed({"mixer._target_": ATTENTION, **options})
 
@@ -156,9 +160,10 @@ class KeyValueHeads(Option):
     """How many heads share keys and values, under the key `theirs`; without one, none do."""
 
     theirs: str | None
+    default: int | None = None  # of a config.json that does not say; None: as many as there are heads
 
     def inward(self, theirs: Theirs) -> dict[str, Any]:
-        return {"model.num_kv_heads": theirs.get(self.theirs, None) if self.theirs else None}
+        return {"model.num_kv_heads": theirs.get(self.theirs, self.default) if self.theirs else None}
 
     def outward(self, ours: Ours) -> dict[str, Any]:
         heads, shared = ours.get("model.num_heads"), ours.get("model.num_kv_heads")
@@ -170,6 +175,41 @@ class KeyValueHeads(Option):
 
 
 OWN_KEYS = KeyValueHeads(None)
+
+
+@dataclass(frozen=True)
+class HeadDim(Option):
+    """How wide a head is, under the key `theirs`; of a config.json without it `default`, or the width by the number of
+    heads."""
+
+    theirs: str = "head_dim"
+    default: int | None = None
+    dim: str = "hidden_size"
+    heads: str = "num_attention_heads"
+
+    def inward(self, theirs: Theirs) -> dict[str, Any]:
+        dim, heads = theirs.whole(self.dim), theirs.whole(self.heads)
+        width = theirs.whole(self.theirs, self.default or dim // heads)
+        return {"model.head_dim": None if width * heads == dim else width}
+
+    def outward(self, ours: Ours) -> dict[str, Any]:
+        return {self.theirs: ours.get("model.head_dim") or ours.get("model.dim") // ours.get("model.num_heads")}
+
+
+class DecoderLayers(Key):
+    """Blocks of the decoder; where nothing says so, as many as the encoder has."""
+
+    def outward(self, ours: Ours) -> dict[str, Any]:
+        return {self.theirs: ours.get(self.ours) or ours.get("model.num_layers")}
+
+
+def head_dim(keys: Keys) -> int:
+    return int(keys["model.head_dim"] or keys["model.dim"] // keys["model.num_heads"])
+
+
+def out_bias(keys: Keys) -> bool:
+    own = keys["model.out_bias"]
+    return bool(keys["model.bias"] if own is None else own)
 
 
 def tied(default: bool) -> Key:

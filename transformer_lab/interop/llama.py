@@ -4,7 +4,6 @@ They differ in whether the feed-forward layer is gated, whether queries and keys
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from transformer_lab.interop.families import (
@@ -16,17 +15,22 @@ from transformer_lab.interop.families import (
     SIZES,
     Family,
     Head,
+    HeadDim,
     Keys,
     KeyValueHeads,
+    head_dim,
     layer,
+    out_bias,
     output,
     plain,
     tied,
 )
-from transformer_lab.interop.options import Choice, Fixed, Key, Option, Ours, Theirs, Usual
+from transformer_lab.interop.options import Choice, Fixed, Key, Option, Usual
 from transformer_lab.interop.rotary import RotaryBase
 from transformer_lab.interop.weights import Pair, both, halves
 from transformer_lab.interop.windows import EveryLayer, LayerWindows
+
+XIELU = layer("XIELU")
 
 
 def body(
@@ -35,7 +39,7 @@ def body(
     """The tensors, by what the norms of a block and the matrices of its feed-forward layer are called."""
 
     def pairs(keys: Keys) -> Iterator[Pair]:
-        turned = halves(keys["model.dim"] // keys["model.num_heads"])
+        turned = halves(head_dim(keys))
         biased = bool(keys["model.bias"])
         yield Pair("embed_tokens.weight", "model.embedding.weight")
         yield Pair("norm.weight", "model.norm.weight")
@@ -47,31 +51,18 @@ def body(
             yield from both(f"{attention}.q_proj", f"{mine}.query", turned, bias=biased)
             yield from both(f"{attention}.k_proj", f"{mine}.key", turned, bias=biased)
             yield from both(f"{attention}.v_proj", f"{mine}.value", bias=biased)
-            yield from both(f"{attention}.o_proj", f"{mine}.out", bias=biased)
+            yield from both(f"{attention}.o_proj", f"{mine}.out", bias=out_bias(keys))
             if keys["model.qk_norm"]:
                 yield Pair(f"{attention}.q_norm.weight", f"{mine}.query_norm.weight", turned)
                 yield Pair(f"{attention}.k_norm.weight", f"{mine}.key_norm.weight", turned)
             for name in feed_forward:
                 bias = bool(keys["feed_forward.bias"])
                 yield from both(f"{theirs}.mlp.{name}_proj", f"{ours}.feed_forward.layer.{name}", bias=bias)
+            if keys["feed_forward._target_"] == XIELU["feed_forward._target_"]:
+                for name in ("alpha_p", "alpha_n"):
+                    yield Pair(f"{theirs}.mlp.act_fn.{name}", f"{ours}.feed_forward.layer.{name}")
 
     return pairs
-
-
-@dataclass(frozen=True)
-class HeadDim(Option):
-    """How wide a head is; here always the width by the number of heads."""
-
-    default: int | None = None
-
-    def inward(self, theirs: Theirs) -> dict[str, Any]:
-        dim, heads = theirs.whole("hidden_size"), theirs.whole("num_attention_heads")
-        if (width := theirs.get("head_dim", self.default or dim // heads)) != dim / heads and dim % heads == 0:
-            raise theirs.refused("head_dim", width, [dim // heads])
-        return {}
-
-    def outward(self, ours: Ours) -> dict[str, Any]:
-        return {"head_dim": ours.get("model.dim") // ours.get("model.num_heads")}
 
 
 BIASES = (Key("attention_bias", "model.bias", False), Key("mlp_bias", "feed_forward.bias", False))
@@ -93,9 +84,10 @@ def like(
     qk_norm: bool = False,
     base: float = 10_000.0,
     windows: bool = False,
+    out: bool | None = None,
 ) -> Family:
     """A decoder of this family; the numbers are what its class in transformers takes where a config.json is silent."""
-    mine: dict[str, Any] = {"window": ..., "global_every": ...} if windows else {}
+    mine: dict[str, Any] = {"window": ..., "global_every": ..., "global_first": ...} if windows else {}
     return Family(
         model_type=model_type,
         prefix="model.",
@@ -108,7 +100,7 @@ def like(
                     "model.scale_embedding": False,
                 }
             ),
-            plain(qk_norm=qk_norm, **mine),
+            plain(qk_norm=qk_norm, head_dim=..., out_bias=out, **mine),
             *SIZES,
             KeyValueHeads("num_key_value_heads"),
             Key("rms_norm_eps", "norm.eps", eps),
@@ -122,7 +114,7 @@ def like(
             Head(f"{name}Model"),
         ),
         passed=PASSED | {"attention_dropout", "hidden_dropout"},
-        empty=r"(.*\.)?rotary_emb\.inv_freq",
+        empty=r"(.*\.)?rotary_emb\.inv_freq|.*\.act_fn\.(bias|eps)",  # of xIELU: its slope, a number that never changes
     )
 
 
@@ -138,13 +130,25 @@ MISTRAL = like(
     positions=131_072,
     windows=True,
 )
+QWEN2 = like(
+    "qwen2",
+    "Qwen2",
+    SWIGLU,
+    NO_BIAS,
+    Fixed({"model.bias": True}),
+    HeadDim(),
+    LayerWindows(),
+    positions=32_768,
+    windows=True,
+    out=False,
+)
 QWEN3 = like(
     "qwen3",
     "Qwen3",
     SWIGLU,
     NO_BIAS,
     Key("attention_bias", "model.bias", False),
-    HeadDim(128),
+    HeadDim(default=128),
     LayerWindows(),
     positions=32_768,
     qk_norm=True,
@@ -154,7 +158,7 @@ ARCEE = like("arcee", "Arcee", SQUARED, *BIASES, HeadDim(), matrices=UNGATED, ep
 APERTUS = like(
     "apertus",
     "Apertus",
-    Choice("hidden_act", {"relu2": layer("SquaredReLU")}, "xielu"),
+    Choice("hidden_act", {"relu2": layer("SquaredReLU"), "xielu": XIELU}, "xielu"),
     NO_BIAS,
     Key("attention_bias", "model.bias", False),
     HeadDim(),
@@ -165,4 +169,4 @@ APERTUS = like(
     positions=65_536,
     qk_norm=True,
 )
-FAMILIES = (LLAMA, QWEN3, MISTRAL, ARCEE, APERTUS)
+FAMILIES = (LLAMA, QWEN2, QWEN3, MISTRAL, ARCEE, APERTUS)

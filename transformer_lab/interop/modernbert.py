@@ -1,8 +1,6 @@
 """ModernBERT (Warner et al., 2024, arXiv:2412.13663), as transformers has it: query, key and value are one matrix."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from transformer_lab.interop.families import (
     ENCODER,
@@ -19,9 +17,10 @@ from transformer_lab.interop.families import (
     layer,
     plain,
 )
-from transformer_lab.interop.options import Choice, Fixed, Key, Option, Ours, Theirs, Usual
+from transformer_lab.interop.options import Choice, Fixed, Key, Usual
+from transformer_lab.interop.rotary import GlobalAndLocalBase
 from transformer_lab.interop.weights import Pair, Part, both, halves
-from transformer_lab.interop.windows import every_of, sees_everything
+from transformer_lab.interop.windows import GlobalLayers
 
 
 def body(keys: Keys) -> Iterator[Pair]:
@@ -54,50 +53,6 @@ def masked(keys: Keys) -> Iterator[Pair]:
     yield Pair("decoder.bias", "head.bias")
 
 
-@dataclass(frozen=True)
-class GlobalAndLocal(Option):
-    """Which layers have a window, how wide it is to both sides together, and how positions turn in either kind."""
-
-    def inward(self, theirs: Theirs) -> dict[str, Any]:
-        layers, every = theirs.whole("num_hidden_layers"), theirs.whole("global_attn_every_n_layers", 3)
-        kinds = theirs.get("layer_types", None)
-        sees_all = [number % every == 0 for number in range(layers)]
-        if kinds is not None:
-            sees_all = [kind == "full_attention" for kind in kinds]
-        rope = theirs.get("rope_parameters", {})
-        bases = {"full_attention": theirs.get("global_rope_theta", 160_000.0)}
-        bases["sliding_attention"] = theirs.get("local_rope_theta", None) or 10_000.0
-        for kind in bases:
-            inner = Theirs(rope.get(kind) or {}, f"{theirs.where}: rope_parameters.{kind}")
-            if (scaled := inner.get("rope_type", "default")) != "default":
-                raise inner.refused("rope_type", scaled, ["default"])
-            bases[kind] = float(inner.get("rope_theta", bases[kind]))
-            inner.refuse_rest(set())
-        width, windows = theirs.whole("local_attention", 128), not all(sees_all)
-        return {
-            "position._target_": ROTARY,
-            "position.base": bases["full_attention"],
-            "position.local_base": bases["sliding_attention"],
-            "model.window": width // 2 + 1 if windows else None,
-            "model.global_every": every_of(sees_all, theirs) if windows else None,
-        }
-
-    def outward(self, ours: Ours) -> dict[str, Any]:
-        ours.want("position._target_", ROTARY)
-        layers, window, every = (ours.get(f"model.{key}") for key in ("num_layers", "window", "global_every"))
-        base = float(ours.get("position.base"))
-        local = float(ours.get("position.local_base") or base)
-        sees_all = sees_everything(every, layers) if window else [True] * layers
-        return {
-            "layer_types": ["full_attention" if sees else "sliding_attention" for sees in sees_all],
-            "local_attention": 2 * (window - 1) if window else 128,
-            "rope_parameters": {
-                "full_attention": {"rope_type": "default", "rope_theta": base},
-                "sliding_attention": {"rope_type": "default", "rope_theta": local},
-            },
-        }
-
-
 MODERNBERT = Family(
     model_type="modernbert",
     prefix="model.",
@@ -113,13 +68,15 @@ MODERNBERT = Family(
                 "model.token_types": 0,
             }
         ),
-        plain(embedding_norm=True, window=..., global_every=...),
+        plain(embedding_norm=True, window=..., global_every=..., global_first=...),
         OWN_KEYS,
         *SIZES,
         Key("max_position_embeddings", "position.max_length", 8192),
         Key("norm_eps", "norm.eps", 1e-5),
         Choice("hidden_activation", {"gelu": layer("GeGLU", approximate="none")}, "gelu"),
-        GlobalAndLocal(),
+        GlobalLayers("local_attention", "global_attn_every_n_layers", 3, last=False, sides=2, usual=128),
+        GlobalAndLocalBase(("global_rope_theta", "local_rope_theta"), (160_000.0, 10_000.0)),
+        Fixed({"position._target_": ROTARY}),
         Usual({"attention_bias": False, "mlp_bias": False, "norm_bias": False, "tie_word_embeddings": True}),
         Usual({"classifier_bias": False, "classifier_activation": "gelu", "decoder_bias": True}),
     ),

@@ -8,14 +8,18 @@ from typing import Any
 from transformer_lab.interop import llama
 from transformer_lab.interop.bert import BERT
 from transformer_lab.interop.families import Family, Head
+from transformer_lab.interop.gemma3 import GEMMA3
 from transformer_lab.interop.gpt2 import GPT2
+from transformer_lab.interop.marian import MARIAN
 from transformer_lab.interop.modernbert import MODERNBERT
+from transformer_lab.interop.mpt import MPT
 from transformer_lab.interop.options import Theirs
+from transformer_lab.interop.roberta import ROBERTA, XLM_ROBERTA
 from transformer_lab.interop.t5 import T5
 
 CONFIG = "config.json"
 LARGEST = 10_000_000  # bytes of a JSON file that is no weights and no tokenizer
-FAMILIES = (BERT, MODERNBERT, GPT2, *llama.FAMILIES, T5)
+FAMILIES = (BERT, ROBERTA, XLM_ROBERTA, MODERNBERT, GPT2, *llama.FAMILIES, GEMMA3, MPT, T5, MARIAN)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,12 @@ from transformer_lab.interop.families import (
     RMS,
     SEQ2SEQ,
     TRANSLATION,
+    DecoderLayers,
     Family,
     Head,
+    HeadDim,
     Keys,
+    head_dim,
     layer,
     plain,
 )
@@ -27,7 +30,7 @@ from transformer_lab.interop.weights import SAME, Pair, times
 
 
 def body(keys: Keys) -> Iterator[Pair]:
-    dim, scores = keys["model.dim"], times((keys["model.dim"] // keys["model.num_heads"]) ** 0.5)
+    dim, scores = keys["model.dim"], times(head_dim(keys) ** 0.5)
     scaled = times(dim**-0.5) if keys["model.scale_embedding"] else SAME
     yield Pair("shared.weight", "model.embedding.weight", scaled)
     gated = keys["feed_forward._target_"].endswith("GLU")
@@ -61,21 +64,6 @@ def _decoder_layers(keys: Keys) -> int:
 
 
 @dataclass(frozen=True)
-class Sizes(Option):
-    """Blocks of the decoder, and how wide a head is, which here is the width by the number of heads."""
-
-    def inward(self, theirs: Theirs) -> dict[str, Any]:
-        dim, heads = theirs.whole("d_model"), theirs.whole("num_heads")
-        if (width := theirs.get("d_kv", 64)) != dim / heads and dim % heads == 0:
-            raise theirs.refused("d_kv", width, [dim // heads])
-        return {"model.num_decoder_layers": theirs.get("num_decoder_layers", None)}
-
-    def outward(self, ours: Ours) -> dict[str, Any]:
-        layers = ours.get("model.num_decoder_layers") or ours.get("model.num_layers")
-        return {"d_kv": ours.get("model.dim") // ours.get("model.num_heads"), "num_decoder_layers": layers}
-
-
-@dataclass(frozen=True)
 class Scaled(Option):
     """The first version has one table, whose output is scaled; the others have an output matrix of their own."""
 
@@ -103,14 +91,16 @@ T5 = Family(
                 "feed_forward.bias": False,
                 "model.share_embeddings": True,
                 "model.cross_position": False,
+                "task.output_bias": False,
             }
         ),
-        plain(),
+        plain(head_dim=...),
         OWN_KEYS,
         Key("d_model", "model.dim"),
         Key("num_layers", "model.num_layers"),
         Key("num_heads", "model.num_heads"),
-        Sizes(),
+        DecoderLayers("num_decoder_layers", "model.num_decoder_layers", None),
+        HeadDim("d_kv", 64, dim="d_model", heads="num_heads"),
         Key("d_ff", "feed_forward.hidden_dim"),
         Key("relative_attention_num_buckets", "position.num_buckets", 32),
         Key("relative_attention_max_distance", "position.max_distance", 128),

@@ -23,17 +23,23 @@ SAME = Form(lambda x: x, lambda x: x)
 TRANSPOSED = Form(lambda x: x.T, lambda x: x.T)
 
 
-def halves(head_dim: int) -> Form:
-    """Of queries and keys: channels i and i + K/2 of a head turn together there, neighbours do here."""
+def halves(width: int, axis: int = 0) -> Form:
+    """Channels i and i + width/2 belong together there, neighbours do here: those of a head, of queries and keys, that
+    turn together; or sines and their cosines."""
     return Form(
-        lambda x: x.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2),
-        lambda x: x.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2),
+        lambda x: x.unflatten(axis, (-1, 2, width // 2)).transpose(axis + 1, axis + 2).flatten(axis, axis + 2),
+        lambda x: x.unflatten(axis, (-1, width // 2, 2)).transpose(axis + 1, axis + 2).flatten(axis, axis + 2),
     )
 
 
 def times(factor: float) -> Form:
     """Ours is so many times theirs."""
     return Form(lambda x: x * factor, lambda x: x / factor)
+
+
+def chained(first: Form, second: Form) -> Form:
+    """One after the other, on the way in."""
+    return Form(lambda x: second.inward(first.inward(x)), lambda x: first.outward(second.outward(x)))
 
 
 @dataclass(frozen=True)

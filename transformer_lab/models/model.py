@@ -21,7 +21,7 @@ class Model(nn.Module, ABC):
     embedding: nn.Embedding  # of what is written, (V, D)
     position: Position
     dim: int  # D
-    num_heads: int
+    head_dim: int  # of each attention head
     width_ratio: float  # how many times wider than where its learning rate was found (muP); 1.0: as wide
 
     @abstractmethod

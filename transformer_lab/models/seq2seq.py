@@ -41,7 +41,7 @@ class Seq2Seq(Model):
         self.decoder = Stack(
             causal=True, cross=True, cross_position=cross_position, num_layers=num_decoder_layers or num_layers, **stack
         )
-        self.dim, self.num_heads = self.encoder.dim, self.encoder.num_heads
+        self.dim, self.head_dim = self.encoder.dim, self.encoder.head_dim
         self.width_ratio = self.encoder.width_ratio
 
         def table() -> nn.Embedding:

@@ -38,11 +38,14 @@ class StackOptions(TypedDict, total=False):
     attention: Kernel
     mixer: Callable[..., Mixer]
     num_kv_heads: int | None
+    head_dim: int | None
     window: int | None
     global_every: int | None
+    global_first: int
     qk_norm: bool
     embedding_norm: bool
     bias: bool
+    out_bias: bool | None
     dropout: float
     residual_init: Literal["zero", "scaled", "plain"]
     mup: bool
@@ -53,9 +56,10 @@ class Stack(nn.Module):
 
     `position`, `norm`, `mixer`, `feed_forward`, `residual` are called with the sizes of the stack and give its parts;
     `attention` is the kernel of those mixers that attend. With `cross`, each block also looks at a memory; with
-    `cross_position`, positions of both texts count there. Of layers with a `window`, every `global_every`th, the first
-    among them, sees everything (Gemma Team, 2024; ModernBERT). `embedding_norm` normalises what the first block reads
-    (BERT).
+    `cross_position`, positions of both texts count there. Of layers with a `window`, every `global_every`th sees
+    everything, from layer `global_first` on (ModernBERT; Gemma Team, 2024). `embedding_norm` normalises what the first
+    block reads (BERT). `head_dim` is the width of a head where it is not D / H, and `out_bias` says whether what
+    attention gives has a bias where `bias` says else; only then are they handed to the parts.
 
     Matrices start normal with variance 1 / fan-in (LeCun et al., 1998). What a block adds to the residual stream
     starts at zero (ReZero; Bachlechner et al., 2021); with `residual_init: scaled` smaller by the root of the number
@@ -84,24 +88,29 @@ class Stack(nn.Module):
         cross: bool = False,
         cross_position: bool = False,
         num_kv_heads: int | None = None,
+        head_dim: int | None = None,
         window: int | None = None,
         global_every: int | None = None,
+        global_first: int = 0,
         qk_norm: bool = False,
         embedding_norm: bool = False,
         bias: bool = False,
+        out_bias: bool | None = None,
         dropout: float = 0.0,
         residual_init: Literal["zero", "scaled", "plain"] = "zero",
         mup: bool = False,
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        _check_sizes(dim, num_layers, num_heads, num_kv_heads, window, global_every, dropout)
-        self.dim, self.num_heads, self.cross, self.bias, self.make_norm = dim, num_heads, cross, bias, norm
+        _check_sizes(dim, num_layers, num_heads, num_kv_heads, head_dim, window, global_every, global_first, dropout)
+        self.head_dim = dim // num_heads if head_dim is None else head_dim
+        self.dim, self.cross, self.bias, self.make_norm = dim, cross, bias, norm
         self.residual_init = residual_init
         self.width_ratio = dim / BASE_DIM if mup else 1.0
         # Queries and keys that point the same way add up with the head's width, not with its root.
-        scale = (BASE_HEAD_DIM * num_heads / dim) ** 0.5 if mup else 1.0
-        self.position = position(dim=dim, num_heads=num_heads, causal=causal)
+        scale = (BASE_HEAD_DIM / self.head_dim) ** 0.5 if mup else 1.0
+        width = {} if head_dim is None else {"head_dim": head_dim}
+        self.position = position(dim=dim, num_heads=num_heads, causal=causal, **width)
         if cross_position and not self.position.crosses:
             raise ValueError(f"model.cross_position: {self.position.refusal}; leave it false")
         self.cross_position = cross_position
@@ -117,6 +126,8 @@ class Stack(nn.Module):
             "kernel": attention,
             "norm": norm if qk_norm else None,
             "scale": scale,
+            **width,
+            **({} if out_bias is None else {"out_bias": out_bias}),
         }
 
         def around(layer: SubLayer, option: str) -> Residual:
@@ -127,7 +138,7 @@ class Stack(nn.Module):
             return residual(dim=dim, layer=layer, norm=norm, dropout=dropout)
 
         def block(index: int) -> Block:
-            sees_all = global_every is not None and index % global_every == 0
+            sees_all = global_every is not None and index % global_every == global_first
             own = mixer(causal=causal, window=None if sees_all else window, **sizes)
             other = CrossAttention(causal=False, window=None, **sizes) if cross else None
             return Block(
@@ -230,8 +241,10 @@ def _check_sizes(
     num_layers: int,
     num_heads: int,
     num_kv_heads: int,
+    head_dim: int | None,
     window: int | None,
     global_every: int | None,
+    global_first: int,
     dropout: float,
 ) -> None:
     for name, size in (("dim", dim), ("num_layers", num_layers), ("num_heads", num_heads)):
@@ -239,7 +252,9 @@ def _check_sizes(
             raise ValueError(f"model.{name}: {size} is too small; at least 1")
     if num_layers > MOST_LAYERS:
         raise ValueError(f"model.num_layers: {num_layers} is too many; at most {MOST_LAYERS:,}")
-    if dim % num_heads:
+    if head_dim is not None and head_dim < 1:
+        raise ValueError(f"model.head_dim: {head_dim} is too small; null for model.dim / model.num_heads")
+    if head_dim is None and dim % num_heads:
         nearest = max(1, round(dim / num_heads / 2)) * 2 * num_heads  # rotary turns pairs of a head's channels
         raise ValueError(f"model.dim: {dim} is not divisible by model.num_heads {num_heads}; nearest {nearest}")
     if num_kv_heads < 1 or num_heads % num_kv_heads:
@@ -252,5 +267,10 @@ def _check_sizes(
     if global_every is not None and (global_every < 1 or window is None):
         why = "has no effect without model.window" if window is None else f"{global_every} is too small; at least 1"
         raise ValueError(f"model.global_every: {why}")
+    if not 0 <= global_first < (global_every or 1):
+        raise ValueError(
+            f"model.global_first: layer {global_first} is not among the first model.global_every, {global_every or 1}, "
+            "counted from 0"
+        )
     if not 0 <= dropout < 1:
         raise ValueError(f"model.dropout: {dropout} is not a share; 0 <= dropout < 1")

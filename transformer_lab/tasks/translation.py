@@ -130,7 +130,8 @@ class Translation(Task):
 
     Texts have at most `context` tokens each. `beam_size` and `length_penalty` say how translations are searched for
     (see `Beam`), in every validation as in the test and in `predict`. With `tie_embeddings` the output matrix is the
-    target's embedding; in a `Seq2Seq` that shares its embeddings all three are one.
+    target's embedding; in a `Seq2Seq` that shares its embeddings all three are one. `output_bias` adds a number of its
+    own to the logit of each token.
 
     `bleu_tokenizer` says what BLEU takes for a word, by sacreBLEU's names; None: what `learn` finds for the language
     that is written.
@@ -151,6 +152,7 @@ class Translation(Task):
         context: int,
         label_smoothing: float = 0.0,
         tie_embeddings: bool = True,
+        output_bias: bool = False,
         beam_size: int = 1,
         length_penalty: float = 1.0,
         bleu_tokenizer: scores.Tokenizer | None = None,
@@ -173,7 +175,9 @@ class Translation(Task):
         self.between = tokenizer.special(BETWEEN) if self.joined else self.end
         self.encoding = PairEncoding()
         self.collate = Collate(self.end, context, self.joined, self.begin)
-        self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
+        self.head = TokenHead(
+            embedding=model.embedding, tied=tie_embeddings, bias=output_bias, width_ratio=model.width_ratio
+        )
 
     @classmethod
     def learn(cls, examples: Iterator[Pair], language: str | None) -> dict[str, Any]:

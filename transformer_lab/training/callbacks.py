@@ -184,7 +184,7 @@ class Pictures(Callback):
         if self.layers and (not self.drew_positions or any(True for _ in task.model.position.parameters())):
             self.drew_positions = True
             with drawn("positions"):
-                figure = position_picture(task.model.position, task.model.dim, task.model.num_heads, task.context)
+                figure = position_picture(task.model.position, task.model.dim, task.model.head_dim, task.context)
                 if figure is not None:
                     board.add_figure("position", figure, global_step=step)
 

@@ -189,7 +189,7 @@ def _inches(token: str) -> float:
 
 
 @torch.no_grad()
-def position_picture(position: Position, dim: int, num_heads: int, length: int) -> Any | None:
+def position_picture(position: Position, dim: int, head_dim: int, length: int) -> Any | None:
     """How a scheme tells positions apart: what it adds to the scores of each head, to embeddings, or how it turns the
     first head; None where it does nothing."""
     length = min(MOST_POSITIONS, length)
@@ -199,7 +199,7 @@ def position_picture(position: Position, dim: int, num_heads: int, length: int) 
     if bias is not None:
         pictures = [(f"head {head}", table, "key", "query") for head, table in enumerate(bias.float().cpu())]
     else:
-        nothing, ones = torch.zeros(length, dim, device=device), torch.ones(length, 1, dim // num_heads, device=device)
+        nothing, ones = torch.zeros(length, dim, device=device), torch.ones(length, 1, head_dim, device=device)
         added, turned = position.embed(nothing, positions), position.rotate(ones, positions)
         tables = {"added to embeddings": added - nothing, "a query of ones, turned": (turned - ones)[:, 0]}
         pictures = [(name, table.float().cpu(), "channel", "position") for name, table in tables.items() if table.any()]

@@ -32,7 +32,8 @@ class Memory:
 class Attention(Mixer):
     """Tokens of a sequence look at each other; `kernel` does the looking (see `kernels/`).
 
-    `num_kv_heads` are shared by the heads (Ainslie et al., 2023, arXiv:2305.13245); None: each has its own.
+    `num_kv_heads` are shared by the heads (Ainslie et al., 2023, arXiv:2305.13245); None: each has its own. `head_dim`
+    is how wide a head is; None: D / H. `out_bias` says whether the output has a bias; None: where the others have.
     `norm` normalises queries and keys over each head (Henry et al., 2020, arXiv:2010.04245); None: not at all.
     `scale` multiplies the scores, besides the root of K that they are divided by. `window` limits how far a token sees
     (Beltagy et al., 2020, arXiv:2004.05150); None: all the way.
@@ -44,27 +45,29 @@ class Attention(Mixer):
         dim: int,
         num_heads: int,
         num_kv_heads: int | None = None,
+        head_dim: int | None = None,
         causal: bool = False,
         window: int | None = None,
         norm: Norm | None = None,
         bias: bool = False,
+        out_bias: bool | None = None,
         kernel: Kernel = auto.attend,
         scale: float = 1.0,
     ) -> None:
         """Raises ValueError where heads do not divide the width, or key/value heads the heads."""
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if num_heads < 1 or dim % num_heads:
+        if num_heads < 1 or (head_dim is None and dim % num_heads):
             raise ValueError(f"num_heads: {num_heads} does not divide dim {dim}")
         if num_kv_heads < 1 or num_heads % num_kv_heads:
             raise ValueError(f"num_kv_heads: {num_kv_heads} does not divide num_heads {num_heads}")
-        head_dim = dim // num_heads
+        head_dim = dim // num_heads if head_dim is None else head_dim
         self.head_dim, self.num_kv_heads, self.scale = head_dim, num_kv_heads, scale
         self.causal, self.window, self.kernel = causal, window, kernel
         self.query = nn.Linear(dim, num_heads * head_dim, bias=bias)
         self.key = nn.Linear(dim, num_kv_heads * head_dim, bias=bias)
         self.value = nn.Linear(dim, num_kv_heads * head_dim, bias=bias)
-        self.out = nn.Linear(num_heads * head_dim, dim, bias=bias)
+        self.out = nn.Linear(num_heads * head_dim, dim, bias=bias if out_bias is None else out_bias)
         self.query_norm = norm(dim=head_dim) if norm else nn.Identity()
         self.key_norm = norm(dim=head_dim) if norm else nn.Identity()
 

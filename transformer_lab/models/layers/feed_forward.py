@@ -54,6 +54,13 @@ class ReLU(FeedForward):
         return self.down(F.relu(self.up(x)))
 
 
+class SiLU(FeedForward):
+    """down(silu(up(x))), also known as swish (Ramachandran et al., 2017, arXiv:1710.05941)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.up(x)))
+
+
 class SquaredReLU(FeedForward):
     """down(relu(up(x))²) (Primer; So et al., 2021, arXiv:2109.08668)."""
 
@@ -80,6 +87,25 @@ class _SquaredReLU(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
         return (grads[0] * positive).mul_(2)
+
+
+class XIELU(FeedForward):
+    """down(xielu(up(x))): a parabola above zero, an exponential below it, and how much of either is learned
+    (Huang and Schlag, 2024, arXiv:2411.13010), as in Apertus."""
+
+    SLOPE = 0.5  # at zero, from either side
+
+    def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = False) -> None:
+        super().__init__(dim=dim, hidden_dim=hidden_dim, bias=bias)
+        # What softplus makes 0.8 of the first and 0.3 of the second, which stands above the slope.
+        self.alpha_p = nn.Parameter(torch.tensor([0.8]).expm1().log())
+        self.alpha_n = nn.Parameter(torch.tensor([0.3]).expm1().log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.up(x)
+        above, below = F.softplus(self.alpha_p), self.SLOPE + F.softplus(self.alpha_n)
+        left = below * (torch.expm1(hidden.clamp(max=-1e-6)) - hidden)
+        return self.down(torch.where(hidden > 0, above * hidden * hidden, left) + self.SLOPE * hidden)
 
 
 class Gated(FeedForward):

@@ -10,8 +10,8 @@ class Alibi(Position):
     refusal = "ALiBi measures a distance within one text"
     slopes: Tensor
 
-    def __init__(self, *, dim: int, num_heads: int, causal: bool) -> None:
-        super().__init__(dim=dim, num_heads=num_heads, causal=causal)
+    def __init__(self, *, dim: int, num_heads: int, causal: bool, head_dim: int | None = None) -> None:
+        super().__init__(dim=dim, num_heads=num_heads, causal=causal, head_dim=head_dim)
         self.register_buffer("slopes", slopes(num_heads), persistent=False)  # (H,)
 
     def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:

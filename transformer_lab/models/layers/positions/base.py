@@ -10,7 +10,8 @@ class Position(nn.Module):
     """No order at all; the base of every scheme.
 
     A stack owns one scheme and hands it to its blocks, which call the hooks with the positions of their tokens. The
-    stack also gives the scheme its own sizes, and whether it is `causal` (a decoder) or looks both ways (an encoder).
+    stack also gives the scheme its own sizes, and whether it is `causal` (a decoder) or looks both ways (an encoder);
+    `head_dim` only where it is not D / H, which None means.
     `max_length` is the longest sequence the scheme can serve; None where there is no limit.
     """
 
@@ -18,7 +19,7 @@ class Position(nn.Module):
     crosses: bool = False  # whether positions of two texts can be compared, so that cross-attention may use the scheme
     refusal: str = "this position scheme has no positions to compare between two texts"  # why not, in the user's words
 
-    def __init__(self, *, dim: int, num_heads: int, causal: bool) -> None:
+    def __init__(self, *, dim: int, num_heads: int, causal: bool, head_dim: int | None = None) -> None:
         super().__init__()
 
     def keep_table(self, shape: tuple[int, ...], make: Callable[[], Tensor]) -> None:

@@ -8,8 +8,8 @@ from transformer_lab.models.layers.positions.base import Position
 class Learned(Position):
     refusal = "learned positions are already in the embeddings of both texts"
 
-    def __init__(self, *, dim: int, num_heads: int, causal: bool, max_length: int) -> None:
-        super().__init__(dim=dim, num_heads=num_heads, causal=causal)
+    def __init__(self, *, dim: int, num_heads: int, causal: bool, head_dim: int | None = None, max_length: int) -> None:
+        super().__init__(dim=dim, num_heads=num_heads, causal=causal, head_dim=head_dim)
         if max_length < 1:
             raise ValueError(f"position.max_length: {max_length} positions are too few; at least 1")
         self.max_length = max_length

@@ -13,9 +13,16 @@ class RelativeBuckets(Position):
     buckets: Tensor
 
     def __init__(
-        self, *, dim: int, num_heads: int, causal: bool, num_buckets: int = 32, max_distance: int = 128
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        causal: bool,
+        head_dim: int | None = None,
+        num_buckets: int = 32,
+        max_distance: int = 128,
     ) -> None:
-        super().__init__(dim=dim, num_heads=num_heads, causal=causal)
+        super().__init__(dim=dim, num_heads=num_heads, causal=causal, head_dim=head_dim)
         if num_buckets < 4 or num_buckets % 2:
             raise ValueError(
                 f"position.num_buckets: {num_buckets} cannot be halved for near and far, and for before "

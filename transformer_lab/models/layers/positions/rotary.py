@@ -26,6 +26,7 @@ class RotaryOptions(TypedDict, total=False):
     dim: Required[int]
     num_heads: Required[int]
     causal: Required[bool]
+    head_dim: int | None
     base: float
     max_length: int
     local_base: float | None
@@ -49,16 +50,18 @@ class Rotary(Position):
         dim: int,
         num_heads: int,
         causal: bool,
+        head_dim: int | None = None,
         base: float = 10_000.0,
         max_length: int = 16_384,
         local_base: float | None = None,
     ) -> None:
-        super().__init__(dim=dim, num_heads=num_heads, causal=causal)
-        width = dim // num_heads
+        super().__init__(dim=dim, num_heads=num_heads, causal=causal, head_dim=head_dim)
+        width = dim // num_heads if head_dim is None else head_dim
         if width % 2:
+            what = f"model.dim / model.num_heads = {dim} / {num_heads}" if head_dim is None else "model.head_dim"
             raise ValueError(
-                f"position: rotary turns pairs of channels, but a head of model.dim / model.num_heads = "
-                f"{dim} / {num_heads} has {width}; an even head width is needed"
+                f"position: rotary turns pairs of channels, but a head of {what} has {width}; an even head width is "
+                "needed"
             )
         for name, value in (("base", base), ("local_base", local_base)):
             if value is not None and not 0 < value < math.inf:
@@ -66,7 +69,8 @@ class Rotary(Position):
         if max_length < 1:
             raise ValueError(f"position.max_length: {max_length} positions are too few; at least 1")
         self.max_length, self.local_base = max_length, local_base
-        self.sizes: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "causal": causal, "max_length": max_length}
+        self.sizes: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "head_dim": head_dim, "causal": causal}
+        self.sizes["max_length"] = max_length
         with torch.device("cpu"):
             rates = self.frequencies(width, base)
 

@@ -14,9 +14,16 @@ class Sinusoidal(Position):
     table: Tensor
 
     def __init__(
-        self, *, dim: int, num_heads: int, causal: bool, max_length: int = 16_384, scale: float = 0.02
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        causal: bool,
+        head_dim: int | None = None,
+        max_length: int = 16_384,
+        scale: float = 0.02,
     ) -> None:
-        super().__init__(dim=dim, num_heads=num_heads, causal=causal)
+        super().__init__(dim=dim, num_heads=num_heads, causal=causal, head_dim=head_dim)
         if dim % 2:
             raise ValueError(f"position: sinusoidal needs an even width, model.dim is {dim}; nearest {dim + 1}")
         if max_length < 1:
