@@ -6,6 +6,7 @@ import random
 import re
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +17,7 @@ from transformer_lab.finished.loaded_run import evaluate_file, evaluate_run, loa
 from transformer_lab.interop.options import Theirs
 from transformer_lab.interop.published import FAMILIES, published
 from transformer_lab.interop.reading import weights_of
+from transformer_lab.interop.vocabulary import tokenizer_of
 from transformer_lab.interop.writing import held, write
 from transformer_lab.run.transfer import start_from
 
@@ -341,3 +343,58 @@ def test_every_family_has_a_body_at_its_end_and_a_name_of_its_own():
     assert len({family.model_type for family in FAMILIES}) == len(FAMILIES)
     for family in FAMILIES:
         assert family.heads[-1].task is None
+
+
+TEXTS = ["Déjà vu, it's  1234567", "東京 is ½ [MASK] of <s> a", "tab\tand\nline", " don't 'unaffable' re-reading ", ""]
+
+
+def without_tokenizer_json(folder, vocab_size, **said):
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    changed(folder, vocab_size=vocab_size)
+    return tokenizer_of(published(folder))
+
+
+@pytest.mark.parametrize("said", [{}, {"do_lower_case": False}, {"tokenize_chinese_chars": False}], ids=str)
+def test_a_vocab_txt_is_word_piece(folder, said):
+    letters = [letter for letter in "abcdefghijklmnopqrstuvwxyzDé1234567½東京'-," for letter in (letter, f"##{letter}")]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, "un", "##aff", "##able", "read", "##ing"]
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    theirs = tokenizers.BertWordPieceTokenizer(
+        str(folder / "vocab.txt"),
+        lowercase=said.get("do_lower_case", True),
+        handle_chinese_chars=said.get("tokenize_chinese_chars", True),
+    )
+    theirs._tokenizer.encode_special_tokens = True
+    found = without_tokenizer_json(folder, len(pieces) + 3, **said)
+    for text in TEXTS:
+        assert found.encode(text) == theirs.encode(text, add_special_tokens=False).ids
+    assert (found.special("<cls>"), found.special("<mask>"), found.vocab_size) == (2, 4, len(pieces) + 3)
+
+
+def test_a_vocab_json_with_its_merges_is_byte_level_bpe(folder):
+    theirs = tokenizers.ByteLevelBPETokenizer()
+    theirs.train_from_iterator(TEXTS * 4, vocab_size=300, special_tokens=["<s>", "</s>", "<mask>"], show_progress=False)
+    theirs.save_model(str(folder))
+    theirs._tokenizer.encode_special_tokens = True
+    found = without_tokenizer_json(folder, theirs.get_vocab_size())
+    for text in TEXTS:
+        assert found.encode(text) == theirs.encode(text).ids and found.decode(found.encode(text)) == text
+    assert (found.special("<cls>"), found.special("<sep>"), found.special("<mask>")) == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "files, said",
+    [
+        ({"vocab.json": "[]", "merges.txt": "a b"}, "its lists of tokens cannot be read"),
+        ({"vocab.json": "{}"}, "there is no tokenizer.json"),
+        ({"spiece.model": ""}, "spiece.model is not read here; where transformers and sentencepiece are installed"),
+    ],
+    ids=str,
+)
+def test_a_folder_without_a_tokenizer_says_what_would_make_one(folder, files, said):
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        without_tokenizer_json(folder, 300)
+    assert "\n" not in str(error.value)

@@ -7,7 +7,8 @@ from transformer_lab.composition.checks import problems
 from transformer_lab.composition.command_line import composed
 from transformer_lab.finished.loaded_run import LoadedRun, unfilled
 from transformer_lab.interop.published import published
-from transformer_lab.interop.reading import tokenizer_of, weights_of
+from transformer_lab.interop.reading import weights_of
+from transformer_lab.interop.vocabulary import tokenizer_of
 
 LONGEST = 512  # tokens of a text, for a model that could read longer ones
 

@@ -16,6 +16,9 @@ DATA = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "model.safetensors.index.json",
     "*.safetensors",
 )

@@ -1,33 +1,19 @@
-"""Published models in folders of Hugging Face's format: weights and tokenizers, nothing of which is ever run."""
+"""Published models in folders of Hugging Face's format: their weights, nothing of which is ever run."""
 
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.interop.published import Published, read_json
 from transformer_lab.interop.weights import inward
 
 log = logging.getLogger(__name__)
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-TOKENIZER = "tokenizer.json"
-MOST_EMPTY = 10_000  # rows of an embedding that are of no token
 OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of norms, as TensorFlow calls them
-# What special tokens are called in a tokenizer_config.json, by what they are to a task here; and where that file is
-# silent, what most vocabularies write.
-PARTS = {
-    "<cls>": ("cls_token", ("[CLS]",)),
-    "<sep>": ("sep_token", ("[SEP]",)),
-    "<mask>": ("mask_token", ("[MASK]", "<mask>")),
-    "<eos>": ("eos_token", ("<|endoftext|>", "</s>", "<|end_of_text|>")),
-    "<unk>": ("unk_token", ("[UNK]", "<unk>")),
-    "<pad>": ("pad_token", ("[PAD]", "<pad>")),
-}
 
 
 def weights_of(model: Published) -> dict[str, Tensor]:
@@ -99,35 +85,3 @@ def _refuse_strange(model: Published, others: dict[str, Tensor], embedding: Tens
         left.append(name)
     if left:
         log.info("Left in %s: %s", model.folder, ", ".join(sorted(left)[:10]) + (", …" if len(left) > 10 else ""))
-
-
-def tokenizer_of(model: Published) -> Tokenizer:
-    """The tokenizer, whose special tokens are found by what they are to a task. Raises ValueError without one."""
-    folder = model.folder
-    if not (folder / TOKENIZER).is_file():
-        raise ValueError(f"{folder}: there is no {TOKENIZER}")
-    found = Tokenizer.load(folder / TOKENIZER)
-    said: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            said |= read_json(folder / name)
-    parts = {}
-    for part, (key, usual) in PARTS.items():
-        token = said.get(key)
-        token = token.get("content") if isinstance(token, dict) else token
-        names = (token,) if isinstance(token, str) else usual
-        known = next((name for name in names if name in found.special_tokens), None)
-        if known is not None:
-            parts[part] = known
-    start = model.values.get("decoder_start_token_id")
-    begins = found.name(start) if isinstance(start, int) and start >= 0 else found.opens_with
-    if begins in found.special_tokens:
-        parts["<bos>"] = begins
-    found, rows = found.taking(parts), model.values.get("vocab_size", found.vocab_size)
-    if type(rows) is not int or not found.vocab_size <= rows <= found.vocab_size + MOST_EMPTY:
-        raise ValueError(f"{folder}: its tokenizer has {found.vocab_size:,} tokens, and its config.json {rows}")
-    # An embedding may have more rows than there are tokens: a multiple of 64, say.
-    filled = found.grown([f"<row-{row}>" for row in range(found.vocab_size, rows)])
-    if filled.vocab_size != rows:
-        raise ValueError(f"{folder}: the ids of its tokenizer leave some out")
-    return filled

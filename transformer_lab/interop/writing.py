@@ -21,7 +21,8 @@ from transformer_lab.interop.families import (
 )
 from transformer_lab.interop.options import Ours, Theirs
 from transformer_lab.interop.published import CONFIG, FAMILIES
-from transformer_lab.interop.reading import PARTS, TOKENIZER, WEIGHTS
+from transformer_lab.interop.reading import WEIGHTS
+from transformer_lab.interop.vocabulary import PARTS, TOKENIZER
 from transformer_lab.interop.weights import outward
 
 WRITES = (LANGUAGE_MODELING, TRANSLATION)  # tasks that write texts

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transformer_lab.composition.build import Section
 from transformer_lab.data.tokenizers import Tokenizer
-from transformer_lab.interop import reading
+from transformer_lab.interop import reading, vocabulary
 from transformer_lab.interop.hub import folder_of
 from transformer_lab.interop.options import MODEL, NOT_OF_THE_MODEL, Ours
 from transformer_lab.interop.published import is_published, published
@@ -30,7 +30,7 @@ SIDES = re.compile(r"^model\.(?:(?:encoder|decoder)\.)?(?=position|embedding_nor
 def tokenizer_of(source: str) -> Tokenizer:
     """That of a run, or of a published model, in this folder."""
     if is_published(source := folder_of(source, "init_from")):
-        return reading.tokenizer_of(published(source))
+        return vocabulary.tokenizer_of(published(source))
     return Tokenizer.load(best_checkpoint(source, "init_from") / "tokenizer.json")
 
 
