@@ -74,9 +74,8 @@ def _loaded(folder: Path, said: dict[str, Any], named: dict[str, str | None]) ->
             raise
         raise ValueError(f"{folder}: its lists of tokens cannot be read: {' '.join(str(error).split())}") from error
     usual = [name for _, names in PARTS.values() for name in names]
-    special = [
-        name for name in dict.fromkeys([*named.values(), *usual]) if name and inner.token_to_id(name) is not None
-    ]
+    names = [name for name in dict.fromkeys([*named.values(), *usual]) if name]
+    special = [name for name in names if inner.token_to_id(name) is not None]
     inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     return Tokenizer(inner)
 
@@ -109,11 +108,11 @@ def _byte_bpe(folder: Path, said: dict[str, Any]) -> tokenizers.Tokenizer:
 
 def _remedy(folder: Path) -> str:
     """Where a folder has a model of SentencePiece, how it becomes one."""
-    found = next((*folder.glob("*.spm"), *folder.glob("*.model")), None)
-    if found is None:
+    found = [*folder.glob("*.spm"), *folder.glob("*.model")]
+    if not found:
         return ""
     return (
-        f", and {found.name} is not read here; where transformers and sentencepiece are installed, this makes one of it: "
+        f", and {found[0].name} is not read here; where transformers and sentencepiece are installed, this makes one: "
         f'python -c "from transformers import AutoTokenizer as T; '
         f"T.from_pretrained('{folder}').save_pretrained('{folder}')\""
     )
