@@ -81,6 +81,6 @@ def test_what_computes_something_else_is_not_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(exported.writing, "write", slightly_off)
     run = str(STORED / "language_modeling")
-    with pytest.raises(ValueError, match="is another model with it: logits differ by up to"):
+    with pytest.raises(ValueError, match="makes another model of it: logits differ by up to"):
         list(exported.export(load_run(run, []), run, str(tmp_path / "out")))
     assert not list(tmp_path.iterdir())

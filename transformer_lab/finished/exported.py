@@ -15,12 +15,14 @@ import yaml
 from safetensors import safe_open
 from torch import Tensor
 
+from transformer_lab.data.sources.base import no_such_name
 from transformer_lab.data.store import prepared
+from transformer_lab.finished import to_ctranslate2, to_onnx
 from transformer_lab.finished.loaded_run import LoadedRun
 from transformer_lab.folders import remove
 from transformer_lab.interop import writing
-from transformer_lab.interop.families import Head
-from transformer_lab.interop.writing import WRITES, Held, around, held
+from transformer_lab.interop.published import CONFIG
+from transformer_lab.interop.writing import WRITES, around, held
 from transformer_lab.layout import Layout
 from transformer_lab.models.generation import Beam
 from transformer_lab.scores import METRICS
@@ -29,7 +31,13 @@ from transformer_lab.tasks.language_modeling import LanguageModeling
 from transformer_lab.tasks.mlm_nsp import MLMNSP
 from transformer_lab.tasks.translation import Translation
 
-READ_BACK = Path(writing.__file__).with_name("read_back.py")
+# What reads each format, and what writing one takes.
+READERS = {"huggingface": "transformers", "ctranslate2": "ctranslate2", "onnx": "onnxruntime"}
+WRITERS = {"huggingface": (), "ctranslate2": ("ctranslate2",), "onnx": ("onnx", "onnxscript")}
+NO_GGUF = (
+    "format: gguf is not written: it keeps by its name how a text is parted into words, and knows none for how it is "
+    "here; huggingface, ctranslate2 and onnx are"
+)
 MOST = 1e-4  # by how much logits may differ, as a share of the largest: four times what single precision does
 TEXTS = 8  # of the validation split that are compared
 LENGTH = 128  # tokens of each
@@ -41,7 +49,7 @@ AWKWARD = ("a", "  two  spaces ", "tab\tand\nline", "déjà vu 東京 ½", "don'
 class Compared:
     """How an exported folder compares: the largest difference of logits, and of what size these are."""
 
-    version: str
+    reader: str  # with its version
     difference: float
     size: float
     ids: list[tuple[str, list[int], list[int]]]  # of texts: ours, theirs
@@ -55,32 +63,37 @@ class Compared:
         return None if other is None else f"{other!r} has other tokens there"
 
     def lines(self) -> Iterator[str]:
-        yield f"transformers {self.version}: logits differ by at most {self.difference:.2g} of {self.size:.3g}"
+        yield f"{self.reader}: logits differ by at most {self.difference:.2g} of {self.size:.3g}"
         for text, here, there in self.ids:
             yield f"  {text!r:.30}: {_short(here)} here, {'the same' if here == there else _short(there)} there"
         for prompt, ours, theirs in self.written:
             yield f"  {prompt!r:.40} ▸ {ours!r:.60} here, {'the same' if ours == theirs else repr(theirs)} there"
 
 
-def export(run: LoadedRun, folder: str, to: str) -> Iterator[str]:
-    """Write the folder `to` and say, line by line, what was found. Raises ValueError where no class holds the model,
-    the folder is not empty, or what reads it computes something else: then nothing of it stays."""
+def export(run: LoadedRun, folder: str, to: str, format: str = "huggingface") -> Iterator[str]:
+    """Write the folder `to` and say, line by line, what was found. Raises ValueError where a format does not hold the
+    model, the folder is not empty, or what reads it computes something else: then nothing of it stays."""
+    if format == "gguf":
+        raise ValueError(NO_GGUF)
+    if format not in READERS:
+        raise no_such_name("format", format, READERS, "no such format")
     place = Path(to)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ValueError(f"to: {to} is not empty; name a new folder")
-    found = held(run.config, run.task)
-    beside = place.with_name(f".{place.name}.partial")
+    if missing := [name for name in WRITERS[format] if importlib.util.find_spec(name) is None]:
+        raise ValueError(f"format: {format} needs more than is installed: pip install {' '.join(missing)}")
+    beside, reader = place.with_name(f".{place.name}.partial"), READERS[format]
     remove(beside)
     try:
-        writing.write(beside, found, run.task)
-        (beside / "README.md").write_text(_card(run, folder, found), encoding="utf-8")
-        if importlib.util.find_spec("transformers") is None:
-            yield "not compared: transformers is not installed (pip install transformers)"
+        name = _write(beside, run, format)
+        (beside / "README.md").write_text(_card(run, folder, name, format), encoding="utf-8")
+        if importlib.util.find_spec(reader) is None:
+            yield f"not compared: {reader} is not installed (pip install {reader})"
         else:
-            compared = _compared(run, beside, found)
+            compared = _compared(run, beside, reader, name)
             yield from compared.lines()
             if compared.wrong:
-                raise ValueError(f"to: nothing is written, as {found.name} is another model with it: {compared.wrong}")
+                raise ValueError(f"to: nothing is written, as {reader} makes another model of it: {compared.wrong}")
         if place.exists():
             place.rmdir()
         beside.rename(place)
@@ -88,19 +101,33 @@ def export(run: LoadedRun, folder: str, to: str) -> Iterator[str]:
         raise ValueError(f"to: {to} cannot be written: {error.strerror or error}") from error
     finally:
         remove(beside)
-    yield f"written: {place} ({found.name})"
+    yield f"written: {place} ({name})"
+
+
+def _write(folder: Path, run: LoadedRun, format: str) -> str:
+    """All but the card; what it is then, in a word."""
+    task, kind = run.task, run.config["task"]["_target_"]
+    if format == "huggingface":
+        found = held(run.config, task)
+        writing.write(folder, found, task)
+        return found.name
+    (to_ctranslate2 if format == "ctranslate2" else to_onnx).write(folder, task)
+    writing.write_tokenizer(folder, task, kind)
+    if labels := writing.labels_of(task, kind):
+        (folder / CONFIG).write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return format
 
 
 @torch.inference_mode()
-def _compared(run: LoadedRun, folder: Path, found: Held) -> Compared:
-    task: Any = run.task
-    sequences = _sequences(run, found.head)
-    before, after = around(task, found.head)
+def _compared(run: LoadedRun, folder: Path, reader: str, name: str) -> Compared:
+    task, kind = run.task, run.config["task"]["_target_"]
+    sequences = _sequences(run, kind)
+    before, after = around(task, kind)
     texts = [ids[len(before) : len(ids) - len(after)] for ids, _ in sequences[:3]]
-    prompts = [task.tokenizer.decode(ids[:8]) for ids in texts] if found.head.task in WRITES else []
+    prompts = [task.tokenizer.decode(ids[:8]) for ids in texts] if kind in WRITES else []
     new = max(1, min(NEW, task.context // 2))
     asked = {
-        "class": found.name,
+        "class": name,
         "ids": [ids for ids, _ in sequences],
         "targets": [target or None for _, target in sequences],
         "texts": AWKWARD,
@@ -110,26 +137,30 @@ def _compared(run: LoadedRun, folder: Path, found: Held) -> Compared:
     with TemporaryDirectory() as scratch:
         question, answer = Path(scratch, "asked.json"), Path(scratch, "answer.safetensors")
         question.write_text(json.dumps(asked), encoding="utf-8")
-        words = [sys.executable, str(READ_BACK), str(folder.absolute()), str(question), str(answer)]
+        script = Path(__file__).with_name(f"read_back_{reader}.py")
+        words = [sys.executable, str(script), str(folder.absolute()), str(question), str(answer)]
         done = subprocess.run(words, capture_output=True, text=True, cwd=scratch)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise ValueError(f"to: transformers cannot read what would be written: {said}")
+            raise ValueError(f"to: {reader} cannot read what would be written: {said}")
         with safe_open(answer, framework="pt") as opened:
             theirs = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
             said = json.loads(opened.metadata()["said"])
-    ours = {f"{name}.{i}": x for i, one in enumerate(sequences) for name, x in _logits(task, *one).items()}
-    assert ours.keys() == theirs.keys()
+    every = {f"{name}.{i}": x for i, one in enumerate(sequences) for name, x in _logits(task, *one).items()}
+    ours = {name: every[name.removesuffix(".side_by_side")] for name in theirs}
+    assert len(theirs) >= len(sequences)
     tokens = [[*before, *ids, *after] for ids in task.tokenizer.encode_batch(list(AWKWARD))]
     written: list[str] = []
-    if isinstance(task, LanguageModeling):
+    if not said["written"]:
+        prompts = []
+    elif isinstance(task, LanguageModeling):
         written = task.complete(prompts, max_new_tokens=new, temperature=0.0)
     elif isinstance(task, Translation):
         task.beam = Beam()
         sources = [[*ids, task.end] for ids in task.tokenizer.encode_batch(prompts)]
         written = [task.tokenizer.decode(one.tokens) for one in task.search(sources, [new] * len(sources))]
     return Compared(
-        version=said["version"],
+        reader=f"{reader} {said['version']}",
         difference=max(float((ours[name] - x).abs().max()) for name, x in theirs.items()),
         size=max(float(x.abs().max()) for x in ours.values()),
         ids=list(zip(AWKWARD, tokens, said["ids"], strict=True)),
@@ -137,7 +168,7 @@ def _compared(run: LoadedRun, folder: Path, found: Held) -> Compared:
     )
 
 
-def _sequences(run: LoadedRun, head: Head) -> list[tuple[list[int], list[int]]]:
+def _sequences(run: LoadedRun, kind: str) -> list[tuple[list[int], list[int]]]:
     """Tokens as the model reads them, and of a translation those that it writes: of texts of the validation split, if
     its data are still prepared."""
     task = run.task
@@ -149,7 +180,7 @@ def _sequences(run: LoadedRun, head: Head) -> list[tuple[list[int], list[int]]]:
         texts = [[column[row][:LENGTH].tolist() for row in range(min(TEXTS, len(column)))] for column in columns]
     else:
         texts = [task.tokenizer.encode_batch(list(AWKWARD))] * 2
-    room, (before, after) = task.context - 2, around(task, head)
+    room, (before, after) = task.context - 2, around(task, kind)
     begin = [task.begin] if isinstance(task, Translation) else []
     pairs = ((one, other) for one, other in zip(texts[0], texts[-1], strict=True) if one)
     return [([*before, *one[:room], *after], [*begin, *other[:room]] if begin else []) for one, other in pairs]
@@ -159,7 +190,9 @@ def _logits(task: Any, ids: list[int], target: list[int]) -> dict[str, Tensor]:
     """By the names that transformers has for them."""
     tokens, layout = torch.tensor(ids), Layout.of([len(ids)])
     if isinstance(task, Translation):
-        return {"logits": task.head(task.model(tokens, layout, torch.tensor(target), Layout.of([len(target)])))}
+        logits = task.head(task.model(tokens, layout, torch.tensor(target), Layout.of([len(target)])))
+        next_ones = torch.tensor([*target[1:], task.end])
+        return {"logits": logits, "log_probs": logits.log_softmax(-1).gather(1, next_ones[:, None])[:, 0]}
     if isinstance(task, LanguageModeling):
         return {"logits": task.head(task.model(tokens, layout))}
     hidden = task.model(tokens, layout)
@@ -178,7 +211,7 @@ def _short(ids: list[int]) -> str:
     return f"{str(ids[:8])[:-1]}, …]" if len(ids) > 8 else str(ids)
 
 
-def _card(run: LoadedRun, folder: str, found: Held) -> str:
+def _card(run: LoadedRun, folder: str, name: str, format: str) -> str:
     """What a person reads first: how the model scores, what it is made of, how it is loaded."""
     metrics = Path(folder) / METRICS
     scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
@@ -189,22 +222,17 @@ def _card(run: LoadedRun, folder: str, found: Held) -> str:
     ]
     table = ["| score | |", "| --- | --- |", *rows, ""] if rows else []
     made = {key: run.config[key] for key in ("task", "model", "position", "norm", "feed_forward", "residual")}
+    of = f"`{name}` of transformers" if format == "huggingface" else f"A model for {READERS[format]}"
     return "\n".join(
         [
-            "---",
-            "library_name: transformers",
-            "---",
-            "",
+            *(["---", "library_name: transformers", "---", ""] if format == "huggingface" else []),
             f"# {run.config['name']}",
             "",
-            f"`{found.name}` of transformers, trained with transformer_lab.",
+            f"{of}, trained with transformer_lab.",
             "",
             *table,
             "```python",
-            f"from transformers import AutoTokenizer, {found.name}",
-            "",
-            f'model = {found.name}.from_pretrained("FOLDER")',
-            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+            *_loading(run, name, format),
             "```",
             "",
             "What it is made of:",
@@ -215,3 +243,38 @@ def _card(run: LoadedRun, folder: str, found: Held) -> str:
             "",
         ]
     )
+
+
+def _loading(run: LoadedRun, name: str, format: str) -> list[str]:
+    """The lines that load a folder."""
+    read = 'tokenizer = Tokenizer.from_file("FOLDER/tokenizer.json")'
+    if format == "onnx":
+        return [
+            "import numpy as np",
+            "from onnxruntime import InferenceSession",
+            "from tokenizers import Tokenizer",
+            "",
+            'session = InferenceSession("FOLDER/model.onnx")',
+            read,
+            "ids = np.array([tokenizer.encode(TEXT).ids])  # shorter texts of a batch are filled up behind",
+            'session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})',
+        ]
+    if format == "ctranslate2":
+        kind, call = "Generator", "generate_batch([tokens], max_length=50, sampling_topk=1)"
+        if isinstance(run.task, Translation):
+            kind, call = "Translator", "translate_batch([tokens])"
+        return [
+            "import ctranslate2",
+            "from tokenizers import Tokenizer",
+            "",
+            f'model = ctranslate2.{kind}("FOLDER")',
+            read,
+            "tokens = tokenizer.encode(TEXT).tokens",
+            f"model.{call}",
+        ]
+    return [
+        f"from transformers import AutoTokenizer, {name}",
+        "",
+        f'model = {name}.from_pretrained("FOLDER")',
+        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+    ]

@@ -98,7 +98,8 @@ def _word_piece(file: Path, said: dict[str, Any], unknown: str) -> tokenizers.To
 def _byte_bpe(folder: Path, said: dict[str, Any]) -> tokenizers.Tokenizer:
     """GPT-2's: an object of tokens, and a merge a line, below one with a version."""
     lines = (folder / MERGES).read_text(encoding="utf-8").splitlines()
-    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    parted = [line.partition(" ") for line in lines if line and not line.startswith("#version")]
+    merges = [(first, second) for first, _, second in parted]
     words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
     inner = tokenizers.Tokenizer(models.BPE(words, merges))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(said.get("add_prefix_space", False)))

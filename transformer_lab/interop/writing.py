@@ -101,38 +101,51 @@ def _resolved(config: dict[str, Any], task: Any) -> dict[str, Any]:
 def write(folder: Path, found: Held, task: Any) -> None:
     """Put into a new folder what the class reads, and its tokenizer."""
     tokenizer: Tokenizer = task.tokenizer
-    values = {**found.values, "dtype": "float32", "vocab_size": tokenizer.vocab_size, **_ids(task, found.head)}
-    if found.head.task == CLASSIFICATION:
-        values |= {"id2label": dict(enumerate(task.labels)), "label2id": {x: i for i, x in enumerate(task.labels)}}
+    values = {**found.values, "dtype": "float32", "vocab_size": tokenizer.vocab_size}
+    values |= _ids(task, str(found.head.task)) | labels_of(task, str(found.head.task))
     keys = found.family.inward(Theirs(values, CONFIG), found.head)
     weights = outward(found.family.pairs(keys, found.head), task.state_dict())
     folder.mkdir(parents=True)
     _write_json(folder / CONFIG, values)
     save_file(weights, folder / WEIGHTS, {"format": "pt"})
-    (folder / TOKENIZER).write_text(_tokenizer(task, found.head), encoding="utf-8")
-    _write_json(folder / "tokenizer_config.json", _tokenizer_config(task, found.head))
     if found.head.task in WRITES:
-        _write_json(folder / "generation_config.json", _ids(task, found.head))
+        _write_json(folder / "generation_config.json", _ids(task, str(found.head.task)))
+    write_tokenizer(folder, task, str(found.head.task))
+
+
+def write_tokenizer(folder: Path, task: Any, kind: str) -> None:
+    """… of a task of this kind, which puts around a text what the task does."""
+    (folder / TOKENIZER).write_text(_tokenizer(task, kind), encoding="utf-8")
+    _write_json(folder / "tokenizer_config.json", _tokenizer_config(task, kind))
 
 
 def _write_json(file: Path, values: dict[str, Any]) -> None:
     file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _ids(task: Any, head: Head) -> dict[str, int]:
-    """Of special tokens; where none is there to pad with, the end token does."""
-    tokenizer: Tokenizer = task.tokenizer
-    pad = {"pad_token_id": tokenizer.special("<pad>")} if tokenizer.knows("<pad>") else {}
-    if head.task not in WRITES:
-        return pad
-    start = {"decoder_start_token_id": task.begin} if head.task == TRANSLATION else {}
-    return {"bos_token_id": task.begin, "eos_token_id": task.end, "pad_token_id": task.end} | start | pad
+def labels_of(task: Any, kind: str) -> dict[str, Any]:
+    """What a classifier's classes are called."""
+    if kind != CLASSIFICATION:
+        return {}
+    return {"id2label": dict(enumerate(task.labels)), "label2id": {x: i for i, x in enumerate(task.labels)}}
 
 
-def _tokenizer(task: Any, head: Head) -> str:
-    """A tokenizer.json that puts around a text what the task does."""
+def _ids(task: Any, kind: str) -> dict[str, int]:
+    """Of special tokens; where none is there to pad with, the one that ends a text does."""
     tokenizer: Tokenizer = task.tokenizer
-    (before, after), name = around(task, head), tokenizer.name
+    if kind in WRITES:
+        found = {"bos_token_id": task.begin, "eos_token_id": task.end, "pad_token_id": task.end}
+        found |= {"decoder_start_token_id": task.begin} if kind == TRANSLATION else {}
+    else:
+        first, last = tokenizer.special("<cls>"), tokenizer.special("<sep>")
+        found = {"cls_token_id": first, "bos_token_id": first, "sep_token_id": last, "eos_token_id": last}
+        found |= {"pad_token_id": last}
+    return found | ({"pad_token_id": tokenizer.special("<pad>")} if tokenizer.knows("<pad>") else {})
+
+
+def _tokenizer(task: Any, kind: str) -> str:
+    tokenizer: Tokenizer = task.tokenizer
+    (before, after), name = around(task, kind), tokenizer.name
     closing = [name(token) for token in after]
     single = " ".join([*map(name, before), "$A", *closing])
     second = ["$B:1", *(f"{one}:1" for one in closing)]
@@ -141,19 +154,19 @@ def _tokenizer(task: Any, head: Head) -> str:
     return tokenizer.with_template(template)
 
 
-def around(task: Any, head: Head) -> tuple[list[int], list[int]]:
+def around(task: Any, kind: str) -> tuple[list[int], list[int]]:
     """The tokens that a task puts before a text that it reads, and behind it."""
-    if head.task == LANGUAGE_MODELING:
+    if kind == LANGUAGE_MODELING:
         return [task.begin], []
-    if head.task == TRANSLATION:
+    if kind == TRANSLATION:
         return [], [task.end]
     return [task.tokenizer.special("<cls>")], [task.tokenizer.special("<sep>")]
 
 
-def _tokenizer_config(task: Any, head: Head) -> dict[str, Any]:
+def _tokenizer_config(task: Any, kind: str) -> dict[str, Any]:
     tokenizer: Tokenizer = task.tokenizer
     named = {key: tokenizer.name(tokenizer.special(part)) for part, (key, _) in PARTS.items() if tokenizer.knows(part)}
-    end = named.get("eos_token") or named.get("sep_token")
+    end = named.get("eos_token" if kind in WRITES else "sep_token")
     # Without an unk_token, CTranslate2 does not load it.
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -163,7 +176,7 @@ def _tokenizer_config(task: Any, head: Head) -> dict[str, Any]:
         "model_input_names": ["input_ids", *(["token_type_ids"] if _types(task) else []), "attention_mask"],
         "clean_up_tokenization_spaces": False,
         # What spells a special token is text here; but where words are guessed, <mask> is typed.
-        **({} if head.task == MLM_NSP else {"split_special_tokens": True}),
+        **({} if kind == MLM_NSP else {"split_special_tokens": True}),
     }
 
 

@@ -105,7 +105,11 @@ class SequenceHead(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        return self.out(divided(self.dropout(self.pool(hidden, layout)), self.width_ratio))
+        return self.judge(self.pool(hidden, layout))
+
+    def judge(self, vectors: Tensor) -> Tensor:
+        """From one vector per sequence, pooled: (B, D) -> (B, classes)."""
+        return self.out(divided(self.dropout(vectors), self.width_ratio))
 
     def indices(self, layout: Layout) -> Tensor | None:
         """The tokens whose states it reads, one of each sequence: (B,); None: all."""

@@ -100,7 +100,7 @@ class Attention(Mixer):
         return _turned(self.heads(self.key, x), self.key_norm, layout, position)
 
     def heads(self, part: nn.Linear, x: Tensor) -> Tensor:
-        return part(x).view(len(x), -1, self.head_dim)  # (N, H, K)
+        return part(x).view(x.shape[0], -1, self.head_dim)  # (N, H, K)
 
     def forward(
         self, x: Tensor, layout: Layout, position: Position | None = None, cache: LayerCache | None = None

@@ -68,7 +68,7 @@ class Rotary(Position):
                 raise ValueError(f"position.{name}: {value} is not a positive number; 10000 is usual")
         if max_length < 1:
             raise ValueError(f"position.max_length: {max_length} positions are too few; at least 1")
-        self.max_length, self.local_base = max_length, local_base
+        self.base, self.max_length, self.local_base = base, max_length, local_base
         self.sizes: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "head_dim": head_dim, "causal": causal}
         self.sizes["max_length"] = max_length
         with torch.device("cpu"):
