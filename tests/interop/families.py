@@ -2,7 +2,7 @@
 
 from tests.conftest import WORDS, settings
 from transformer_lab.composition.build import build_task, task_class
-from transformer_lab.interop.families import MLM_NSP
+from transformer_lab.interop.families import CLASSIFICATION, MLM_NSP
 from transformer_lab.interop.published import FAMILIES
 
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -56,7 +56,8 @@ def options_of(family, head, draw):
         theta = {kind: draw.choice([100.0, 10_000.0, 160_000.0]) for kind in ("full_attention", "sliding_attention")}
         rope = {kind: {"rope_type": "default", "rope_theta": base} for kind, base in theta.items()}
         tokens = dict.fromkeys(["bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"], 0)
-        more = {"norm_eps": eps, "layer_types": kinds, "pad_token_id": None, "rope_parameters": rope}
+        more = {"classifier_pooling": draw.choice(["cls", "mean"])} if head.task == CLASSIFICATION else {}
+        more |= {"norm_eps": eps, "layer_types": kinds, "pad_token_id": None, "rope_parameters": rope}
         return {**sizes, **more, **tokens, **({"local_attention": 2 * draw.randint(1, 9)} if every > 1 else {})}
     sizes |= {"num_key_value_heads": kv_heads, "rms_norm_eps": eps, "tie_word_embeddings": flag(), "pad_token_id": None}
     theta, factor = draw.choice([100.0, 10_000.0, 5e5]), draw.choice([1.5, 4.0])

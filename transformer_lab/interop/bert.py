@@ -6,6 +6,7 @@ from typing import Any
 from transformer_lab.interop.families import (
     CLASSIFICATION,
     ENCODER,
+    KIND_OF_LABELS,
     LAYER_NORM,
     LEARNED,
     MLM_NSP,
@@ -71,15 +72,8 @@ class Types(Key):
 
 
 SEQUENCES = (
-    Fixed({"task.pooling": "pooler"}),
-    Choice(
-        "problem_type",
-        {
-            "single_label_classification": {"task.multi_label": False},
-            "multi_label_classification": {"task.multi_label": True},
-        },
-        "single_label_classification",
-    ),
+    Fixed({"task.pooling": "pooler", "task.transform": False, "task.head_bias": True}),
+    KIND_OF_LABELS,
 )
 WORDS = (Fixed({"task.sentence_task": "none"}), GELU)
 PAIRS = (Fixed({"task.sentence_task": "next"}), GELU)

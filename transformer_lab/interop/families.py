@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from transformer_lab.interop.options import Fixed, Key, Option, Ours, Theirs
+from transformer_lab.interop.options import Choice, Fixed, Ignored, Key, Option, Ours, Theirs
 from transformer_lab.interop.weights import Pair
 
 DECODER = "transformer_lab.models.decoder.Decoder"
@@ -221,6 +221,28 @@ def output(keys: Keys) -> Iterator[Pair]:
     """The output matrix, where it is one of its own."""
     if not keys["task.tie_embeddings"]:
         yield Pair("lm_head.weight", "head.weight")
+
+
+KIND_OF_LABELS = Choice(
+    "problem_type",
+    {
+        "single_label_classification": {"task.multi_label": False},
+        "multi_label_classification": {"task.multi_label": True},
+    },
+    "single_label_classification",
+)
+
+
+def by_last_token(architecture: str) -> Head:
+    """A decoder's classifier: an output matrix without a bias, that reads the last token."""
+    options = {"task.pooling": "last", "task.transform": False, "task.head_bias": False}
+    return Head(
+        architecture,
+        CLASSIFICATION,
+        "classification",
+        (Fixed(options), KIND_OF_LABELS, Ignored(("tie_word_embeddings",))),
+        lambda keys: [Pair("score.weight", "head.out.weight")],
+    )
 
 
 # What most families call the sizes of a model.

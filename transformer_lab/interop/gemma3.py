@@ -18,6 +18,7 @@ from transformer_lab.interop.families import (
     HeadDim,
     Keys,
     KeyValueHeads,
+    by_last_token,
     head_dim,
     layer,
     output,
@@ -104,6 +105,7 @@ GEMMA3 = Family(
     table=body,
     heads=(
         Head("Gemma3ForCausalLM", LANGUAGE_MODELING, "language_modeling", (tied(True),), output),
+        by_last_token("Gemma3TextForSequenceClassification"),
         Head("Gemma3TextModel"),
     ),
     passed=PASSED | {"attention_dropout"},

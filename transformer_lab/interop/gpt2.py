@@ -14,6 +14,7 @@ from transformer_lab.interop.families import (
     Family,
     Head,
     Keys,
+    by_last_token,
     layer,
     output,
     plain,
@@ -95,6 +96,7 @@ GPT2 = Family(
     table=body,
     heads=(
         Head("GPT2LMHeadModel", LANGUAGE_MODELING, "language_modeling", (tied(True),), output),
+        by_last_token("GPT2ForSequenceClassification"),
         Head("GPT2Model"),
     ),
     passed=PASSED

@@ -18,6 +18,7 @@ from transformer_lab.interop.families import (
     HeadDim,
     Keys,
     KeyValueHeads,
+    by_last_token,
     head_dim,
     layer,
     out_bias,
@@ -111,6 +112,7 @@ def like(
         table=body(*norms, matrices),
         heads=(
             Head(f"{name}ForCausalLM", LANGUAGE_MODELING, "language_modeling", (tied(False),), output),
+            *([by_last_token(f"{name}ForSequenceClassification")] if name != "Apertus" else []),
             Head(f"{name}Model"),
         ),
         passed=PASSED | {"attention_dropout", "hidden_dropout"},

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 from transformer_lab.interop.families import (
+    CLASSIFICATION,
     ENCODER,
+    KIND_OF_LABELS,
     LAYER_NORM,
     MLM_NSP,
     OWN_KEYS,
@@ -53,6 +55,18 @@ def masked(keys: Keys) -> Iterator[Pair]:
     yield Pair("decoder.bias", "head.bias")
 
 
+def classifier(keys: Keys) -> Iterator[Pair]:
+    yield from both("head.dense", "head.transform.dense", bias=False)
+    yield from both("head.norm", "head.transform.norm", bias=False)
+    yield from both("classifier", "head.out")
+
+
+SEQUENCES = (
+    Fixed({"task.transform": True, "task.head_bias": True}),
+    Choice("classifier_pooling", {"cls": {"task.pooling": "first"}, "mean": {"task.pooling": "mean"}}, "cls"),
+    KIND_OF_LABELS,
+)
+
 MODERNBERT = Family(
     model_type="modernbert",
     prefix="model.",
@@ -83,6 +97,7 @@ MODERNBERT = Family(
     table=body,
     heads=(
         Head("ModernBertForMaskedLM", MLM_NSP, "mlm_nsp", (Fixed({"task.sentence_task": "none"}),), masked),
+        Head("ModernBertForSequenceClassification", CLASSIFICATION, "classification", SEQUENCES, classifier),
         Head("ModernBertModel"),
     ),
     passed=PASSED

@@ -15,6 +15,7 @@ from transformer_lab.interop.families import (
     Family,
     Head,
     Keys,
+    by_last_token,
     layer,
     output,
     plain,
@@ -93,6 +94,7 @@ MPT = Family(
     table=body,
     heads=(
         Head("MptForCausalLM", LANGUAGE_MODELING, "language_modeling", (tied(True),), output),
+        by_last_token("MptForSequenceClassification"),
         Head("MptModel"),
     ),
     passed=PASSED

@@ -167,6 +167,20 @@ class Fixed(Option):
 
 
 @dataclass(frozen=True)
+class Ignored(Option):
+    """Keys there that mean nothing to a class."""
+
+    keys: tuple[str, ...]
+
+    def inward(self, theirs: Theirs) -> dict[str, Any]:
+        theirs.read.update(self.keys)
+        return {}
+
+    def outward(self, ours: Ours) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
 class Usual(Option):
     """Keys there that have no option here, and do not need one as long as they have these values."""
 

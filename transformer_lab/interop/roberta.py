@@ -28,7 +28,7 @@ class Places(Key):
         return {self.ours: theirs.whole(self.theirs) - BEFORE}
 
     def outward(self, ours: Ours) -> dict[str, Any]:
-        return {self.theirs: ours.get(self.ours) + BEFORE, "pad_token_id": PAD}
+        return {self.theirs: (ours.get(self.ours) or 0) + BEFORE, "pad_token_id": PAD}
 
 
 def _behind(table: "Tensor") -> "Tensor":

@@ -92,6 +92,8 @@ def _word(value: Any) -> str:
 def _resolved(config: dict[str, Any], task: Any) -> dict[str, Any]:
     """With the sizes that a config may leave to the classes."""
     config = copy.deepcopy(config)
+    if config["task"]["_target_"] == CLASSIFICATION:
+        config["task"]["pooling"] = task.head.pooling
     blocks = getattr(getattr(task.model, "decoder", task.model), "blocks", None)
     if blocks and config["feed_forward"]["_target_"].startswith(FEED_FORWARD):
         config["feed_forward"]["hidden_dim"] = blocks[0].feed_forward.layer.up.out_features
@@ -139,7 +141,9 @@ def _ids(task: Any, kind: str) -> dict[str, int]:
     else:
         first, last = tokenizer.special("<cls>"), tokenizer.special("<sep>")
         found = {"cls_token_id": first, "bos_token_id": first, "sep_token_id": last, "eos_token_id": last}
-        found |= {"pad_token_id": last}
+        # Others take the last token that is no padding for the end of a text: it must be one that no text has.
+        named = [tokenizer.special(name) for name in ("<pad>", "<mask>") if tokenizer.knows(name)]
+        return found | {"pad_token_id": next((token for token in named if token != last), last)}
     return found | ({"pad_token_id": tokenizer.special("<pad>")} if tokenizer.knows("<pad>") else {})
 
 
@@ -170,8 +174,9 @@ def _tokenizer_config(task: Any, kind: str) -> dict[str, Any]:
     # Without an unk_token, CTranslate2 does not load it.
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **dict.fromkeys(("bos_token", "pad_token", "unk_token"), end),
+        **dict.fromkeys(("bos_token", "unk_token"), end),
         **named,
+        "pad_token": tokenizer.name(_ids(task, kind)["pad_token_id"]),
         "model_max_length": task.context,
         "model_input_names": ["input_ids", *(["token_type_ids"] if _types(task) else []), "attention_mask"],
         "clean_up_tokenization_spaces": False,

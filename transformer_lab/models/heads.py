@@ -65,7 +65,8 @@ def divided(hidden: Tensor, ratio: float) -> Tensor:
 
 
 class Transform(nn.Module):
-    """norm(gelu(x W + b)), between BERT's last block and its output matrix: (N, D) -> (N, D)."""
+    """norm(gelu(x W + b)), between BERT's last block and its output matrix, or in front of ModernBERT's classes:
+    (N, D) -> (N, D)."""
 
     def __init__(self, *, dim: int, bias: bool, norm: nn.Module) -> None:
         super().__init__()
@@ -86,12 +87,21 @@ class SequenceHead(nn.Module):
     """One vector per sequence, and from it the logits of the classes: (R, D) -> (B, classes).
 
     `pooling` takes the first token, that token through a dense layer and a tanh (BERT's pooler), the mean of all
-    tokens, or the last. The output matrix starts at zero, so that the first loss is ln C exactly; what it reads is
-    divided by `width_ratio` (muP; see `Stack`). It reads the states of the tokens that `indices` names, and no others.
+    tokens, or the last; `transform` makes another of it, where there is one. The output matrix starts at zero, so that
+    the first loss is ln C exactly; what it reads is divided by `width_ratio` (muP; see `Stack`). The head reads the
+    states of the tokens that `indices` names, and no others.
     """
 
     def __init__(
-        self, *, dim: int, num_classes: int, pooling: Pooling, dropout: float = 0.0, width_ratio: float = 1.0
+        self,
+        *,
+        dim: int,
+        num_classes: int,
+        pooling: Pooling,
+        transform: Transform | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        width_ratio: float = 1.0,
     ) -> None:
         super().__init__()
         self.pooling, self.width_ratio = pooling, width_ratio
@@ -99,17 +109,19 @@ class SequenceHead(nn.Module):
         if self.pooler is not None:
             nn.init.normal_(self.pooler.weight, std=dim**-0.5)
             nn.init.zeros_(self.pooler.bias)
+        self.transform = nn.Identity() if transform is None else transform
         self.dropout = Dropout(dropout)
-        self.out = nn.Linear(dim, num_classes)
+        self.out = nn.Linear(dim, num_classes, bias=bias)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        if bias:
+            nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         return self.judge(self.pool(hidden, layout))
 
     def judge(self, vectors: Tensor) -> Tensor:
         """From one vector per sequence, pooled: (B, D) -> (B, classes)."""
-        return self.out(divided(self.dropout(vectors), self.width_ratio))
+        return self.out(divided(self.dropout(self.transform(vectors)), self.width_ratio))
 
     def indices(self, layout: Layout) -> Tensor | None:
         """The tokens whose states it reads, one of each sequence: (B,); None: all."""

@@ -72,10 +72,11 @@ class Classification(SequenceTask):
     With `multi_label`, a text may belong to any number of classes: each is a yes or no of its own, yes from the
     probability `threshold` on; "validation" chooses one for each class, by its F1 on the validation split (Lipton,
     Elkan and Naryanaswamy, 2014, arXiv:1402.1892). `pooling` makes one vector of a text (see `SequenceHead`); None: the
-    mean for an encoder, the last token for a decoder. `class_weights` says how much each class counts in the loss, by
-    name, or is "balanced": the rarer, the more (King and Zeng, 2001). `truncate` says what a text that is too long
-    loses. `labels` are the classes and how many texts of the training split are of each. `pairs` says that two texts
-    are classified together, which the data decide; a model with two `token_types` tells them apart.
+    mean for an encoder, the last token for a decoder. With `transform` it goes through a layer of its own (ModernBERT);
+    `head_bias` adds a number of its own to the logit of each class. `class_weights` says how much each class counts in
+    the loss, by name, or is "balanced": the rarer, the more (King and Zeng, 2001). `truncate` says what a text that is
+    too long loses. `labels` are the classes and how many texts of the training split are of each. `pairs` says that two
+    texts are classified together, which the data decide; a model with two `token_types` tells them apart.
     """
 
     encoding: ClassEncoding
@@ -92,6 +93,8 @@ class Classification(SequenceTask):
         name: str,
         context: int,
         pooling: Pooling | None = None,
+        transform: bool = False,
+        head_bias: bool = True,
         multi_label: bool = False,
         threshold: float | Literal["validation"] = 0.5,
         dropout: float = 0.0,
@@ -109,6 +112,8 @@ class Classification(SequenceTask):
             pooling=pooling,
             dropout=dropout,
             pairs=pairs,
+            transform=transform,
+            head_bias=head_bias,
         )
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"task.label_smoothing: {label_smoothing} is not a share; 0 <= label_smoothing < 1")

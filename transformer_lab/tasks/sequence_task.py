@@ -22,7 +22,7 @@ from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.layout import Layout
 from transformer_lab.models.decoder import Decoder
 from transformer_lab.models.encoder import Encoder
-from transformer_lab.models.heads import Pooling, SequenceHead
+from transformer_lab.models.heads import Pooling, SequenceHead, Transform
 from transformer_lab.tasks.base import SHOWN, Task, check_context, told_truncated
 from transformer_lab.terminal import one_line
 
@@ -176,6 +176,8 @@ class SequenceTask(Task):
         pooling: Pooling | None,
         dropout: float,
         pairs: bool,
+        transform: bool = False,
+        head_bias: bool = True,
     ) -> None:
         super().__init__()
         least, why = (5, "a token of each text between the three") if pairs else (3, "a token between the two")
@@ -190,12 +192,15 @@ class SequenceTask(Task):
             )
         self.model, self.tokenizer, self.name, self.context = model, tokenizer, name, context
         self.capacity = context
+        between = Transform(dim=model.dim, bias=model.bias, norm=model.make_norm(dim=model.dim)) if transform else None
         self.head = SequenceHead(
             dim=model.dim,
             num_classes=num_outputs,
             dropout=dropout,
             width_ratio=model.width_ratio,
             pooling=pooling or ("last" if causal else "mean"),
+            transform=between,
+            bias=head_bias,
         )
 
     def example(self, given: Any) -> LabeledText:
