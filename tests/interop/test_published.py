@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import CELLS, SMALL, WORDS, settings, small_task
 from tests.interop.families import CLASSES, NAMES, config_from, options_of, task_from
+from tests.programs import call
 from transformer_lab.composition.build import build_task
 from transformer_lab.finished.loaded_run import evaluate_file, evaluate_run, load_run
 from transformer_lab.interop.families import CLASSIFICATION
@@ -401,3 +402,22 @@ def test_a_folder_without_a_tokenizer_says_what_would_make_one(folder, files, sa
     with pytest.raises(ValueError, match=re.escape(said)) as error:
         without_tokenizer_json(folder, 300)
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_sentence_transformers_says_where_its_model_lies_and_what_makes_a_vector(folder, tmp_path):
+    whole = tmp_path / "sentences"
+    (whole / "1_Pooling").mkdir(parents=True)
+    body = folder.rename(whole / "0_Transformer")
+    changed(body, architectures=["LlamaModel"])
+    kinds = {"0_Transformer": "Transformer", "1_Pooling": "Pooling"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (whole / "modules.json").write_text(json.dumps(modules))
+    (whole / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    found = published(whole)
+    assert (found.folder, found.sections["task"]["pooling"]) == (body, "mean")
+    done = call("train.py", "task=classification", "model=decoder", f"init_from={whole}", "--cfg", "job", cwd=tmp_path)
+    assert "pooling: mean" in done.stdout, done.stderr
+    modules[0]["path"] = "../llama"
+    (whole / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ValueError, match="leads out of the folder"):
+        published(whole)

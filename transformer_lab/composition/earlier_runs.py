@@ -17,7 +17,8 @@ from transformer_lab.keys import Role
 from transformer_lab.renamed import KEYS, config_of_today
 
 CONFIG = "config.yaml"  # in a run's folder
-TIED = "tie_embeddings"  # the one option of a task that says what weights there are
+# The options of a task that say what weights there are, and what is made of them.
+OF_HEADS = ("tie_embeddings", "output_bias", "pooling", "transform", "head_bias")
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,9 @@ def _starting(values: dict[str, Any], before: dict[str, Any], given: Given) -> d
         elif key == "model" and (taken := signature(str(_class(ours)))):
             both = {option: value for option, value in theirs.items() if option in taken.parameters}
             result[key] = {**ours, **both}
-    task = dict(values.get("task") or {})
-    if TIED in before.get("task", {}) and TIED in getattr(signature(str(_class(task))), "parameters", {}):
-        result["task"] = task | {TIED: before["task"][TIED]}
+    task, theirs = dict(values.get("task") or {}), before.get("task") or {}
+    known = getattr(signature(str(_class(task))), "parameters", {})
+    result["task"] = task | {name: theirs[name] for name in OF_HEADS if name in theirs and name in known}
     return _with(result, values, given.set_by.get("task", {}) | given.keys)
 
 

@@ -18,6 +18,8 @@ from transformer_lab.interop.roberta import ROBERTA, XLM_ROBERTA
 from transformer_lab.interop.t5 import T5
 
 CONFIG = "config.json"
+MODULES = "modules.json"  # in a folder of sentence-transformers
+POOLING = {"pooling_mode_cls_token": "first", "pooling_mode_mean_tokens": "mean"}
 LARGEST = 10_000_000  # bytes of a JSON file that is no weights and no tokenizer
 FAMILIES = (BERT, ROBERTA, XLM_ROBERTA, MODERNBERT, GPT2, *llama.FAMILIES, GEMMA3, MPT, T5, MARIAN)
 
@@ -54,12 +56,16 @@ class Published:
 
 def is_published(folder: str | Path) -> bool:
     """Whether a folder holds a published model, and not a run."""
-    return (Path(folder) / CONFIG).is_file() and not (Path(folder) / "checkpoints").is_dir()
+    return (
+        any((Path(folder) / name).is_file() for name in (CONFIG, MODULES))
+        and not (Path(folder) / "checkpoints").is_dir()
+    )
 
 
 def published(folder: str | Path) -> Published:
     """Raises ValueError, in one line, for a model or an option of one that nothing here is like."""
-    place = Path(folder) / CONFIG
+    root, pooling = _modules(Path(folder))
+    place = root / CONFIG
     values = read_json(place)
     named = values.get("architectures") or [None]
     architecture = named[0] if isinstance(named, list) else named
@@ -72,12 +78,29 @@ def published(folder: str | Path) -> Published:
         known = ", ".join(x.model_type for x in FAMILIES)
         raise ValueError(f"{place}: model_type: {values.get('model_type')} is not known here; these are: {known}")
     head = family.head(architecture)
-    keys = family.inward(Theirs(values, str(place)), head)
-    return Published(Path(folder), values, architecture or head.architecture, family, head, keys)
+    keys = family.inward(Theirs(values, str(place)), head) | ({} if head.task else pooling)
+    return Published(root, values, architecture or head.architecture, family, head, keys)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """An object of a JSON file that a stranger may have made. Raises ValueError, which names the file."""
+def _modules(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Where the transformer lies in a folder of sentence-transformers, and how one vector is made of a text there."""
+    if not (folder / MODULES).is_file():
+        return folder, {}
+    places: dict[str, Path] = {}
+    for module in read_json(folder / MODULES, list):
+        kind, path = (str(module.get(key, "")) if isinstance(module, dict) else "" for key in ("type", "path"))
+        if path and Path(path).name != path:
+            raise ValueError(f"{folder / MODULES}: {path!r} leads out of the folder")
+        places.setdefault(kind.rpartition(".")[2], folder / path)
+    how: dict[str, Any] = {}
+    if "Pooling" in places and (places["Pooling"] / CONFIG).is_file():
+        how = read_json(places["Pooling"] / CONFIG)
+    named = [ours for theirs, ours in POOLING.items() if how.get(theirs)]
+    return places.get("Transformer", folder), {"task.pooling": named[0]} if len(named) == 1 else {}
+
+
+def read_json(file: Path, kind: type = dict) -> Any:
+    """An object of a JSON file that a stranger may have made, or a list. Raises ValueError, which names the file."""
     try:
         if file.stat().st_size > LARGEST:
             raise ValueError(f"{file}: more than {LARGEST:,} bytes are no {file.name}")
@@ -86,6 +109,6 @@ def read_json(file: Path) -> dict[str, Any]:
         if str(error).startswith(str(file)):
             raise
         raise ValueError(f"{file}: not JSON: {' '.join(str(error).split()) or 'nested too deeply'}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: not a JSON object")
+    if not isinstance(found, kind):
+        raise ValueError(f"{file}: not a JSON {'object' if kind is dict else 'list'}")
     return found
