@@ -16,6 +16,7 @@ WORKS = (
     "loading",
     "storing",
     "starting",
+    "answering",
 )
 
 
@@ -40,7 +41,7 @@ def main(
     peers: parts of the names of other libraries, separated by commas; all that are there (.[benchmark]), or none
     nanogpt: the folder of a clone of nanoGPT (github.com/karpathy/nanoGPT), which is no package
     against: the folder of an older clone of this project, whose own code is measured too, in a process of its own
-    size: of the models: small, or a published one (gpt2, 1b, bert, base)
+    size: of the models: small, or a published one (gpt2, 1b, bert, minilm, base)
     hardware: as in train.py: cpu, gpu, auto
     precision: as hardware.precision in train.py
     rounds: rounds in which each contender comes once; ratios are those of the same round

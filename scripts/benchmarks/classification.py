@@ -17,7 +17,11 @@ from transformer_lab.data.store import Corpus, Ragged
 TITLE = "classification"
 UNIT = "tokens"
 # layers, width, heads, longest text, texts of a step, vocabulary
-SIZES = {"small": (4, 256, 4, 256, 32, 30_522), "bert": (12, 768, 12, 512, 64, 30_522)}
+SIZES = {
+    "small": (4, 256, 4, 256, 32, 30_522),
+    "minilm": (6, 384, 12, 256, 32, 30_522),
+    "bert": (12, 768, 12, 512, 64, 30_522),
+}
 CASES = ("dropout 0", "dropout 0.1")
 EXAMPLES, CLASSES = 4000, 4
 

@@ -30,15 +30,20 @@ class Leave(Callback):
 
 
 class Process:
-    """A process from start to end, in CPU seconds: of a machine that does other work, those are the steadier."""
+    """A process from start to end, in CPU seconds, which on a machine that does other work are the steadier; or by the
+    clock."""
 
-    def __init__(self, name: str, words: list[str], differs: str = "") -> None:
-        self.name, self.words, self.differs = name, words, differs
+    folder: tempfile.TemporaryDirectory[str] | None = None  # that it reads
+
+    def __init__(self, name: str, words: list[str], differs: str = "", *, by_clock: bool = False) -> None:
+        self.name, self.words, self.differs, self.by_clock = name, words, differs, by_clock
 
     def run(self, steps: int) -> Pace:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
         subprocess.run([sys.executable, *self.words], check=True, capture_output=True, env=environment)
+        if self.by_clock:
+            return Pace(1, time.perf_counter() - started)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return Pace(1, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
@@ -58,7 +63,7 @@ def contenders(setting: Setting) -> Iterator[tuple[str, Callable[[], Contender]]
             f"run_dir={folder.name}/run",
             "resume=auto",
         ]
-        process: Any = Process("transformer_lab", [str(ROOT / "train.py"), *words])
+        process = Process("transformer_lab", [str(ROOT / "train.py"), *words])
         process.folder = folder  # stays for as long as it is read
         return process
 
