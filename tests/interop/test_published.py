@@ -8,14 +8,16 @@ import re
 import pytest
 import tokenizers
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import CELLS, SMALL, WORDS, settings, small_task
 from tests.interop.families import CLASSES, NAMES, config_from, options_of, task_from
 from tests.programs import call
 from transformer_lab.composition.build import build_task
+from transformer_lab.composition.configs import CONFIGS
 from transformer_lab.finished.loaded_run import evaluate_file, evaluate_run, load_run
-from transformer_lab.interop.families import CLASSIFICATION
+from transformer_lab.interop.families import CALLED, CLASSIFICATION
 from transformer_lab.interop.options import Theirs
 from transformer_lab.interop.published import FAMILIES, published
 from transformer_lab.interop.reading import weights_of
@@ -421,3 +423,11 @@ def test_a_folder_of_sentence_transformers_says_where_its_model_lies_and_what_ma
     (whole / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ValueError, match="leads out of the folder"):
         published(whole)
+
+
+def test_classes_are_called_as_the_options_that_name_them():
+    found = {}
+    for file in CONFIGS.glob("*/*.yaml"):
+        target = yaml.safe_load(file.read_text()).get("_target_")
+        found[target] = file.stem
+    assert {target: found[target] for target in CALLED} == CALLED

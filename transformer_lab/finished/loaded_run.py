@@ -85,9 +85,8 @@ def load_run(run: str, extensions: list[str], options: Section | None = None) ->
     with nullcontext() if options else saved.as_saved(folder):
         _same_sizes(config, tokenizer, facts, folder)
     with saved.as_saved(folder):
-        task = build_task(config, tokenizer, facts)
-        task.load_state_dict(saved.read_weights(folder))
-        return LoadedRun(task.eval(), config, saved.read_identity(folder)["text"])
+        task = filled(config, tokenizer, facts, saved.read_weights(folder))
+        return LoadedRun(task, config, saved.read_identity(folder)["text"])
 
 
 class Unfilled(TorchFunctionMode):
@@ -99,6 +98,23 @@ class Unfilled(TorchFunctionMode):
         first = next(iter((*args, *kwargs.values())), None)
         fills = func.__name__.endswith("_") and not func.__name__.endswith(("__", "requires_grad_"))
         return first if fills and isinstance(first, Tensor) else func(*args, **kwargs)
+
+
+class Undrawn(TorchFunctionMode):
+    """Leaves out what draws random numbers, for weights that come from elsewhere: of a large model, seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        draws = func.__name__ in ("normal_", "uniform_")
+        return next(iter((*args, *kwargs.values()))) if draws else func(*args, **kwargs)
+
+
+def filled(config: Section, tokenizer: Tokenizer, facts: Section, weights: dict[str, Tensor]) -> Task:
+    """The task of a config with these weights, which are all that it has."""
+    with Undrawn():
+        task = build_task(config, tokenizer, facts)
+    task.load_state_dict(weights, assign=True)
+    return task.eval()
 
 
 def unfilled(config: Section, tokenizer: Tokenizer, facts: Section) -> dict[str, Tensor]:

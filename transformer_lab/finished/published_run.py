@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from transformer_lab.composition.build import Section, build_task
+from transformer_lab.composition.build import Section
 from transformer_lab.composition.checks import problems
 from transformer_lab.composition.command_line import composed
-from transformer_lab.finished.loaded_run import LoadedRun, unfilled
+from transformer_lab.finished.loaded_run import LoadedRun, filled, unfilled
 from transformer_lab.interop.published import published
 from transformer_lab.interop.reading import weights_of
 from transformer_lab.interop.vocabulary import tokenizer_of
@@ -35,6 +35,4 @@ def load_published(folder: Path, options: Section) -> LoadedRun:
         if name not in weights or weights[name].shape != tensor.shape:
             there = " x ".join(map(str, weights[name].shape)) if name in weights else "not there"
             raise ValueError(f"{folder}: {name} is {there}, by its config {' x '.join(map(str, tensor.shape))}")
-    task = build_task(config, tokenizer, classes)
-    task.load_state_dict(weights)
-    return LoadedRun(task.eval(), config, text="")
+    return LoadedRun(filled(config, tokenizer, classes, weights), config, text="")

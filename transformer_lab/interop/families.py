@@ -25,6 +25,31 @@ CLASSIFICATION = "transformer_lab.tasks.classification.Classification"
 TRANSLATION = "transformer_lab.tasks.translation.Translation"
 MLM_NSP = "transformer_lab.tasks.mlm_nsp.MLMNSP"
 
+# What a config's options call these classes: `norm=rms`.
+CALLED = {
+    DECODER: "decoder",
+    ENCODER: "encoder",
+    SEQ2SEQ: "seq2seq",
+    PRE_NORM: "pre_norm",
+    POST_NORM: "post_norm",
+    SANDWICH_NORM: "sandwich_norm",
+    RMS: "rms",
+    LAYER_NORM: "layer",
+    ATTENTION: "attention",
+    RELATIVE: "relative",
+    ROTARY: "rotary",
+    LEARNED: "learned",
+    SINUSOIDAL: "sinusoidal",
+    ALIBI: "alibi",
+    f"{FEED_FORWARD}.GELU": "gelu",
+    f"{FEED_FORWARD}.ReLU": "relu",
+    f"{FEED_FORWARD}.SiLU": "silu",
+    f"{FEED_FORWARD}.SquaredReLU": "squared_relu",
+    f"{FEED_FORWARD}.XIELU": "xielu",
+    f"{FEED_FORWARD}.SwiGLU": "swiglu",
+    f"{FEED_FORWARD}.GeGLU": "geglu",
+}
+
 Keys = Mapping[str, Any]  # ours, dotted, with their values: what a config.json says
 Table = Callable[[Keys], Iterable[Pair]]
 

@@ -11,6 +11,7 @@ from tokenizers import processors
 
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.interop.families import (
+    CALLED,
     CLASSIFICATION,
     FEED_FORWARD,
     LANGUAGE_MODELING,
@@ -62,12 +63,13 @@ def held(config: dict[str, Any], task: Any) -> Held:
             values = family.outward(ours, head)
             if not ours.misfits:
                 return Held(family, head, values)
-            if nearest is None or len(ours.misfits) < len(nearest[0]):
+            # A model of another kind is further away than one of many other options.
+            if nearest is None or _far(ours.misfits) < _far(nearest[0]):
                 nearest = ours.misfits, head
     if nearest is None:
         raise Unheld(f"task: no class of transformers that is known here does {config['task']['name']}", "task")
     misfits, head = nearest
-    words = [f"{key}={_word(fitting[0])}" for key, fitting in misfits.items()]
+    words = [_word(key, fitting[0]) for key, fitting in misfits.items()]
     told = " ".join(words[:MOST_MISFITS])
     told += f" and {len(words) - MOST_MISFITS} more" if len(words) > MOST_MISFITS else ""
     raise Unheld(
@@ -84,9 +86,15 @@ def exports_to(config: dict[str, Any], task: Any) -> str:
         return f"none ({error.short})"
 
 
-def _word(value: Any) -> str:
+def _far(misfits: dict[str, list[Any]]) -> tuple[bool, int]:
+    return "model._target_" in misfits, len(misfits)
+
+
+def _word(key: str, value: Any) -> str:
+    """As it is typed."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return text.rpartition(".")[2] if text.startswith("transformer_lab.") else text
+    section, _, name = key.partition(".")
+    return f"{section}={CALLED[text]}" if name == "_target_" and text in CALLED else f"{key}={text}"
 
 
 def _resolved(config: dict[str, Any], task: Any) -> dict[str, Any]:
