@@ -126,6 +126,22 @@ def test_tensors_are_found_by_older_names_and_in_several_files(folder):
         assert torch.equal(found[name], tensor.bfloat16().float()) and found[name].dtype == torch.float32
 
 
+def test_a_prompt_begins_as_the_tokenizer_of_a_published_model_has_it(folder):
+    tensors = load_file(folder / "model.safetensors")
+    torch.manual_seed(0)
+    save_file({name: torch.randn_like(tensor) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    task = load_run(str(folder), []).task
+    opened = task.predict(["ab"], temperature=0.0, max_new_tokens=8)
+    assert task.opens_prompts  # as it was trained here
+    said = json.loads((folder / "tokenizer.json").read_text())
+    said["post_processor"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(said))
+    bare = load_run(str(folder), []).task
+    assert bare.predict(["ab"], temperature=0.0, max_new_tokens=8) != opened
+    again = load_run(str(folder), [], {"opens_prompts": True}).task
+    assert again.predict(["ab"], temperature=0.0, max_new_tokens=8) == opened
+
+
 def test_a_text_begins_as_the_tokenizer_of_a_published_model_has_it(folder):
     assert load_run(str(folder), []).task.begin == load_run(str(folder), []).task.end
     made = json.loads((folder / "tokenizer.json").read_text())

@@ -6,6 +6,7 @@ from transformer_lab.composition.build import Section
 from transformer_lab.composition.checks import problems
 from transformer_lab.composition.command_line import composed
 from transformer_lab.finished.loaded_run import LoadedRun, filled, unfilled
+from transformer_lab.interop.families import LANGUAGE_MODELING
 from transformer_lab.interop.published import published
 from transformer_lab.interop.reading import weights_of
 from transformer_lab.interop.vocabulary import tokenizer_of
@@ -24,11 +25,12 @@ def load_published(folder: Path, options: Section) -> LoadedRun:
         raise ValueError(f"{what}; init_from={folder} trains one")
     config = composed([f"task={model.head.name}", f"init_from={folder}", "hardware=cpu"])
     longest = {"context": model.keys.get("position.max_length") or model.values.get("n_positions", LONGEST)}
-    config["task"] |= longest | model.sections.get("task", {}) | options
+    tokenizer = tokenizer_of(model)
+    as_there = {"opens_prompts": tokenizer.knows("<bos>")} if model.head.task == LANGUAGE_MODELING else {}
+    config["task"] |= longest | as_there | model.sections.get("task", {}) | options
     if found := problems(config):
         raise ValueError(str(found[0]))
     classes = {"labels": dict.fromkeys(model.labels, 1)} if model.head.name == "classification" else {}
-    tokenizer = tokenizer_of(model)
     wanted = unfilled(config, tokenizer, classes)
     weights = weights_of(model)
     for name, tensor in wanted.items():

@@ -169,7 +169,7 @@ def _tokenizer(task: Any, kind: str) -> str:
 def around(task: Any, kind: str) -> tuple[list[int], list[int]]:
     """The tokens that a task puts before a text that it reads, and behind it."""
     if kind == LANGUAGE_MODELING:
-        return [task.begin], []
+        return [task.begin] if task.opens_prompts else [], []
     if kind == TRANSLATION:
         return [], [task.end]
     return [task.tokenizer.special("<cls>")], [task.tokenizer.special("<sep>")]

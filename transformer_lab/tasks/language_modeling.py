@@ -110,7 +110,8 @@ class LanguageModeling(Task):
     another). With `tie_embeddings` the output matrix is the embedding. `stride` is for evaluation: the text is read in
     windows of `context` tokens, each `stride` further than the one before, and scored where a window reaches further
     (Baevski and Auli, 2019, section 4.2), so that a token has at least all but `stride` of `context` tokens before it;
-    None: blocks as in training.
+    None: blocks as in training. `opens_prompts` says whether a prompt begins as a text does, with a token of its own;
+    published models are often asked without.
     """
 
     model: Decoder
@@ -128,6 +129,7 @@ class LanguageModeling(Task):
         packing: Literal["stream", "documents"],
         tie_embeddings: bool = False,
         stride: int | None = None,
+        opens_prompts: bool = True,
     ) -> None:
         super().__init__()
         check_context(context, 2, "a token and the one after it", model.position.max_length)
@@ -140,6 +142,7 @@ class LanguageModeling(Task):
             raise ValueError("task.stride: windows go over a stream; task.packing=stream, or leave it null")
         self.end = tokenizer.special(END)
         self.begin = tokenizer.special(BEGIN) if tokenizer.knows(BEGIN) else self.end
+        self.opens_prompts = opens_prompts
         self.encoding = DocumentEncoding(self.end)
         self.collate = Collate(self.end, self.begin)
         self.head = TokenHead(embedding=model.embedding, tied=tie_embeddings, width_ratio=model.width_ratio)
@@ -252,7 +255,8 @@ class LanguageModeling(Task):
 
     def _continue(self, lines: list[str], max_new_tokens: int, sampling: Sampling) -> list[str]:
         room = self.context - max_new_tokens
-        encoded = [[self.begin, *tokens][-room:] for tokens in self.tokenizer.encode_batch(lines)]
+        before = [self.begin] if self.opens_prompts else []
+        encoded = [[*before, *tokens][-room:] or [self.begin] for tokens in self.tokenizer.encode_batch(lines)]
         cache = self.model.new_cache(len(encoded))
         # `forward` itself: a compiled model would be compiled anew for nearly every length.
         written = generate(
