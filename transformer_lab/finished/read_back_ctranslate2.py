@@ -28,8 +28,10 @@ def main(folder: str, asked: str, answer: str) -> None:
     else:
         generator = ctranslate2.Generator(folder)
         found = {f"logits.{i}": np.array(generator.forward_batch([text]))[0] for i, text in enumerate(texts)}
+        # One by one: of prompts of several lengths together, it would give back a part of the longer ones, too.
         how = {"max_length": new, "sampling_topk": 1, "include_prompt_in_result": False}
-        written = [tokenizer.decode(one.sequences_ids[0]) for one in generator.generate_batch(prompts, **how)]
+        each = [generator.generate_batch([prompt], **how)[0] for prompt in prompts]
+        written = [tokenizer.decode(one.sequences_ids[0]) for one in each]
     said = {
         "version": ctranslate2.__version__,
         "ids": [tokenizer.encode(text).ids for text in wanted["texts"]],

@@ -4,6 +4,8 @@ What is traced are the parts of a task as they stand; only their attention is to
 **B** texts, **T** tokens of the longest, **S** of a memory's longest, **D** width, **H** heads, **K** head width.
 """
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ def write(folder: Path, task: Any) -> None:
     lengths = {"input_ids": 5, "attention_mask": 5, **reader.further}
     given = {name: torch.ones(2, length, dtype=torch.int64) for name, length in lengths.items()}
     free = torch.export.Dim.DYNAMIC
-    with kernels_of(task.model, lambda _: attend):
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of libraries that nothing here needs
+    with kernels_of(task.model, lambda _: attend), warnings.catch_warnings(action="ignore", category=FutureWarning):
         program = torch.onnx.export(
             reader,
             tuple(given.values()),
