@@ -16,6 +16,7 @@ from tests.interop.families import CLASSES, NAMES, config_from, options_of, task
 from tests.programs import call
 from transformer_lab.composition.build import build_task
 from transformer_lab.composition.configs import CONFIGS
+from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.finished.loaded_run import evaluate_file, evaluate_run, load_run
 from transformer_lab.interop.families import CALLED, CLASSIFICATION
 from transformer_lab.interop.options import Theirs
@@ -447,3 +448,72 @@ def test_classes_are_called_as_the_options_that_name_them():
         target = yaml.safe_load(file.read_text()).get("_target_")
         found[target] = file.stem
     assert {target: found[target] for target in CALLED} == CALLED
+
+
+SIDES = {
+    "source": ["a small dog runs", "two men sit on a bench", "the dog has a ball", "men run, dogs sit"],
+    "target": ["ein kleiner Hund rennt", "zwei Männer sitzen auf einer Bank", "der Hund hat einen Ball"],
+}
+
+
+@pytest.fixture
+def opus(tmp_path):
+    """A small Marian with the two models of OPUS-MT's tokenizers, and what these make of a text."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    family = next(family for family in FAMILIES if family.model_type == "marian")
+    _, _, config, task = random_task(family, family.heads[0], 0)
+    write(tmp_path / "opus", held(config, task), task)
+    readers, names = {}, ["</s>", "<unk>"]
+    for side, texts in SIDES.items():
+        prefix = tmp_path / "opus" / side
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts * 5),
+            model_prefix=str(prefix),
+            vocab_size=60,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+        prefix.with_suffix(".model").rename(prefix.with_suffix(".spm"))
+        readers[side] = sentencepiece.SentencePieceProcessor(model_file=str(prefix.with_suffix(".spm")))
+        names += [piece for i in range(3, len(readers[side])) if (piece := readers[side].id_to_piece(i)) not in names]
+    names += [f"extra{number}" for number in range(task.tokenizer.vocab_size - len(names) - 2)] + [">>deu<<", "<pad>"]
+    ids = {name: number for number, name in enumerate(names)}
+    (tmp_path / "opus" / "vocab.json").write_text(json.dumps(ids))
+    (tmp_path / "opus" / "tokenizer.json").unlink()
+    (tmp_path / "opus" / "tokenizer_config.json").write_text("{}")
+    changed(tmp_path / "opus", decoder_start_token_id=len(names) - 1)
+
+    def pieces(side, text):
+        return [ids.get(piece, 1) for piece in readers[side].encode(text, out_type=str)]
+
+    return tmp_path / "opus", pieces
+
+
+def test_each_language_of_opus_mt_has_pieces_of_its_own(opus):
+    folder, pieces = opus
+    tokenizer = tokenizer_of(published(folder))
+    for text in (*SIDES["source"], "  the  ball ", "a 東京 dog", ""):
+        assert tokenizer.reading.encode(text) == pieces("source", text)
+    for text in (*SIDES["target"], "  der  Ball ", "ein 東京 Hund", ""):
+        assert tokenizer.encode(text) == pieces("target", text)
+    assert 0 not in tokenizer.reading.encode("a </s> dog")
+    told = tokenizer.reading.encode(">>deu<< a dog")
+    assert tokenizer.name(told[0]) == ">>deu<<" and told[1:] == pieces("source", "a dog")
+    assert tokenizer.decode(tokenizer.encode("der Hund")) == "der Hund"
+    assert (tokenizer.special("<eos>"), tokenizer.name(tokenizer.special("<bos>"))) == (0, "<pad>")
+    again = Tokenizer.from_json(tokenizer.json)
+    assert again.reading.encode("the dog") == pieces("source", "the dog") and again.hash == tokenizer.hash
+
+
+def test_a_translation_goes_on_from_opus_mt_with_both_of_its_models(opus, tmp_path):
+    folder, pieces = opus
+    pairs = list(zip(*SIDES.values(), strict=False))
+    rows = [f"{one} {number}\t{other}" for one, other in pairs for number in range(40)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["en\tde", *rows]))
+    data = ["data=parallel", "data.path=pairs.tsv", "data.source=en", "data.target=de", "allow_overlap=true"]
+    words = ["task=translation", f"init_from={folder}", "max_steps=2", "tokens_per_step=128", "run_dir=run", *data]
+    done = call("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    task = load_run(str(tmp_path / "run"), []).task
+    assert task.tokenizer.reading.encode("a small dog") == pieces("source", "a small dog")
+    assert task.predict(["a small dog"])[0]["translation"] is not None

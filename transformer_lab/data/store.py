@@ -146,12 +146,22 @@ class Store:
 
 def corpus_of(examples: Sequence[Any], tokenizer: Tokenizer, encoding: Encoding) -> Corpus:
     """A few examples as a corpus in memory, each a row of the columns that a store of them would have."""
-    rows = [encoding.row(one, tokenizer.encode_batch(list(encoding.texts(one)))) for one in examples]
+    encoded = _encoded([encoding.texts(one) for one in examples], tokenizer, encoding.written)
+    rows = [encoding.row(one, tokens) for one, tokens in zip(examples, encoded, strict=True)]
     columns = {}
     for name, kind in encoding.columns.items():
         columns[name] = Ragged.of([row[name] for row in rows], np.int64 if kind is Token else kind)
     tokens_in = tuple(name for name, kind in encoding.columns.items() if kind is Token)
     return Corpus(columns, tokens_in, sum(len(text.encode()) for one in examples for text in one.texts))
+
+
+def _encoded(texts: Sequence[Sequence[str]], tokenizer: Tokenizer, written: int | None) -> Iterator[list[list[int]]]:
+    """The tokens of each example's texts; those before the one that is written may have a tokenizer of their own."""
+    read = [text for some in texts for text in some[: written or 0]]
+    others = [text for some in texts for text in some[written or 0 :]]
+    first, second = iter(tokenizer.reading.encode_batch(read)), iter(tokenizer.encode_batch(others))
+    for some in texts:
+        yield [next(first if place < (written or 0) else second) for place in range(len(some))]
 
 
 def prepare(source: Source, tokenizer: Tokenizer, encoding: Encoding, *, cache_dir: Path) -> Store:
@@ -190,14 +200,13 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, encoding: Encodin
     with ExitStack() as files:
         for batch in _batches(source.read()):
             texts = [encoding.texts(example) for _, example in batch]
-            encoded = iter(tokenizer.encode_batch([text for some in texts for text in some]))
-            for (split, example), some in zip(batch, texts, strict=True):
+            encoded = _encoded(texts, tokenizer, encoding.written)
+            for (split, example), some, tokens in zip(batch, texts, encoded, strict=True):
                 data = "\0".join(example.texts).encode()
                 data = f"{split} {example.more} {len(data)}\n".encode() + data
                 text_hash.update(data)
                 if split not in writers:
                     writers[split] = _SplitWriter(folder, split, dtypes, files)
-                tokens = [next(encoded) for _ in some]
                 writers[split].add(example, data, encoding.row(example, tokens))
                 writers[split].look(some, tokens, tokenizer, encoding.written)
     tokens_in = [name for name, kind in encoding.columns.items() if kind is Token]

@@ -25,6 +25,7 @@ from transformer_lab.data.sources.base import no_such_name, no_such_path
 V = TypeVar("V", bound=Collection[Any])  # a vocabulary
 
 log = logging.getLogger(__name__)
+CARRIED = "<reading>"  # in the table of a post-processor: another tokenizer
 UNKNOWN = "<unk>"  # of the tokenizers that do not know every text
 # Every tokenizer trained here has these, so that what one task has taught a model another can go on with: the end of
 # a text, the beginning of one that is judged as a whole, what stands between two, what stands for a hidden token.
@@ -122,7 +123,8 @@ class Tokenizer:
 
     @cached_property
     def _parts(self) -> dict[str, int]:
-        return {name: one["ids"][0] for name, one in self._template.get("special_tokens", {}).items()}
+        table = self._template.get("special_tokens", {})
+        return {name: one["ids"][0] for name, one in table.items() if name != CARRIED}
 
     def _copy(self) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(self._inner.to_str())
@@ -146,8 +148,24 @@ class Tokenizer:
 
         A tokenizer.json has a place for such names: the table of its post-processor, which nothing else here reads.
         """
+        return self._with(parts, self.reading)
+
+    def carrying(self, other: "Tokenizer") -> "Tokenizer":
+        """The same with another one for what is read to be translated; what is written has this one. Both have the same
+        tokens, which the texts of two languages are parted into in different ways (OPUS-MT)."""
+        return self._with({name: self.name(token) for name, token in self._parts.items()}, other)
+
+    @cached_property
+    def reading(self) -> "Tokenizer":
+        """What parts a text that is read to be translated: the other one that this one carries, or itself."""
+        carried = self._template.get("special_tokens", {}).get(CARRIED)
+        return self if carried is None else Tokenizer.from_json(carried["tokens"][0])
+
+    def _with(self, parts: Mapping[str, str], other: "Tokenizer") -> "Tokenizer":
         inner = self._copy()
-        table = [(name, self.special_tokens[token]) for name, token in parts.items()]
+        table: list[Any] = [(name, self.special_tokens[token]) for name, token in parts.items()]
+        if other is not self:
+            table.append({"id": CARRIED, "ids": [0], "tokens": [other._inner.to_str()]})
         inner.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=table)
         return Tokenizer(inner)
 

@@ -149,7 +149,7 @@ def _compared(run: LoadedRun, folder: Path, reader: str, name: str) -> Compared:
     every = {f"{name}.{i}": x for i, one in enumerate(sequences) for name, x in _logits(task, *one).items()}
     ours = {name: every[name.removesuffix(".side_by_side")] for name in theirs}
     assert len(theirs) >= len(sequences)
-    tokens = [[*before, *ids, *after] for ids in task.tokenizer.encode_batch(list(AWKWARD))]
+    tokens = [[*before, *ids, *after] for ids in task.tokenizer.reading.encode_batch(list(AWKWARD))]
     written: list[str] = []
     if not said["written"]:
         prompts = []
@@ -157,7 +157,7 @@ def _compared(run: LoadedRun, folder: Path, reader: str, name: str) -> Compared:
         written = task.complete(prompts, max_new_tokens=new, temperature=0.0)
     elif isinstance(task, Translation):
         task.beam = Beam()
-        sources = [[*ids, task.end] for ids in task.tokenizer.encode_batch(prompts)]
+        sources = [[*ids, task.end] for ids in task.tokenizer.reading.encode_batch(prompts)]
         written = [task.tokenizer.decode(one.tokens) for one in task.search(sources, [new] * len(sources))]
     return Compared(
         reader=f"{reader} {said['version']}",

@@ -19,6 +19,7 @@ DATA = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "*.spm",
     "model.safetensors.index.json",
     "*.safetensors",
 )

@@ -1,17 +1,23 @@
 """The tokenizer of a published model: a tokenizer.json, or the word lists that older folders have instead."""
 
+import importlib.util
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.interop.published import Published, read_json
 
 TOKENIZER = "tokenizer.json"
 PIECES, WORDS, MERGES = "vocab.txt", "vocab.json", "merges.txt"
+SOURCE, TARGET = "source.spm", "target.spm"  # models of SentencePiece, of the languages that are read and written
+STRANGE = 1000.0  # by how much a letter of the other language is less likely than the least likely piece of its own
+SPECIAL = ("</s>", "<unk>", "<pad>")  # of OPUS-MT
+OTHER = "\ufdd0"  # begins a piece of the other language, where it is one of no text of this one
 MOST_EMPTY = 10_000  # rows of an embedding that are of no token
 # What special tokens are called in a tokenizer_config.json, by what they are to a task here; and where that file is
 # silent, what most vocabularies write.
@@ -65,6 +71,8 @@ def _loaded(folder: Path, said: dict[str, Any], named: dict[str, str | None]) ->
     try:
         if (folder / PIECES).is_file():
             inner = _word_piece(folder / PIECES, said, named["unk_token"] or "[UNK]")
+        elif all((folder / name).is_file() for name in (WORDS, SOURCE, TARGET)):
+            return _of_two_languages(folder)
         elif (folder / WORDS).is_file() and (folder / MERGES).is_file():
             inner = _byte_bpe(folder, said)
         else:
@@ -74,8 +82,11 @@ def _loaded(folder: Path, said: dict[str, Any], named: dict[str, str | None]) ->
             raise
         raise ValueError(f"{folder}: its lists of tokens cannot be read: {' '.join(str(error).split())}") from error
     usual = [name for _, names in PARTS.values() for name in names]
-    names = [name for name in dict.fromkeys([*named.values(), *usual]) if name]
-    special = [name for name in names if inner.token_to_id(name) is not None]
+    return _with_special(inner, [name for name in (*named.values(), *usual) if name])
+
+
+def _with_special(inner: tokenizers.Tokenizer, names: Iterable[str]) -> Tokenizer:
+    special = [name for name in dict.fromkeys(names) if inner.token_to_id(name) is not None]
     inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     return Tokenizer(inner)
 
@@ -104,6 +115,49 @@ def _byte_bpe(folder: Path, said: dict[str, Any]) -> tokenizers.Tokenizer:
     inner = tokenizers.Tokenizer(models.BPE(words, merges))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(said.get("add_prefix_space", False)))
     inner.decoder = decoders.ByteLevel()
+    return inner
+
+
+def _of_two_languages(folder: Path) -> Tokenizer:
+    """OPUS-MT's: one list of tokens, and a model for each language, of which pieces of a text are the likeliest."""
+    if importlib.util.find_spec("sentencepiece") is None:
+        raise ValueError(f"{folder}: {SOURCE} takes pip install sentencepiece to be read")
+    words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+    names = sorted(words, key=words.__getitem__)
+    if sorted(words.values()) != list(range(len(words))):
+        raise ValueError(f"{folder / WORDS}: the ids leave some out")
+    source, target = (_with_special(_unigram(folder / file, names), SPECIAL) for file in (SOURCE, TARGET))
+    return target.carrying(source)
+
+
+def _unigram(file: Path, names: list[str]) -> tokenizers.Tokenizer:
+    """A model of SentencePiece (Kudo and Richardson, 2018, arXiv:1808.06226) over these tokens."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    model: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    model.ParseFromString(file.read_bytes())
+    if model.trainer_spec.model_type != model.trainer_spec.UNIGRAM:
+        raise ValueError(f"{file}: not a unigram model")
+    scores = {piece.piece: piece.score for piece in model.pieces if piece.type == piece.NORMAL}
+    strange = min(scores.values(), default=0.0) - STRANGE
+    languages = [name for name in names if name[:2] + name[-2:] == ">><<"]
+    own = {*scores, *SPECIAL, *languages, *(name for name in names if len(name) == 1)}
+    pieces = [(name if name in own else OTHER + name, scores.get(name, strange)) for name in names]
+    inner = tokenizers.Tokenizer(models.Unigram(pieces, names.index("<unk>"), False))
+    spec = model.normalizer_spec
+    steps: list[normalizers.Normalizer] = []
+    if spec.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
+    if spec.remove_extra_whitespaces:
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    inner.normalizer = normalizers.Sequence(steps)
+    first = "always" if spec.add_dummy_prefix else "never"
+    spelt = Regex("<(?=/s>|unk>|pad>)")  # the beginning of what only looks like a special token
+    apart = pre_tokenizers.Split(spelt, "isolated")
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme=first), apart])
+    inner.decoder = decoders.Sequence([decoders.Replace(OTHER, ""), decoders.Metaspace(prepend_scheme=first)])
+    # What says which language to write, ">>fra<<", is one token, wherever it stands.
+    inner.add_tokens([AddedToken(name, normalized=False) for name in languages])
     return inner
 
 

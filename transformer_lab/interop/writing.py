@@ -163,7 +163,7 @@ def _tokenizer(task: Any, kind: str) -> str:
     second = ["$B:1", *(f"{one}:1" for one in closing)]
     table = [(name(token), token) for token in dict.fromkeys([*before, *after])]
     template = processors.TemplateProcessing(single=single, pair=" ".join([single, *second]), special_tokens=table)
-    return tokenizer.with_template(template)
+    return tokenizer.reading.with_template(template)
 
 
 def around(task: Any, kind: str) -> tuple[list[int], list[int]]:

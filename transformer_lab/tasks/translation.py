@@ -313,14 +313,14 @@ class Translation(Task):
         with prepacked_weights(self, min(len(lines), at_once) * self.beam.size):
             for begin in range(0, len(lines), at_once):
                 some_lines = [lines[i] for i in by_length[begin : begin + at_once]]
-                encoded = [[*ids, self.end][: self.context] for ids in self.tokenizer.encode_batch(some_lines)]
+                encoded = [[*ids, self.end][: self.context] for ids in self.tokenizer.reading.encode_batch(some_lines)]
                 written += self._translate(encoded)
         self.train(training)
         return [found for _, found in sorted(zip(by_length, written, strict=True))]
 
     def predict(self, lines: list[str]) -> list[dict[str, Any]]:
         """The translation of each line, and its score: what `Beam` compares by."""
-        truncated = [len(ids) + 1 > self.context for ids in self.tokenizer.encode_batch(lines)]
+        truncated = [len(ids) + 1 > self.context for ids in self.tokenizer.reading.encode_batch(lines)]
         return [
             {"input": line, "translation": text, "score": round(score, 6), "text": text, **told_truncated(short)}
             for line, (text, score), short in zip(lines, self._scored(lines), truncated, strict=True)
@@ -329,7 +329,7 @@ class Translation(Task):
     def samples(self, batches: EvaluationSet) -> str:
         corpus = batches.packing.corpus
         rows = some(corpus.num_examples, 10)
-        sources = [self.tokenizer.decode(corpus["source"][row].tolist()) for row in rows]
+        sources = [self.tokenizer.reading.decode(corpus["source"][row].tolist()) for row in rows]
         shown = []
         for row, source, hypothesis in zip(rows, sources, self.translate(sources), strict=True):
             reference = _reference(corpus, row)
