@@ -98,6 +98,18 @@ MUTANTS = [
     Mutant("interop/options.py", "if not private and key not in known", "if False", "interop"),
     Mutant("interop/reading.py", "if Path(name).name != name:", "if False:", "interop"),
     Mutant("interop/windows.py", "every is not None and number % every == first", "every is not None", "interop"),
+    Mutant("interop/families.py", "None if width * heads == dim else width", "None", "interop"),
+    Mutant(
+        "interop/rotary.py", '"position.local_base": near["position.base"]', '"position.local_base": None', "interop"
+    ),
+    Mutant("interop/vocabulary.py", 'bool(said.get("do_lower_case", True))', "True", "interop"),
+    Mutant("interop/vocabulary.py", "else OTHER + name", "else name", "interop"),
+    Mutant("interop/published.py", "if path and Path(path).name != path:", "if False:", "interop"),
+    Mutant("finished/to_onnx.py", "causal, window) & mask[:, None, None]", "causal, window)", "interop"),
+    Mutant("finished/loaded_run.py", 'func.__name__ in ("normal_", "uniform_")', "True", "interop"),
+    Mutant(
+        "data/store.py", "iter(tokenizer.reading.encode_batch(read))", "iter(tokenizer.encode_batch(read))", "interop"
+    ),
     Mutant("interop/hub.py", "and not Path(found[1]).exists()", "", "interop"),
     Mutant("run/transfer.py", "if key not in MAY_DIFFER and", "if key in MAY_DIFFER and", "run/test_transfer.py"),
     # Positions

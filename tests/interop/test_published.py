@@ -16,6 +16,8 @@ from tests.interop.families import CLASSES, NAMES, config_from, options_of, task
 from tests.programs import call
 from transformer_lab.composition.build import build_task
 from transformer_lab.composition.configs import CONFIGS
+from transformer_lab.data.examples import Pair
+from transformer_lab.data.store import corpus_of
 from transformer_lab.data.tokenizers import Tokenizer
 from transformer_lab.finished.loaded_run import evaluate_file, evaluate_run, load_run
 from transformer_lab.interop.families import CALLED, CLASSIFICATION
@@ -516,4 +518,7 @@ def test_a_translation_goes_on_from_opus_mt_with_both_of_its_models(opus, tmp_pa
     assert done.returncode == 0, done.stderr
     task = load_run(str(tmp_path / "run"), []).task
     assert task.tokenizer.reading.encode("a small dog") == pieces("source", "a small dog")
+    corpus = corpus_of([Pair("the dog", "der Hund")], task.tokenizer, task.encoding)
+    assert corpus["source"][0].tolist() == pieces("source", "the dog")
+    assert corpus["target"][0].tolist() == pieces("target", "der Hund")
     assert task.predict(["a small dog"])[0]["translation"] is not None
