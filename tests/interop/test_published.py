@@ -169,6 +169,9 @@ def test_norms_of_old_berts_are_called_gamma_and_beta(tmp_path):
     assert all(torch.equal(weights[name], tensor) for name, tensor in task.state_dict().items())
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -182,6 +185,14 @@ def test_norms_of_old_berts_are_called_gamma_and_beta(tmp_path):
         ({"model_type": "mamba"}, "model_type: mamba is not known here"),
         ({"hidden_size": ...}, "there is no hidden_size"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor: 0.5 has no option here; 1.0 has"),
+        ({"rope_parameters": YARN | {"attention_factor": 1.0}}, "attention_factor: 1.0 has no option here"),
+        ({"rope_parameters": YARN | {"factor": "x"}}, "rope_parameters: factor: x is no number"),
+        ({"rope_parameters": {"rope_type": ["linear"]}}, "rope_type: ['linear'] has no option here"),
+        (
+            {"model_type": "qwen2", "use_sliding_window": True, "layer_types": ["full_attention"]},
+            "layer_types: not a list",
+        ),
+        ({"model_type": "gemma3_text", "rope_parameters": {"full_attention": "x"}}, "full_attention: x is no object"),
     ],
 )
 def test_what_has_no_option_here_is_refused_by_its_name(folder, values, said):
@@ -522,3 +533,33 @@ def test_a_translation_goes_on_from_opus_mt_with_both_of_its_models(opus, tmp_pa
     assert corpus["source"][0].tolist() == pieces("source", "the dog")
     assert corpus["target"][0].tolist() == pieces("target", "der Hund")
     assert task.predict(["a small dog"])[0]["translation"] is not None
+
+
+def test_a_decoder_that_classifies_is_asked_only_where_its_texts_end_as_here(tmp_path):
+    family = next(family for family in FAMILIES if family.model_type == "llama")
+    head = next(head for head in family.heads if head.task == CLASSIFICATION)
+    _, _, config, task = random_task(family, head, 0)
+    folder = tmp_path / "judge"
+    write(folder, held(config, task), task)
+    asked = load_run(str(folder), []).task.predict(["ab"])[0]["probabilities"]
+    expected = task.eval().predict(["ab"])[0]["probabilities"]
+    assert list(asked.values()) == pytest.approx(list(expected.values()), abs=1e-5)
+    said = json.loads((folder / "tokenizer.json").read_text())
+    said["post_processor"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match="reads other ends of a text"):
+        load_run(str(folder), [])
+
+
+def test_what_is_not_to_be_written_is_not(opus):
+    folder, _ = opus
+    changed(folder, bad_words_ids=[[7], [1, 2]])
+    weights = weights_of(published(folder))
+    assert weights["head.bias"].argmin() == 7 and (weights["head.bias"] < -50).sum() == 1
+
+
+def test_another_way_to_part_words_is_not_taken_for_gpt2s(folder):
+    (folder / "vocab.json").write_text("{}")
+    (folder / "merges.txt").write_text("")
+    with pytest.raises(ValueError, match="the words of a Qwen2Tokenizer are parted in a way"):
+        without_tokenizer_json(folder, 300, tokenizer_class="Qwen2TokenizerFast")

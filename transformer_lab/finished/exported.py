@@ -161,8 +161,8 @@ def _compared(run: LoadedRun, folder: Path, reader: str, name: str) -> Compared:
         written = [task.tokenizer.decode(one.tokens) for one in task.search(sources, [new] * len(sources))]
     return Compared(
         reader=f"{reader} {said['version']}",
-        difference=max(float((ours[name] - x).abs().max()) for name, x in theirs.items()),
-        size=max(float(x.abs().max()) for x in ours.values()),
+        difference=float(torch.stack([(ours[name] - x).abs().max() for name, x in theirs.items()]).max()),  # keeps NaN
+        size=float(torch.stack([x.abs().max() for x in ours.values()]).max()),
         ids=list(zip(AWKWARD, tokens, said["ids"], strict=True)),
         written=list(zip(prompts, written, said["written"], strict=True)),
     )
@@ -249,6 +249,10 @@ def _loading(run: LoadedRun, name: str, format: str) -> list[str]:
     """The lines that load a folder."""
     read = 'tokenizer = Tokenizer.from_file("FOLDER/tokenizer.json")'
     if format == "onnx":
+        given = '"input_ids": ids, "attention_mask": np.ones_like(ids)'
+        begun = f"np.array([[{getattr(run.task, 'begin', 0)}]])"
+        more = {"token_type_ids": "np.zeros_like(ids)", "decoder_input_ids": begun}
+        given += "".join(f', "{name}": {more[name]}' for name in to_onnx.Reader(run.task).further)
         return [
             "import numpy as np",
             "from onnxruntime import InferenceSession",
@@ -257,7 +261,7 @@ def _loading(run: LoadedRun, name: str, format: str) -> list[str]:
             'session = InferenceSession("FOLDER/model.onnx")',
             read,
             "ids = np.array([tokenizer.encode(TEXT).ids])  # shorter texts of a batch are filled up behind",
-            'session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})',
+            f"session.run(None, {{{given}}})",
         ]
     if format == "ctranslate2":
         kind, call = "Generator", "generate_batch([tokens], max_length=50, sampling_topk=1)"

@@ -6,10 +6,10 @@ from transformer_lab.composition.build import Section
 from transformer_lab.composition.checks import problems
 from transformer_lab.composition.command_line import composed
 from transformer_lab.finished.loaded_run import LoadedRun, filled, unfilled
-from transformer_lab.interop.families import LANGUAGE_MODELING
+from transformer_lab.interop.families import DECODER, LANGUAGE_MODELING
 from transformer_lab.interop.published import published
 from transformer_lab.interop.reading import weights_of
-from transformer_lab.interop.vocabulary import tokenizer_of
+from transformer_lab.interop.vocabulary import framed, tokenizer_of
 
 LONGEST = 512  # tokens of a text, for a model that could read longer ones
 
@@ -30,6 +30,9 @@ def load_published(folder: Path, options: Section) -> LoadedRun:
     config["task"] |= longest | as_there | model.sections.get("task", {}) | options
     if found := problems(config):
         raise ValueError(str(found[0]))
+    if model.head.name == "classification" and model.keys["model._target_"] == DECODER and not framed(model, tokenizer):
+        what = f"run: {folder} holds a {model.architecture}, which reads other ends of a text than classifiers do here"
+        raise ValueError(f"{what}; init_from={folder} trains it further")
     classes = {"labels": dict.fromkeys(model.labels, 1)} if model.head.name == "classification" else {}
     wanted = unfilled(config, tokenizer, classes)
     weights = weights_of(model)

@@ -1,5 +1,5 @@
 """What transformers makes of an exported folder. `export.py` runs this file in a process of its own, without the
-package: `python read_back.py FOLDER ASKED.json ANSWER.safetensors`."""
+package: `python read_back_transformers.py FOLDER ASKED.json ANSWER.safetensors`."""
 
 import json
 import sys

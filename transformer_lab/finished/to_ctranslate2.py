@@ -37,7 +37,7 @@ def write(folder: Path, task: Any) -> None:
     the tokenizer is not its matter."""
     refuse(task)
     tokenizer, model = task.tokenizer, task.model
-    names = [tokenizer.name(token) for token in range(tokenizer.vocab_size)]
+    names = [tokenizer.reading.name(token) for token in range(tokenizer.vocab_size)]  # as in the tokenizer beside it
     spec = _seq2seq(task, names) if isinstance(model, Seq2Seq) else _decoder(task, names)
     config = spec.config
     config.layer_norm_epsilon = next(x.eps for x in model.modules() if isinstance(x, (RMSNorm, LayerNorm)))
@@ -72,6 +72,8 @@ def _misfits(model: nn.Module) -> Iterator[str]:
             yield "model.mup"
         if stack.cross_position:
             yield "model.cross_position"
+        if isinstance(model, Seq2Seq) and isinstance(stack.position, Alibi):
+            yield "position=alibi in a seq2seq"
         pre_norm = not isinstance(stack.norm, nn.Identity)
         if pre_norm and not isinstance(stack.embedding_norm, nn.Identity):
             yield "model.embedding_norm without residual=post_norm"

@@ -18,6 +18,7 @@ from transformer_lab.models.layers.attention import kernels_of
 from transformer_lab.models.layers.kernels.reference import Bias, visible
 from transformer_lab.tasks.classification import Classification
 from transformer_lab.tasks.mlm_nsp import MLMNSP
+from transformer_lab.tasks.sequence_task import SequenceTask
 from transformer_lab.tasks.translation import Translation
 
 MODEL = "model.onnx"
@@ -49,6 +50,8 @@ def write(folder: Path, task: Any) -> None:
 
 def refuse(task: Any) -> None:
     """Raises ValueError where a task reads what no such file does."""
+    if isinstance(task, SequenceTask) and not isinstance(task, Classification):
+        raise ValueError(f"format: onnx has no {type(task).__name__}")
     if getattr(task, "joined", False):
         raise ValueError("format: onnx has translation by a seq2seq, and not by a decoder")
 

@@ -66,6 +66,18 @@ class Attention(Option):
         return {"attn_config": {"alibi": True, "model_type": ""}}
 
 
+@dataclass(frozen=True)
+class Longest(Option):
+    """ALiBi serves texts of any length; transformers makes a table for it that is so long."""
+
+    def inward(self, theirs: Theirs) -> dict[str, Any]:
+        theirs.read.add("max_seq_len")
+        return {}
+
+    def outward(self, ours: Ours) -> dict[str, Any]:
+        return {"max_seq_len": max(2048, ours.get("task.context") or 0)}
+
+
 MPT = Family(
     model_type="mpt",
     prefix="transformer.",
@@ -89,6 +101,7 @@ MPT = Family(
         Key("layer_norm_epsilon", "norm.eps", 1e-5),
         FourTimes(),
         Attention(),
+        Longest(),
         Usual({"no_bias": True, "expansion_ratio": 4}),
     ),
     table=body,
@@ -98,6 +111,6 @@ MPT = Family(
         Head("MptModel"),
     ),
     passed=PASSED
-    | {"max_seq_len", "resid_pdrop", "emb_pdrop", "learned_pos_emb", "init_device", "embedding_fraction", "norm_type"}
+    | {"resid_pdrop", "emb_pdrop", "learned_pos_emb", "init_device", "embedding_fraction", "norm_type"}
     | {"init_config", "verbose"},
 )

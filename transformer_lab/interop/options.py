@@ -22,6 +22,10 @@ class Theirs:
     where: str
     read: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, Mapping):
+            raise ValueError(f"{self.where}: {_written(self.values)} is no object")
+
     def get(self, key: str, default: Any = NEEDED) -> Any:
         """What stands under a key; null there is the default. Raises ValueError where it is needed and not there."""
         self.read.add(key)
@@ -36,6 +40,12 @@ class Theirs:
         if type(found) is not int or found < 1:
             raise ValueError(f"{self.where}: {key}: {_written(found)} is no number above 0")
         return found
+
+    def number(self, key: str, default: Any = NEEDED) -> float:
+        found = self.get(key, default)
+        if isinstance(found, bool) or not isinstance(found, (int, float)):
+            raise ValueError(f"{self.where}: {key}: {_written(found)} is no number")
+        return float(found)
 
     def refused(self, key: str, value: Any, fitting: Any = ()) -> ValueError:
         would = ", ".join(map(_written, fitting))

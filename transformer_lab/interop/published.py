@@ -78,7 +78,11 @@ def published(folder: str | Path) -> Published:
         known = ", ".join(x.model_type for x in FAMILIES)
         raise ValueError(f"{place}: model_type: {values.get('model_type')} is not known here; these are: {known}")
     head = family.head(architecture)
-    keys = family.inward(Theirs(values, str(place)), head) | ({} if head.task else pooling)
+    try:
+        keys = family.inward(Theirs(values, str(place)), head)
+    except (TypeError, AttributeError, KeyError, OverflowError) as error:  # a value of another type
+        raise ValueError(f"{place}: not as such a file is: {' '.join(str(error).split())}") from error
+    keys |= {} if head.task else pooling
     return Published(root, values, architecture or head.architecture, family, head, keys)
 
 
@@ -99,11 +103,12 @@ def _modules(folder: Path) -> tuple[Path, dict[str, Any]]:
     return places.get("Transformer", folder), {"task.pooling": named[0]} if len(named) == 1 else {}
 
 
-def read_json(file: Path, kind: type = dict) -> Any:
-    """An object of a JSON file that a stranger may have made, or a list. Raises ValueError, which names the file."""
+def read_json(file: Path, kind: type = dict, most: int | None = LARGEST) -> Any:
+    """An object of a JSON file that a stranger may have made, or a list, of at most so many bytes. Raises ValueError,
+    which names the file."""
     try:
-        if file.stat().st_size > LARGEST:
-            raise ValueError(f"{file}: more than {LARGEST:,} bytes are no {file.name}")
+        if most is not None and file.stat().st_size > most:
+            raise ValueError(f"{file}: more than {most:,} bytes are no {file.name}")
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         if str(error).startswith(str(file)):

@@ -13,6 +13,7 @@ from transformer_lab.interop.weights import inward
 
 log = logging.getLogger(__name__)
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+NEVER = -100.0  # in place of the bias of a token that is not to be written: low enough, and no harm to a loss
 OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of norms, as TensorFlow calls them
 
 
@@ -39,6 +40,10 @@ def weights_of(model: Published) -> dict[str, Tensor]:
         ours = inward(pairs, theirs)
     except (ValueError, RuntimeError) as error:  # the latter where a tensor has not the rows of so many heads
         raise ValueError(f"{model.folder}: {(str(error).splitlines() or [''])[0]}") from error
+    bias = ours.get("head.bias")
+    for never in model.values.get("bad_words_ids") or []:  # OPUS-MT's token that fills up
+        if bias is not None and isinstance(never, list) and len(never) == 1 and never[0] in range(len(bias)):
+            bias[never[0]] = NEVER
     _refuse_strange(model, others, ours["model.embedding.weight"])
     return ours
 

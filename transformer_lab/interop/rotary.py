@@ -42,26 +42,28 @@ def scheme(inner: Theirs, base: float, theirs: Theirs) -> dict[str, Any]:
     """Our keys of what `inner` says, the parameters of all layers of `theirs`, or of one kind of them."""
     kind = inner.get("rope_type", inner.get("type", "default"))
     inner.read.update(("rope_type", "type"))
-    found: dict[str, Any] = {"position.base": float(inner.get("rope_theta", base))}
+    found: dict[str, Any] = {"position.base": inner.number("rope_theta", base)}
     if (share := inner.get("partial_rotary_factor", 1.0)) != 1.0:
         raise inner.refused("partial_rotary_factor", share, [1.0])
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise inner.refused("rope_type", kind, KINDS)
     found["position._target_"] = KINDS[kind]
     if kind != "default":
-        found["position.factor"] = float(inner.get("factor"))
+        found["position.factor"] = inner.number("factor")
     if kind in ("llama3", "yarn"):
         trained = inner.get("original_max_position_embeddings", theirs.get("max_position_embeddings"))
         found["position.trained_length"] = trained
     if kind == "llama3":
-        found |= {ours: float(inner.get(key)) for key, ours in LLAMA3.items()}
+        found |= {ours: inner.number(key) for key, ours in LLAMA3.items()}
     if kind == "yarn":
         for key, usual in (("beta_fast", 32), ("beta_slow", 1)):
             if (value := inner.get(key, usual)) != usual:
                 raise inner.refused(key, value, [usual])
-        for key in ("attention_factor", "mscale", "mscale_all_dim", "truncate"):  # what else changes the scale
-            if (value := inner.get(key, None)) not in (None, True):
+        for key in ("attention_factor", "mscale", "mscale_all_dim"):  # what else changes the scale
+            if (value := inner.get(key, None)) is not None:
                 raise inner.refused(key, value)
+        if inner.get("truncate", True) is not True:
+            raise inner.refused("truncate", False, [True])
     inner.refuse_rest({"original_max_position_embeddings"})
     return found
 
@@ -89,6 +91,7 @@ class GlobalAndLocalBase(Option):
 
     keys: tuple[str, str]
     bases: tuple[float, float]
+    scaled: bool = True  # whether those that see everything may serve longer texts than they were trained with
 
     def inward(self, theirs: Theirs) -> dict[str, Any]:
         rope = theirs.get("rope_parameters", {})
@@ -100,12 +103,14 @@ class GlobalAndLocalBase(Option):
             inner = Theirs(said, f"{theirs.where}: rope_parameters.{kind}")
             found.append(scheme(inner, theirs.get(key, usual), theirs))
         everywhere, near = found
+        if not self.scaled and everywhere["position._target_"] != ROTARY:
+            raise theirs.refused("rope_parameters.full_attention", "scaled", ["default"])
         if near["position._target_"] != ROTARY:
             raise theirs.refused("rope_parameters.sliding_attention", "scaled", ["default"])
         return everywhere | {"position.local_base": near["position.base"]}
 
     def outward(self, ours: Ours) -> dict[str, Any]:
-        if (parameters := parameters_of(ours)) is None:
+        if (parameters := parameters_of(ours)) is None or not (self.scaled or ours.want("position._target_", ROTARY)):
             return {}
         local = float(ours.get("position.local_base") or ours.get("position.base"))
         near = {"rope_type": "default", "rope_theta": local}

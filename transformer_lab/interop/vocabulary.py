@@ -14,6 +14,7 @@ from transformer_lab.interop.published import Published, read_json
 
 TOKENIZER = "tokenizer.json"
 PIECES, WORDS, MERGES = "vocab.txt", "vocab.json", "merges.txt"
+BYTE_BPE = ("GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer")  # whose words are parted by GPT-2's pattern
 SOURCE, TARGET = "source.spm", "target.spm"  # models of SentencePiece, of the languages that are read and written
 STRANGE = 1000.0  # by how much a letter of the other language is less likely than the least likely piece of its own
 SPECIAL = ("</s>", "<unk>", "<pad>")  # of OPUS-MT
@@ -60,6 +61,16 @@ def tokenizer_of(model: Published) -> Tokenizer:
     return filled
 
 
+def framed(model: Published, tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer.json puts around a text what a classifier here reads: the token that opens it, and the one
+    that closes it."""
+    if not (model.folder / TOKENIZER).is_file() or not (tokenizer.knows("<cls>") and tokenizer.knows("<sep>")):
+        return False
+    step = read_json(model.folder / TOKENIZER, most=None).get("post_processor") or {}
+    steps = [one.get("SpecialToken", {}).get("id") for one in step.get("single") or [] if isinstance(one, dict)]
+    return steps == [tokenizer.name(tokenizer.special("<cls>")), None, tokenizer.name(tokenizer.special("<sep>"))]
+
+
 def _content(token: Any) -> str | None:
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None
@@ -75,6 +86,8 @@ def _loaded(folder: Path, said: dict[str, Any], named: dict[str, str | None]) ->
             return _of_two_languages(folder)
         elif (folder / WORDS).is_file() and (folder / MERGES).is_file():
             inner = _byte_bpe(folder, said)
+            added = said.get("added_tokens_decoder") or {}
+            named = named | {number: _content(token) for number, token in added.items()}
         else:
             raise ValueError(f"{folder}: there is no {TOKENIZER}{_remedy(folder)}")
     except Exception as error:  # the library raises nothing more precise
@@ -108,6 +121,8 @@ def _word_piece(file: Path, said: dict[str, Any], unknown: str) -> tokenizers.To
 
 def _byte_bpe(folder: Path, said: dict[str, Any]) -> tokenizers.Tokenizer:
     """GPT-2's: an object of tokens, and a merge a line, below one with a version."""
+    if (kind := str(said.get("tokenizer_class") or BYTE_BPE[0]).removesuffix("Fast")) not in BYTE_BPE:
+        raise ValueError(f"{folder}: the words of a {kind} are parted in a way that only a {TOKENIZER} would say")
     lines = (folder / MERGES).read_text(encoding="utf-8").splitlines()
     parted = [line.partition(" ") for line in lines if line and not line.startswith("#version")]
     merges = [(first, second) for first, _, second in parted]

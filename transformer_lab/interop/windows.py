@@ -29,15 +29,16 @@ class LayerWindows(Option):
     """… in some layers (Qwen): here every so manieth layer, from one of the first on, sees everything."""
 
     def inward(self, theirs: Theirs) -> dict[str, Any]:
-        layers, window = theirs.whole("num_hidden_layers"), theirs.get("sliding_window", None)
+        layers, window = theirs.whole("num_hidden_layers"), theirs.values.get("sliding_window", 4096)
         first = theirs.get("max_window_layers", 28)
-        kinds = theirs.get("layer_types", None)
+        theirs.read.update(("sliding_window", "layer_types"))
         if not theirs.get("use_sliding_window", False) or window is None:
             return NO_WINDOWS
-        sees_all = [number < first for number in range(layers)]
-        if kinds is not None:
-            sees_all = [kind == "full_attention" for kind in kinds]
-        return windows_of(window, sees_all, theirs)
+        sees_all = listed(theirs, layers)
+        if sees_all is None:
+            first = first if type(first) is int else theirs.whole("max_window_layers")
+            sees_all = [number < first for number in range(layers)]
+        return windows_of(theirs.whole("sliding_window", 4096), sees_all, theirs)
 
     def outward(self, ours: Ours) -> dict[str, Any]:
         window, layers = ours.get("model.window"), ours.get("model.num_layers")
@@ -62,10 +63,9 @@ class GlobalLayers(Option):
 
     def inward(self, theirs: Theirs) -> dict[str, Any]:
         layers, every = theirs.whole("num_hidden_layers"), theirs.whole(self.pattern, self.every)
-        kinds = theirs.get("layer_types", None)
-        sees_all = sees_everything(every, every - 1 if self.last else 0, layers)
-        if kinds is not None:
-            sees_all = [kind == "full_attention" for kind in kinds]
+        sees_all = listed(theirs, layers)
+        if sees_all is None:
+            sees_all = sees_everything(every, every - 1 if self.last else 0, layers)
         width = theirs.whole(self.window, self.usual)
         return windows_of(width // 2 + 1 if self.sides == 2 else width, sees_all, theirs)
 
@@ -75,6 +75,19 @@ class GlobalLayers(Option):
         sees_all = sees_everything(every, first, layers) if window else [True] * layers
         width = self.usual if not window else 2 * (window - 1) if self.sides == 2 else window
         return {"layer_types": kinds_of(sees_all), self.window: width}
+
+
+def listed(theirs: Theirs, layers: int) -> list[bool] | None:
+    """Of each layer, whether `layer_types` says that it sees everything; None where there is no such list."""
+    kinds = theirs.get("layer_types", None)
+    if kinds is None:
+        return None
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise ValueError(f"{theirs.where}: layer_types: not a list of {layers} kinds, one for each layer")
+    for kind in kinds:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise theirs.refused("layer_types", kind, ["full_attention", "sliding_attention"])
+    return [kind == "full_attention" for kind in kinds]
 
 
 def windows_of(window: int, sees_all: list[bool], theirs: Theirs) -> dict[str, Any]:
