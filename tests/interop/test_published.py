@@ -192,7 +192,10 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
             {"model_type": "qwen2", "use_sliding_window": True, "layer_types": ["full_attention"]},
             "layer_types: not a list",
         ),
-        ({"model_type": "gemma3_text", "rope_parameters": {"full_attention": "x"}}, "full_attention: x is no object"),
+        (
+            {"model_type": "gemma3_text", "query_pre_attn_scalar": 16, "rope_parameters": {"full_attention": "x"}},
+            "x is no object",
+        ),
     ],
 )
 def test_what_has_no_option_here_is_refused_by_its_name(folder, values, said):
