@@ -106,7 +106,6 @@ MUTANTS = [
     Mutant("interop/vocabulary.py", "else OTHER + name", "else name", "interop"),
     Mutant("interop/published.py", "if path and Path(path).name != path:", "if False:", "interop"),
     Mutant("finished/to_onnx.py", "causal, window) & mask[:, None, None]", "causal, window)", "interop"),
-    Mutant("finished/loaded_run.py", 'func.__name__ in ("normal_", "uniform_")', "True", "interop"),
     Mutant(
         "data/store.py", "iter(tokenizer.reading.encode_batch(read))", "iter(tokenizer.encode_batch(read))", "interop"
     ),
