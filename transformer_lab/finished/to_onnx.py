@@ -81,13 +81,13 @@ class Reader(nn.Module):
             return task.head(hidden).unflatten(0, further.shape)
         hidden = task.model(tokens, layout, *([] if further is None else [further.flatten()]))
         if isinstance(task, Classification):
-            return judged(task.head, hidden.unflatten(0, mask.shape), mask)
+            return judged(task.head, hidden, layout)
         if not isinstance(task, MLMNSP):
             return task.head(hidden).unflatten(0, mask.shape)
         words = task.head(task.transform(hidden)).unflatten(0, mask.shape)
         if task.nsp_head is None:
             return words
-        return words, judged(task.nsp_head, hidden.unflatten(0, mask.shape), mask)
+        return words, judged(task.nsp_head, hidden, layout)
 
 
 def side_by_side(mask: Tensor) -> Layout:
@@ -96,15 +96,16 @@ def side_by_side(mask: Tensor) -> Layout:
     return Layout(torch.zeros(1), 0, positions, {"mask": mask})
 
 
-def judged(head: SequenceHead, hidden: Tensor, mask: Tensor) -> Tensor:
-    """Logits of the classes: (B, T, D) -> (B, classes)."""
-    lengths = mask.sum(1, keepdim=True)
+def judged(head: SequenceHead, hidden: Tensor, layout: Layout) -> Tensor:
+    """Logits of the classes: (B T, D) -> (B, classes)."""
+    mask: Tensor = layout.scratch["mask"]
+    hidden, lengths = hidden.unflatten(0, mask.shape), mask.sum(1, keepdim=True)
     if head.pooling == "mean":
         return head.judge((hidden * mask[..., None]).sum(1) / lengths)
     if head.pooling == "last":
         last = (torch.arange(mask.shape[1]) == lengths - 1)[..., None]
-        return head.judge((hidden * last).sum(1))
-    return head.judge(hidden[:, 0] if head.pooler is None else torch.tanh(head.pooler(hidden[:, 0])))
+        return head((hidden * last).sum(1), layout)
+    return head(hidden[:, 0], layout)
 
 
 def attend(

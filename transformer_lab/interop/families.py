@@ -228,6 +228,10 @@ class DecoderLayers(Key):
         return {self.theirs: ours.get(self.ours) or ours.get("model.num_layers")}
 
 
+def decoder_layers(keys: Keys) -> int:
+    return int(keys["model.num_decoder_layers"] or keys["model.num_layers"])
+
+
 def head_dim(keys: Keys) -> int:
     return int(keys["model.head_dim"] or keys["model.dim"] // keys["model.num_heads"])
 

@@ -19,6 +19,7 @@ from transformer_lab.interop.families import (
     Family,
     Head,
     Keys,
+    decoder_layers,
     layer,
     plain,
 )
@@ -36,7 +37,7 @@ def body(keys: Keys) -> Iterator[Pair]:
     yield Pair("shared.weight", "model.embedding.weight", read)
     for side, layers in (
         ("encoder", keys["model.num_layers"]),
-        ("decoder", keys["model.num_decoder_layers"] or keys["model.num_layers"]),
+        ("decoder", decoder_layers(keys)),
     ):
         parts = {"self_attn": "attention"} | ({"encoder_attn": "cross_attention"} if side == "decoder" else {})
         for number in range(layers):

@@ -21,6 +21,7 @@ from transformer_lab.interop.families import (
     Head,
     HeadDim,
     Keys,
+    decoder_layers,
     head_dim,
     layer,
     plain,
@@ -35,7 +36,7 @@ def body(keys: Keys) -> Iterator[Pair]:
     yield Pair("shared.weight", "model.embedding.weight", scaled)
     gated = keys["feed_forward._target_"].endswith("GLU")
     matrices = {"gate": "wi_0", "up": "wi_1", "down": "wo"} if gated else {"up": "wi", "down": "wo"}
-    for side, layers in (("encoder", keys["model.num_layers"]), ("decoder", _decoder_layers(keys))):
+    for side, layers in (("encoder", keys["model.num_layers"]), ("decoder", decoder_layers(keys))):
         table = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         yield Pair(table, f"model.{side}.position.table.weight")
         yield Pair(f"{side}.final_layer_norm.weight", f"model.{side}.norm.weight")
@@ -57,10 +58,6 @@ def body(keys: Keys) -> Iterator[Pair]:
 def output(keys: Keys) -> Iterator[Pair]:
     if not keys["task.tie_embeddings"]:
         yield Pair("lm_head.weight", "head.weight", otherwise="shared.weight")
-
-
-def _decoder_layers(keys: Keys) -> int:
-    return int(keys["model.num_decoder_layers"] or keys["model.num_layers"])
 
 
 @dataclass(frozen=True)
