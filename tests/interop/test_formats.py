@@ -12,15 +12,19 @@ from transformer_lab.finished import to_ctranslate2, to_onnx
 from transformer_lab.layout import Layout
 
 STORED = Path(__file__).parent.parent / "stored_runs"
-FORMATS = {
-    "language_modeling": ["ctranslate2", "onnx"],
-    "classification": ["onnx"],
-    "mlm_nsp": ["onnx"],
-    "translation": ["onnx"],
-}
+battery = pytest.mark.battery  # an export as ONNX takes seconds, most of them torch's
 
 
-@pytest.mark.parametrize("task, format", [(task, x) for task, formats in FORMATS.items() for x in formats])
+@pytest.mark.parametrize(
+    "task, format",
+    [
+        ("language_modeling", "ctranslate2"),
+        ("translation", "onnx"),
+        ("mlm_nsp", "onnx"),
+        pytest.param("language_modeling", "onnx", marks=battery),
+        pytest.param("classification", "onnx", marks=battery),
+    ],
+)
 def test_a_run_is_read_back_and_compared(task, format, tmp_path):
     done = call("scripts/export.py", f"run={STORED / task}", "to=out", f"format={format}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -98,14 +102,15 @@ def test_what_ctranslate2_has_no_option_for_is_refused(said, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-TRACED = {
-    "windows": ["model.num_kv_heads=2", "feed_forward=swiglu", "model.window=3", "model.global_every=2"],
-    "distances": ["task=classification", "position=alibi", "task.pooling=pooler"],
-    "last": ["task=classification", "model=decoder", "task.pooling=last", "position=relative"],
-}
-
-
-@pytest.mark.parametrize("words", TRACED.values(), ids=TRACED)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.num_kv_heads=2", "feed_forward=swiglu", "model.window=3", "model.global_every=2"],
+        ["task=classification", "model=decoder", "task.pooling=last", "position=relative"],
+        pytest.param(["task=classification", "position=alibi", "task.pooling=pooler"], marks=battery),
+    ],
+    ids=["windows", "last", "distances"],
+)
 def test_onnx_computes_the_same_for_any_number_and_length_of_texts(words, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

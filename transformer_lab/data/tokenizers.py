@@ -103,13 +103,10 @@ class Tokenizer:
         return name in self._parts or name in self.special_tokens
 
     @property
-    def opens_with(self) -> str | None:
-        """The special token that others put before a text, by the template in the file."""
-        for step in self._template.get("processors", [self._template]):
-            first = next(iter(step.get("single") or []), None)
-            if isinstance(first, dict) and "SpecialToken" in first:
-                return str(first["SpecialToken"]["id"])
-        return None
+    def frame(self) -> list[str | None]:
+        """The special tokens that others put around a text, by the template in the file, with None for the text."""
+        steps = [step["single"] for step in self._template.get("processors", [self._template]) if step.get("single")]
+        return [part.get("SpecialToken", {}).get("id") for part in steps[0]] if steps else [None]
 
     def name(self, token: int) -> str:
         """How a token is written in the vocabulary."""

@@ -103,12 +103,11 @@ def _modules(folder: Path) -> tuple[Path, dict[str, Any]]:
     return places.get("Transformer", folder), {"task.pooling": named[0]} if len(named) == 1 else {}
 
 
-def read_json(file: Path, kind: type = dict, most: int | None = LARGEST) -> Any:
-    """An object of a JSON file that a stranger may have made, or a list, of at most so many bytes. Raises ValueError,
-    which names the file."""
+def read_json(file: Path, kind: type = dict) -> Any:
+    """An object of a JSON file that a stranger may have made, or a list. Raises ValueError, which names the file."""
     try:
-        if most is not None and file.stat().st_size > most:
-            raise ValueError(f"{file}: more than {most:,} bytes are no {file.name}")
+        if file.stat().st_size > LARGEST:
+            raise ValueError(f"{file}: more than {LARGEST:,} bytes are no {file.name}")
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         if str(error).startswith(str(file)):

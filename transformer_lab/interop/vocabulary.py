@@ -48,7 +48,7 @@ def tokenizer_of(model: Published) -> Tokenizer:
         if known is not None:
             parts[part] = known
     start = model.values.get("decoder_start_token_id")
-    begins = found.name(start) if isinstance(start, int) and start >= 0 else found.opens_with
+    begins = found.name(start) if isinstance(start, int) and start >= 0 else found.frame[0]
     if begins in found.special_tokens:
         parts["<bos>"] = begins
     found, rows = found.taking(parts), model.values.get("vocab_size", found.vocab_size)
@@ -66,9 +66,8 @@ def framed(model: Published, tokenizer: Tokenizer) -> bool:
     that closes it."""
     if not (model.folder / TOKENIZER).is_file() or not (tokenizer.knows("<cls>") and tokenizer.knows("<sep>")):
         return False
-    step = read_json(model.folder / TOKENIZER, most=None).get("post_processor") or {}
-    steps = [one.get("SpecialToken", {}).get("id") for one in step.get("single") or [] if isinstance(one, dict)]
-    return steps == [tokenizer.name(tokenizer.special("<cls>")), None, tokenizer.name(tokenizer.special("<sep>"))]
+    opens, closes = (tokenizer.name(tokenizer.special(part)) for part in ("<cls>", "<sep>"))
+    return Tokenizer.load(model.folder / TOKENIZER).frame == [opens, None, closes]
 
 
 def _content(token: Any) -> str | None:
