@@ -21,9 +21,10 @@ SEES = {
     "scores": set(),
     "renamed": set(),
     "keys": set(),
-    "commands": {"composition", "run", "finished", "data", "sweeps", "training", "folders", "terminal"},
+    "commands": {"composition", "run", "finished", "data", "sweeps", "training", "folders", "terminal", "course"},
     "__main__": {"commands"},
     "api": {"composition", "run", "finished", "training", "data", "figures", "folders", "scores", "terminal"},
+    "course": {"data", "figures", "folders", "training"},  # what a lab asks about, its own files import
     "interop": {"data"},
     "models": {"layout"},
     "data": {"layout", "folders"},

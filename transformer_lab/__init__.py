@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformer_lab.api import Run, config, load, train
+    from transformer_lab.course.lab import lab
     from transformer_lab.layout import Layout
     from transformer_lab.models.decoder import Decoder
     from transformer_lab.models.encoder import Encoder
@@ -26,11 +27,13 @@ __all__ = [
     "Run",
     "Seq2Seq",
     "config",
+    "lab",
     "load",
     "train",
 ]
 HOMES = {
     "api": ("Run", "config", "load", "train"),
+    "course.lab": ("lab",),
     "layout": ("Layout",),
     "models.decoder": ("Decoder",),
     "models.encoder": ("Encoder",),

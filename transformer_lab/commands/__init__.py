@@ -20,10 +20,12 @@ USAGE = """Usage: transformer-lab COMMAND KEY=VALUE …
     show         what is in a run
     compare      several runs side by side
     leaderboard  the trials of a sweep
+    course       how far you are with the labs
+    quiz         ask a quiz of them: transformer-lab quiz attention
 
 transformer-lab COMMAND --help says what each takes; eval "$(transformer-lab -sc install=bash)" completes with <TAB>.
 """
-COMMANDS = ("train", "predict", "evaluate", "export", "show", "compare", "leaderboard")
+COMMANDS = ("train", "predict", "evaluate", "export", "show", "compare", "leaderboard", "course", "quiz")
 
 
 def main() -> None:

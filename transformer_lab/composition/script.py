@@ -15,14 +15,18 @@ from transformer_lab.terminal import UNREAD, Plain, hang_up
 
 
 def arguments(function: Callable[..., Any], argv: list[str]) -> dict[str, Any]:
-    """A script's `key=value` words as the arguments of its main function, checked against its signature."""
+    """A script's `key=value` words as the arguments of its main function, checked against its signature: the value of
+    the one that is not keyword-only may stand alone."""
     taken = live(function)
+    alone = [x.name for x in inspect.signature(function).parameters.values() if x.kind is x.POSITIONAL_OR_KEYWORD]
     if {"-h", "--help"} & set(argv):
         print(_usage(function))
         raise SystemExit(0)
     found: list[Problem] = []
     values: dict[str, Any] = {}
     for word in argv:
+        if alone and "=" not in word:
+            word = f"{alone.pop()}={word}"
         key, equals, text = word.partition("=")
         name = key.partition(".")[0]
         parameter = taken.parameters.get(name)

@@ -1,0 +1,30 @@
+"""Pictures of labs: curves of losses, and what a head looks at."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from transformer_lab.figures import new_figure
+from transformer_lab.training.pictures import AttentionMap, attention_picture
+
+SMOOTH = 10  # steps of a moving mean
+
+
+def curves(**losses: Sequence[float]) -> Any:
+    """A figure of losses over steps, each a moving mean: they are told apart where they lie on each other."""
+    figure = new_figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, values) in enumerate(losses.items()):
+        window = min(SMOOTH, len(values))
+        means = [sum(values[i - window : i]) / window for i in range(window, len(values) + 1)]
+        style = {"linewidth": 4, "alpha": 0.4} if number == 0 else {"linewidth": 1.5}
+        axes.plot(range(window, len(values) + 1), means, label=name, **style)
+    axes.set(xlabel="step", ylabel=f"loss, mean of {window} steps")
+    axes.legend()
+    return figure
+
+
+def looks(weights: Tensor, tokens: Sequence[str]) -> Any:
+    """A figure of what heads look at in a text: (H, T, T), a row for each token that looks."""
+    return attention_picture([AttentionMap("yours", weights, tokens, tokens)], None)
