@@ -10,7 +10,7 @@ from tests.programs import call
 from transformer_lab.course.lab import quizzes
 from transformer_lab.course.quizzing import LETTERS, Question, same
 
-KINDS = [(name, kind) for name, lab in LABS.items() for kind in lab.questions.kinds]
+KINDS = [(name, kind) for name, quiz in quizzes().items() if not quiz.graded for kind in quiz.kinds]
 IDS = [f"{name}-{kind.__name__}" for name, kind in KINDS]
 seeds = pytest.mark.parametrize("seeds", [50, pytest.param(500, marks=pytest.mark.battery)])
 
@@ -108,7 +108,7 @@ def test_a_quiz_in_a_terminal_explains_and_is_kept(course, tmp_path):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["quiz"], "which one? There are attention"),
+        (["quiz"], "which one? There are prerequisites, attention"),
         (["quiz", "modul1"], "did you mean module1?"),
         (["quiz", "attention", "seed=x"], "seed: expected"),
         (["quiz", "attention"], "asked in a terminal"),

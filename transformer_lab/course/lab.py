@@ -35,8 +35,10 @@ def lab_folders() -> dict[str, Path]:
 
 
 def quizzes() -> dict[str, QuizKinds]:
-    """All quizzes by their names: of each lab, for practice, and of each module, graded."""
-    found = {name: lab(name).questions for name in lab_folders()}
+    """All quizzes by their names: for practice of what is taken for granted and of each lab; of each module, graded."""
+    prerequisites = _module(labs_folder() / "prerequisites.py")
+    found = {"prerequisites": QuizKinds("prerequisites", prerequisites.QUESTIONS)}
+    found |= {name: lab(name).questions for name in lab_folders()}
     modules = _module(labs_folder() / "modules.py")
     for name, labs in modules.MODULES.items():
         kinds = [kind for one in labs for kind in found[one].kinds]
