@@ -136,29 +136,44 @@ def difference(exercise: Exercise, found: Outcome, inputs: tuple[Any, ...]) -> s
     assert expected.error is None, expected.error
     if found.error is not None:
         return _told(found.error) + _place(found.error)
-    mine, right = (x.detach() if isinstance(x, Tensor) else x for x in (found.value, expected.value))
-    if mine is None:
-        return "it gives None: is there a return?"
-    if isinstance(right, Tensor) and not isinstance(mine, Tensor):
-        return f"it gives a {type(mine).__name__}, and a tensor is to come out"
-    if isinstance(right, Tensor) and mine.shape != right.shape:
-        given = " and ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else _short(x) for x in inputs)
-        return f"of {given} it makes {tuple(mine.shape)}, and {exercise.shape} is {tuple(right.shape)}"
-    if isinstance(right, Tensor) and _kind(mine) != _kind(right):
-        return f"it gives {_kind(mine)}, and {_kind(right)} are right"
-    if not _same(mine, right):
-        if not isinstance(right, Tensor):
-            return f"it gives {_short(mine)}, and {_short(right)} is right"
-        if (lost := mine.isnan().sum()) and not right.isnan().any():
-            return f"{lost} of {mine.numel()} numbers are nan"
-        apart = ((mine.double() - right.double()).abs() > CLOSE * _size(right.double())).nonzero().tolist()
-        here, there = (_number(x[tuple(apart[0])].item()) for x in (mine, right))
-        return f"it has {here} at {apart[0]}, and {there} is right; {len(apart)} of {mine.numel()} are others"
+    if told := _apart(found.value, expected.value, exercise.shape, inputs):
+        return told
     if found.changed:
         return f"its {' and '.join(_ORDER[number - 1] for number in found.changed)} argument is another one afterwards"
-    if isinstance(right, Tensor) and expected.value.requires_grad and not found.value.requires_grad:
+    if isinstance(expected.value, Tensor) and expected.value.requires_grad and not found.value.requires_grad:
         return "no gradient gets through it: all of it has to be done with tensors"
     return ""
+
+
+def _apart(mine: Any, right: Any, shape: str, inputs: tuple[Any, ...]) -> str:
+    """In what a value is not the right one."""
+    if mine is None:
+        return "it gives None: is there a return?"
+    if isinstance(right, tuple):
+        if not isinstance(mine, (tuple, list)) or len(mine) != len(right):
+            return f"it gives {_short(mine)}, and {len(right)} things are to come out, {shape}"
+        names = shape.strip("()").split(", ")
+        parts = zip(
+            names, (_apart(x, y, name, inputs) for x, y, name in zip(mine, right, names, strict=True)), strict=True
+        )
+        return next((f"{name}: {told}" for name, told in parts if told), "")
+    if not isinstance(right, Tensor):
+        return "" if _same(mine, right) else f"it gives {_short(mine)}, and {_short(right)} is right"
+    if not isinstance(mine, Tensor):
+        return f"it gives a {type(mine).__name__}, and a tensor is to come out"
+    mine, right = mine.detach(), right.detach()
+    if mine.shape != right.shape:
+        given = " and ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else _short(x) for x in inputs)
+        return f"of {given} it makes {tuple(mine.shape)}, and {shape} is {tuple(right.shape)}"
+    if _kind(mine) != _kind(right):
+        return f"it gives {_kind(mine)}, and {_kind(right)} are right"
+    if _same(mine, right):
+        return ""
+    if (lost := mine.isnan().sum()) and not right.isnan().any():
+        return f"{lost} of {mine.numel()} numbers are nan"
+    apart = ((mine.double() - right.double()).abs() > CLOSE * _size(right.double())).nonzero().tolist()
+    here, there = (_number(x[tuple(apart[0])].item()) for x in (mine, right))
+    return f"it has {here} at {apart[0]}, and {there} is right; {len(apart)} of {mine.numel()} are others"
 
 
 _ORDER = ("first", "second", "third", "fourth", "fifth")

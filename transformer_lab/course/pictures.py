@@ -1,4 +1,4 @@
-"""Pictures of labs: curves of losses, and what a head looks at."""
+"""Pictures of labs: curves of losses, what is measured over something, and what a head looks at."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +21,17 @@ def curves(**losses: Sequence[float]) -> Any:
         style = {"linewidth": 4, "alpha": 0.4} if number == 0 else {"linewidth": 1.5}
         axes.plot(range(window, len(values) + 1), means, label=name, **style)
     axes.set(xlabel="step", ylabel=f"loss, mean of {window} steps")
+    axes.legend()
+    return figure
+
+
+def lines(x: Sequence[float], *, xlabel: str, ylabel: str, **values: Sequence[float]) -> Any:
+    """A figure of values over x."""
+    figure = new_figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    for name, y in values.items():
+        axes.plot(x, y, marker=".", label=name.replace("_", " "))
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
     axes.legend()
     return figure
 
