@@ -1,4 +1,4 @@
-"""Pictures of labs: curves of losses, what is measured over something, and what a head looks at."""
+"""Pictures of labs: curves of losses, what is measured over something, a matrix, and what a head looks at."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +33,16 @@ def lines(x: Sequence[float], *, xlabel: str, ylabel: str, **values: Sequence[fl
         axes.plot(x, y, marker=".", label=name.replace("_", " "))
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
     axes.legend()
+    return figure
+
+
+def map_of(numbers: Tensor, *, xlabel: str, ylabel: str, title: str = "") -> Any:
+    """A figure of a matrix, each number a colour: white is 0, red above and blue below."""
+    figure = new_figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    most = float(numbers.abs().max())
+    figure.colorbar(axes.imshow(numbers, cmap="coolwarm", vmin=-most, vmax=most, aspect="auto"))
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     return figure
 
 
