@@ -163,6 +163,7 @@ def counted(random: Random) -> Question:
         {
             int(x[x > limit].sum()): "this adds up the numbers; the comparison gives True and False",
             int((x >= limit).sum()): f"> leaves {limit} itself out",
+            len(values): "these are all of them",
         },
     )
 
