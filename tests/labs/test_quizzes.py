@@ -82,6 +82,8 @@ def test_a_mark_can_be_computed_again(course, tmp_path):
     graded.grade(*graded.solved()[:-1], "")
     done = call("transformer_lab/__main__.py", "quiz", f"verify={tmp_path}", cwd=tmp_path)
     assert done.returncode == 0 and "9 right, as written" in done.stdout
+    with pytest.raises(ValueError, match="have been marked"):
+        graded.grade(*graded.solved())
     kept = json.loads(course.read_text())
     kept["marks"][0]["right"] = 10
     course.write_text(json.dumps(kept))

@@ -144,7 +144,7 @@ class Quiz:
 
     def grade(self, *answers: str | int | float) -> "Graded":
         """Mark answers, one for each question in their order, and keep the mark. Raises ValueError for too many or too
-        few, or for what is no answer."""
+        few, for what is no answer, and for a graded quiz whose questions were marked, and explained, before."""
         if len(answers) != len(self.asked):
             raise ValueError(f"answers: {len(answers)} for {len(self.asked)} questions")
         typed = [str(answer) for answer in answers]
@@ -152,6 +152,10 @@ class Quiz:
             if text and one.means(text) is None:
                 want = f"one of {', '.join(LETTERS[: len(one.options)])}" if one.options else "a number"
                 raise ValueError(f"answer {number}: {text!r} is not {want}")
+        if self.kinds.graded and any(same_sheet(mark, self) for mark in progress.read().marks):
+            raise ValueError(
+                f"{self.kinds.name}: the questions of seed {self.seed} have been marked; others are drawn anew"
+            )
         graded = Graded(self, typed)
         progress.keep(Mark(self.kinds.name, self.seed, typed, graded.right, version("transformer-lab"), progress.now()))
         return graded
@@ -170,6 +174,10 @@ class Quiz:
             if not self.kinds.graded:
                 print(one.explained(text))
         return self.grade(*typed)
+
+
+def same_sheet(mark: Mark, quiz: Quiz) -> bool:
+    return (mark.quiz, mark.seed) == (quiz.kinds.name, quiz.seed)
 
 
 def _example(one: Asked) -> str | int:
