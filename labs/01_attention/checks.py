@@ -42,14 +42,16 @@ class FrameworkAttention(tl.Attention):
 
 
 def two_texts(draw: Draw) -> tuple[Tensor, Tensor]:
-    queries, keys, width = draw.sizes(3)
+    queries, keys, width = draw.sizes(3, 5)  # of a width of 4, the half is the root
     return draw.normal(queries, width), draw.normal(keys, width)
 
 
 def large_scores(draw: Draw) -> tuple[Tensor]:
     queries, keys = draw.sizes(2)
     scores = 3 * draw.normal(queries, keys)
-    scores[draw.randrange(queries)] += 1000  # a row that overflows
+    first, second = draw.sample(range(queries), 2)
+    scores[first] += 1000  # a row that overflows
+    scores[second, 0] += 1000  # and one that does so but for its largest
     return (scores,)
 
 
@@ -82,7 +84,8 @@ def a_layer(draw: Draw) -> tuple[Tensor, int, dict[str, Tensor]]:
 
 
 def some_lengths(draw: Draw) -> tuple[list[int]]:
-    return (draw.sizes(draw.choice([2, 3, 4]), 1, 7),)
+    lengths = draw.sizes(draw.choice([2, 3]), 1, 7)
+    return ([*lengths, lengths[-1]],)  # two of one length, side by side
 
 
 # --- mistakes ---
@@ -164,6 +167,19 @@ class NoOut(Wrong):
         return joined
 
 
+class WithinAToken(Wrong):
+    def split(self, x: Tensor) -> Tensor:
+        return x.view(len(x), self.num_heads, -1)
+
+    def join(self, mixed: Tensor) -> Tensor:
+        return mixed.flatten(1)
+
+
+class JoinedByWidth(Wrong):
+    def join(self, mixed: Tensor) -> Tensor:
+        return mixed.permute(1, 2, 0).flatten(1)
+
+
 class OneHead(Wrong):
     def split(self, x: Tensor) -> Tensor:
         return x[None]
@@ -221,6 +237,7 @@ EXERCISES = [
         mistakes={
             "divide by the root of K, the width of a query: q.shape[-1] ** 0.5": lambda q, k: q @ k.T,
             "divide by the root of K, and not by K itself": lambda q, k: q @ k.T / q.shape[1],
+            "K ** 1 / 2 is half of K, as powers come before division: ** 0.5": lambda q, k: q @ k.T / (q.shape[1] / 2),
             "divide, not multiply, by the root of K": lambda q, k: q @ k.T * q.shape[1] ** 0.5,
             "K is the width of a query, q.shape[-1]; this is the root of how many queries there are": (
                 lambda q, k: q @ k.T / q.shape[0] ** 0.5
@@ -255,6 +272,12 @@ EXERCISES = [
             ),
             "each row is to sum to 1, so sum over the last dimension: this one sums over the queries": (
                 lambda scores: one_softmax(scores, scores.max(0, keepdim=True).values, 0)
+            ),
+            "the sum of the row, the last dimension, and not of the column": (
+                lambda scores: (power := (scores - scores.max(-1, keepdim=True).values).exp()) / power.sum(0)
+            ),
+            "take away the largest score of each row, and not its mean": (
+                lambda scores: one_softmax(scores, scores.mean(-1, keepdim=True))
             ),
             "each row is to sum to 1: divide by the sum of the row, and not of all scores": (
                 lambda scores: one_softmax(scores, scores.max(-1, keepdim=True).values, None)
@@ -312,6 +335,10 @@ EXERCISES = [
         right=framework_attention,
         mistakes={
             "the scores are not divided by the root of K": lambda q, k, v, keep: mixed(q, k, v, keep, 1.0),
+            "divide by the root of K, and not by K itself": lambda q, k, v, keep: mixed(q, k, v, keep, 1 / q.shape[1]),
+            "a score of 0 is not nothing, exp(0) is 1: use float('-inf')": (
+                lambda q, k, v, keep: (q @ k.T * q.shape[1] ** -0.5 * keep).softmax(-1) @ v
+            ),
             "K is the width of a query; this is the root of a value's width": (
                 lambda q, k, v, keep: mixed(q, k, v, keep, v.shape[1] ** -0.5)
             ),
@@ -356,13 +383,15 @@ EXERCISES = [
                 JoinedWrongly
             ),
             "a head is K numbers that stand side by side: view as (T, H, K), not (T, K, H)": SplitLast,
+            "the heads of a token look at each other here: bring H to the front, so that tokens do": WithinAToken,
+            "the K numbers of a head stand side by side when heads are joined: (T, H, K), not (T, K, H)": JoinedByWidth,
             "divide by the root of K, the width of one head, and not of D": WidthOfAll,
             "the scores are not divided by the root of K": Unscaled,
             "out is not used: it comes last": NoOut,
             "there is one head as wide as all: split queries, keys and values": OneHead,
             "softmax over the keys, the last dimension": OverQueries,
             "softmax over the keys, and not over the heads": OverHeads,
-            "each token sees all of the text here, those behind it too": Causal,
+            "each token sees all of the text here, those after it too": Causal,
             "the values are self.value(x), and not the keys": KeysAsValues,
             "the values are self.value(x), and not x itself": TextAsValues,
             "queries and keys have changed places": Swapped,
@@ -378,14 +407,14 @@ EXERCISES = [
             "tokens see those of other texts: only where both are of the same text": (
                 lambda lengths: other_sees(lengths, same=False)
             ),
-            "tokens see those behind them: only where the key does not come later": (
+            "tokens see those after them: only where the key does not come later": (
                 lambda lengths: other_sees(lengths, mask="")
             ),
             "the future and the past have changed places: rows are queries": (
                 lambda lengths: other_sees(lengths, mask="triu")
             ),
             "a token sees itself, too": lambda lengths: other_sees(lengths, diagonal=-1),
-            "a token sees itself, and none behind it": lambda lengths: other_sees(lengths, diagonal=1),
+            "a token sees itself, and none after it": lambda lengths: other_sees(lengths, diagonal=1),
             "True where a token may be looked at: this is the other way round": lambda lengths: (
                 ~framework_sees(lengths)
             ),

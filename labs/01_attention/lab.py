@@ -28,13 +28,15 @@ lab
 #
 # $$\text{scores} = \frac{q\, k^\top}{\sqrt{K}} \qquad (T, S)$$
 #
-# Why the root? Numbers of variance 1 give dot products of variance K. Divided by the root of K they have variance 1
+# Why the root? Independent numbers with mean 0 and variance 1 give dot products of variance K. Divided by the root of K they have variance 1
 # again, whatever K is. The next cell shows it.
 
 # %%
 for width in (4, 64, 1024):
     q, k = torch.randn(500, width), torch.randn(500, width)
-    print(f"K = {width:4}: dot products vary by {(q @ k.T).std():5.1f}, scores by {(q @ k.T / width**0.5).std():.2f}")
+    print(
+        f"K = {width:4}: standard deviation of dot products {(q @ k.T).std():5.1f}, of scores {(q @ k.T / width**0.5).std():.2f}"
+    )
 
 
 # %%
@@ -51,10 +53,10 @@ lab.check(scores)
 # %% [markdown]
 # ## 2. Softmax
 #
-# Scores become **weights**: positive, and 1 together in each row. Each score is raised to a power of e, and divided by
-# the sum of its row:
+# Scores become **weights**: positive, and 1 together in each row. e is raised to the power of each score, and
+# this is divided by the sum of its row:
 #
-# $$\text{weights}_{ij} = \frac{e^{s_{ij}}}{\sum_j e^{s_{ij}}} \qquad (T, S)$$
+# $$\text{weights}_{ij} = \frac{e^{s_{ij}}}{\sum_k e^{s_{ik}}} \qquad (T, S)$$
 #
 # A score of 1000 is too much for that: $e^{1000}$ is infinite on a computer. But a row in which the same number is
 # taken from all scores has the same weights. So the largest one of the row is taken away first.
@@ -101,7 +103,7 @@ lab.check(weights)
 # Each token that is looked at has a **value**, `v` (S, V): what it has to say. Attention mixes the values of each row
 # by its weights:
 #
-# $$\text{attention}(q, k, v) = \text{softmax}\left(\frac{q\,k^\top}{\sqrt{K}}\right) v \qquad (T, V)$$
+# $$\text{attention}(q, k, v) = \text{softmax}\left(\frac{q\,k^\top}{\sqrt{K}} \text{, kept}\right) v \qquad (T, V)$$
 
 
 # %%
@@ -160,12 +162,12 @@ lab.check(SelfAttention)
 #
 # Texts of different lengths are often filled up to the longest one with tokens that mean nothing: **padding**. Here
 # they are **packed** instead, laid end to end: texts of 3 and 2 tokens are a batch of N = 5 tokens. Nothing is wasted,
-# but one text must not see the other. And in a language model no token may see those behind it (**causal** attention).
+# but one text must not see the other. And in a language model no token may see those after it (**causal** attention).
 
 
 # %%
 def sees(lengths: list[int]) -> Tensor:
-    """[3, 2] -> (5, 5): True where a token may look at another one: of the same text, and not behind it"""
+    """[3, 2] -> (5, 5): True where a token may look at another one: of the same text, and not after it"""
     # BLANK which text each token is of, and its place; torch.repeat_interleave and torch.arange help
     text = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))  # (N,)
     place = torch.arange(len(text))

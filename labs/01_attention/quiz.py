@@ -21,7 +21,7 @@ def a_score(random: Random) -> Question:
     return Question(
         f"A query is {q}, a key is {k}. What is their score in scaled dot-product attention?",
         product / 2,
-        "the dot product by the root of K = 4, which is 2",
+        f"the dot product is {product}, and the root of K = 4 is 2: {product} / 2",
         {
             product: "this is the dot product; it is divided by the root of K",
             product / 4: "the dot product is divided by the root of K = 4, which is 2, and not by K",
@@ -37,7 +37,7 @@ def two_weights(random: Random) -> Question:
         f"A token looks at two others. Their scores are ln {times} = {math.log(times):.3f} and 0. What is the weight "
         "of the first, to two decimals?",
         round(first, 2),
-        f"e to the scores are {times} and 1, and {times} by {times + 1} is {first:.2f}",
+        f"e to the scores are {times} and 1, and {times} / {times + 1} is {first:.2f}",
         {
             round(second, 2): "this is the weight of the second",
             1.0: "a score of 0 is no weight of 0: e to the 0 is 1",
@@ -126,10 +126,10 @@ def what_changes(random: Random) -> Question:
     with torch.no_grad():
         count = int((layer(x, layout) - layer(other, layout)).abs().amax(1).gt(0).sum())
     wrong: dict[int | float | str, str] = {
-        first + second: "the second text does not see the first, and a token does not see those behind it",
-        first: "a token does not see those behind it: those before the changed one do not notice",
+        first + second: "the second text does not see the first, and a token does not see those after it",
+        first: "a token does not see those after it: those before the changed one do not notice",
         place: "these are the changed token and those before it, which do not see it",
-        1: "tokens behind it look at it, so what comes out of them changes, too",
+        1: "tokens after it look at it, so what comes out of them changes, too",
         first + second - place + 1: "the second text does not see the first",
     }
     return Question(
@@ -137,7 +137,7 @@ def what_changes(random: Random) -> Question:
         f"layer. Token {place} of the first text is replaced by another (the first token is number 1). How many of "
         f"the {first + second} outputs change?",
         count,
-        f"its own, and those of the {first - place} behind it in the same text",
+        f"its own, and those of the {first - place} after it in the same text",
         wrong,
     )
 
@@ -148,7 +148,7 @@ def width_of_a_head(random: Random) -> Question:
         f"A model of width {heads * width} has {heads} heads. By which number are its dot products divided, to two "
         "decimals?",
         round(math.sqrt(width), 2),
-        f"a head is {heads * width} by {heads} = {width} wide, and the root of that is {math.sqrt(width):.2f}",
+        f"a head is {heads * width} / {heads} = {width} wide, and the root of that is {math.sqrt(width):.2f}",
         {
             round(math.sqrt(heads * width), 2): "this is the root of the model's width; a head is narrower",
             float(width): "this is the width of a head; its root is what divides",

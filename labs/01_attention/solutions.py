@@ -270,7 +270,7 @@ WRONG = {
     "sees": [
         (begins_wrongly, NO_HINT),
         (lambda lengths: torch.ones(sum(lengths), sum(lengths)).tril().bool(), "of other texts"),
-        (lambda lengths: torch.block_diag(*(torch.ones(n, n) for n in lengths)).bool(), "behind them"),
+        (lambda lengths: torch.block_diag(*(torch.ones(n, n) for n in lengths)).bool(), "after them"),
         (lambda lengths: torch.block_diag(*(torch.ones(n, n).triu() for n in lengths)).bool(), "changed places"),
         (lambda lengths: torch.block_diag(*(torch.ones(n, n).tril() for n in lengths)), "True and False"),
         (

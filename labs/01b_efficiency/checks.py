@@ -12,7 +12,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import transformer_lab as tl
 from transformer_lab.course.checking import Draw, Exercise
-from transformer_lab.models.layers.cache import LayerCache
 from transformer_lab.models.layers.kernels import reference
 
 NO = float("-inf")
@@ -31,12 +30,8 @@ def framework_grouped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def framework_step(keys: Tensor, values: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """By the framework's cache, with one row and one head."""
-    cache = LayerCache(rows=1, num_heads=1, head_dim=len(q), like=q)
-    cache.keys, cache.values = (x[None, None] for x in (torch.cat([keys, k[None]]), torch.cat([values, v[None]])))
-    cache.filled = len(keys) + 1
-    mixed = cache.attend(q[None, None], torch.tensor([len(keys)]), window=None, bias=lambda *_: None)
-    return mixed[0, 0], cache.keys[0, 0], cache.values[0, 0]
+    keys, values = torch.cat([keys, k[None]]), torch.cat([values, v[None]])
+    return scaled_dot_product_attention(q[None], keys, values)[0], keys, values
 
 
 def framework_window(length: int, size: int) -> Tensor:
@@ -58,6 +53,8 @@ def long_texts(draw: Draw) -> tuple[Tensor, Tensor, Tensor, int]:
     keys = 3 * block + draw.choice([1, 2, 3])
     q, k = draw.normal(queries, width), draw.normal(keys, width)
     k[block:] *= 2
+    q[:, 0], k[:, 0] = 0, 1  # rows far apart: some with all scores near 130, some with all near -130
+    q[0, 0], q[1, 0] = 130 * width**0.5, -130 * width**0.5
     return q, k, draw.normal(keys, values), block
 
 
@@ -76,8 +73,8 @@ def shared_heads(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def one_more(draw: Draw) -> tuple[Tensor, ...]:
-    length, width = draw.sizes(2)
-    return tuple(draw.normal(*shape) for shape in ((length, width), (length, width), (width,), (width,), (width,)))
+    length, width, values = draw.sizes(3)
+    return tuple(draw.normal(*shape) for shape in ((length, width), (length, values), (width,), (width,), (values,)))
 
 
 def a_window(draw: Draw) -> tuple[int, int]:
@@ -112,6 +109,11 @@ def in_blocks(
         mixed = mixed * (less if old_mixed else 1) + powers @ v[begin : begin + block]
         most = largest
     return mixed / total if divide else mixed
+
+
+def without_largest(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+    powers = (q @ k.T * q.shape[1] ** -0.5).exp()
+    return powers @ v / powers.sum(-1, keepdim=True)
 
 
 def mean_of_blocks(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
@@ -178,6 +180,7 @@ EXERCISES = [
             "what is mixed is still to be divided by the sum": partial(in_blocks, divide=False),
             "the last block is shorter than the others, and missing here": partial(in_blocks, whole=True),
             "the largest score is the largest so far, and not that of each block": partial(in_blocks, running=False),
+            "exp of a large score is infinite, and of a small one 0: take the largest so far away": without_largest,
             "blocks do not count the same: where the scores are large, a block has more of the weight": mean_of_blocks,
             "this is the last block alone": last_block,
             "this is the first block alone": first_block,
@@ -214,10 +217,10 @@ EXERCISES = [
         draw=shared_heads,
         right=framework_grouped,
         mistakes={
-            "neighbouring heads share: heads 0 and 1 the first, not heads 0 and 2: repeat_interleave, not repeat": (
+            "neighbouring heads share: with H = 4 and G = 2 heads 0 and 1 the first: repeat_interleave, not repeat": (
                 lambda q, k, v: scaled_dot_product_attention(q, *(x.repeat(len(q) // len(k), 1, 1) for x in (k, v)))
             ),
-            "k and v have fewer heads than q: each is to be repeated H / G times": (
+            "k and v have fewer heads than q: each head, dimension 0, is to be repeated H / G times": (
                 lambda q, k, v: scaled_dot_product_attention(q, k, v)
             ),
             "this uses the first key/value head for all": (
@@ -271,11 +274,14 @@ EXERCISES = [
                 lambda length, size: seen(length, size, 0, size)
             ),
             "a token sees itself, too": lambda length, size: seen(length, size, 1, size - 1),
+            "a window of 3 is a token and the 2 before it: this is one too few": (
+                lambda length, size: seen(length, size, 0, size - 2)
+            ),
             "a window of 3 is a token and the 2 before it: this begins with the one before": (
                 lambda length, size: seen(length, size, 1, size)
             ),
-            "no token sees those behind it": lambda length, size: seen(length, size, 1 - size, size - 1),
-            "these are those behind a token: rows are queries": lambda length, size: seen(length, size, 1 - size, 0),
+            "no token sees those after it": lambda length, size: seen(length, size, 1 - size, size - 1),
+            "these are those after a token: rows are queries": lambda length, size: seen(length, size, 1 - size, 0),
             "the window is missing: what is far away is not seen": lambda length, size: seen(length, size, 0, length),
             "this is what the window leaves out: what is near is seen": (
                 lambda length, size: seen(length, size, size, length)

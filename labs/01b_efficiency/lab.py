@@ -40,9 +40,9 @@ def milliseconds(function, *inputs) -> float:
 # The scores of a text of T tokens are T × T numbers: of 4,096 tokens 16.8 million, 67 MB for each head. They are written
 # to memory, read for softmax, written again, read again. Memory is slower than arithmetic by far.
 #
-# A **fused kernel** goes over the keys in blocks, and keeps for each query three things alone: the largest score so
+# A **fused kernel** goes over the keys in blocks, and keeps for each query only three things: the largest score so
 # far $m$, the sum of powers so far $\ell$, and the values mixed so far $o$ (V numbers). When a block has a larger score,
-# what was added up before has been too much by $e^{m_\text{new} - m_\text{old}}$, and is made smaller first
+# what was added up before is too large by the factor $e^{m_\text{new} - m_\text{old}}$, and is made smaller first
 # (Milakov and Gimelshein, 2018, [arXiv:1805.02867](https://arxiv.org/abs/1805.02867); Dao et al., 2022,
 # [arXiv:2205.14135](https://arxiv.org/abs/2205.14135)):
 #
@@ -103,7 +103,7 @@ lines(sizes, xlabel="tokens of a text", ylabel="milliseconds", textbook=plain, f
 
 # %%
 def wasted(lengths: list[int]) -> float:
-    """[3, 9, 5] -> 0.370: 10 of 27 tokens are padding"""
+    """[3, 9, 5] -> 0.37037…: 10 of 27 tokens are padding"""
     # BLANK one minus the tokens there are, by those of the filled-up batch
     return 1 - sum(lengths) / (len(lengths) * max(lengths))
     # END
@@ -161,7 +161,7 @@ lab.check(grouped)
 # ## 4. Nothing twice: the key/value cache
 #
 # A model that writes text reads its own words again and again: for the hundredth token, the 99 before. Their keys and
-# values do not change, as they do not see what comes behind them. So they are kept. A **step** then computes one query,
+# values do not change, as they do not see what comes after them. So they are kept. A **step** then computes one query,
 # one key and one value.
 
 

@@ -117,7 +117,7 @@ def window_pairs(random: Random) -> Question:
             length * size: f"the first {size - 1} tokens have fewer before them",
             length * (length + 1) // 2: "so it is without a window",
             int(visible(positions, positions, causal=True, window=size + 1).sum()): "the token itself is one of them",
-            int(visible(positions, positions, causal=False, window=size).sum()): "no token sees those behind it",
+            int(visible(positions, positions, causal=False, window=size).sum()): "no token sees those after it",
         },
     )
 

@@ -85,7 +85,7 @@ def window_by_loops(length, size):
 
 
 RIGHT = {
-    "streamed": [streamed_by_row, streamed_by_logs, without_the_largest],
+    "streamed": [streamed_by_row, streamed_by_logs],
     "wasted": [
         lambda lengths: sum(max(lengths) - length for length in lengths) / (max(lengths) * len(lengths)),
         lambda lengths: 1 - sum(lengths) / len(lengths) / max(lengths),
@@ -120,13 +120,14 @@ RIGHT = {
 WRONG = {
     "streamed": [
         (softmax_of_each, NO_HINT),
+        (without_the_largest, "infinite"),
         (forgets_what_was, "the last block alone"),
         (skips_the_rest, "the last block is shorter"),
         (blocks_of_queries, NO_HINT),
         (rescaled_the_wrong_way, NO_HINT),
         (lambda q, k, v, block: sdpa(q, k[:block], v[:block]), "the first block alone"),
         (lambda q, k, v, block: softmax_of_each(q, k, v, block) / math.ceil(len(k) / block), "do not count the same"),
-        (lambda q, k, v, block: without_the_largest(q * q.shape[1] ** 0.5, k, v, block), "not divided by the root"),
+        (lambda q, k, v, block: streamed_by_logs(q * q.shape[1] ** 0.5, k, v, block), "not divided by the root"),
         (lambda q, k, v, block: sdpa(q, k, v, is_causal=True), NO_HINT),
         (lambda q, k, v, block: streamed_by_row(q, k, v, 0), "ValueError"),
     ],
@@ -142,7 +143,7 @@ WRONG = {
         (lambda lengths: 1 - lengths.sum() / lengths.max(), "AttributeError"),
     ],
     "grouped": [
-        (lambda q, k, v: sdpa(q, k, v), "each is to be repeated"),
+        (lambda q, k, v: sdpa(q, k, v), "is to be repeated"),
         (lambda q, k, v: sdpa(q, *(torch.cat([x] * (len(q) // len(x))) for x in (k, v))), "not repeat"),
         (lambda q, k, v: sdpa(q, k[:1], v[:1]), "the first key/value head"),
         (lambda q, k, v: sdpa(q, k.mean(0, keepdim=True), v.mean(0, keepdim=True)), "not averaged"),
@@ -203,7 +204,7 @@ WRONG = {
         (lambda length, size: torch.ones(length, length).tril().bool(), "the window is missing"),
         (lambda length, size: torch.ones(length, length).triu(1 - size).bool(), NO_HINT),
         (lambda length, size: torch.ones(length, length).triu().tril(size - 1).bool(), "rows are queries"),
-        (lambda length, size: torch.ones(length, length).tril(size - 1).triu(1 - size).bool(), "behind it"),
+        (lambda length, size: torch.ones(length, length).tril(size - 1).triu(1 - size).bool(), "after it"),
         (lambda length, size: torch.ones(length, length).tril(-1).triu(-size).bool(), "the one before"),
         (lambda length, size: torch.ones(length, length).tril().triu(1 - size), "True and False"),
         (lambda length, size: torch.ones(size, size).tril().bool(), NO_HINT),

@@ -197,13 +197,11 @@ EXERCISES = [
                 lambda lengths: torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
             ),
             "these are the places where texts begin": lambda lengths: torch.tensor([0, *lengths[:-1]]).cumsum(0),
-            "these are the places of one text after its end: 0 to its length minus 1": (
+            "one place too many for each text: 0 to its length minus 1": (
                 lambda lengths: torch.cat([torch.arange(length + 1) for length in lengths])
             ),
             "the places of a text rise": lambda lengths: torch.cat([torch.arange(n).flip(0) for n in lengths]),
-            "whole numbers: torch.arange gives them, torch.linspace does not": (
-                lambda lengths: framework_places(lengths).float()
-            ),
+            "these are fractions, and places are whole numbers": (lambda lengths: framework_places(lengths).float()),
             "all texts here are as long as the first": lambda lengths: framework_places([lengths[0]] * len(lengths)),
         },
     ),
@@ -221,8 +219,11 @@ EXERCISES = [
             "frequencies fall with i = 0, 2, 4 … by D: these fall half as fast": partial(waves, steps=1),
             "frequencies fall with i = 0, 2, 4 … by D: these fall twice as fast": partial(waves, steps=4),
             "the base is 10,000": partial(waves, base=1000.0),
-            "10,000 stands under minus i by D: these frequencies rise": partial(waves, base=1 / 10_000.0),
+            "the exponent of 10,000 is minus i / D: these frequencies rise": partial(waves, base=1 / 10_000.0),
             "the positions that are given are not 0, 1, 2 …: use them": no_places,
+            "the positions are to be taken as they are: this is one too far": lambda positions, dim: waves(
+                positions + 1, dim
+            ),
             "the cosine of a pair has the frequency of the sine beside it": own_frequencies,
             "these are the sines alone, in all channels": (
                 lambda positions, dim: waves(positions, dim)[:, ::2].repeat_interleave(2, dim=1)
@@ -263,7 +264,11 @@ EXERCISES = [
             "rates begin anew in each head: these fall on through all heads": (
                 lambda x, positions: turn(x.flatten(1)[:, None], positions).view(x.shape)
             ),
-            "the base is 10,000": partial(turn, base=100.0),
+            "the base is 10,000, and pair j has the rate 10,000 ** (-2 j / K): these fall half as fast": partial(
+                turn, base=100.0
+            ),
+            "pair j has the rate 10,000 ** (-2 j / K): these fall twice as fast": partial(turn, base=1e8),
+            "10,000 has a negative exponent, -2 j / K: these rates rise": partial(turn, base=1e-4),
             "each pair goes back to where it was, side by side: this is all first ones, then all second ones": partial(
                 turn, together=False
             ),
@@ -278,7 +283,9 @@ EXERCISES = [
         draw=a_table,
         right=framework_relative,
         mistakes={
-            "the distance is key minus query: this is query minus key": partial(biased, offset=lambda q, k: q - k),
+            "the distance is key minus query, and rows are queries: here they have changed places": partial(
+                biased, offset=lambda q, k: q - k
+            ),
             "before and after are not the same: the distance has a sign": partial(
                 biased, offset=lambda q, k: abs(k - q)
             ),

@@ -56,8 +56,8 @@ lab.check(places)
 # ## 2. Sines and cosines
 #
 # The first transformer added a fixed pattern to the vectors of the words (Vaswani et al., 2017,
-# [arXiv:1706.03762](https://arxiv.org/abs/1706.03762), section 3.5). Channel by channel it is a wave, each slower than the one
-# before. For position $p$ and $i = 0, 2, 4, \dots$ up to D:
+# [arXiv:1706.03762](https://arxiv.org/abs/1706.03762), section 3.5). Each pair of channels is a wave, slower than the pair
+# before. For position $p$ and $i = 0, 2, 4, \dots, D - 2$:
 #
 # $$\text{channel } i: \ \sin\left(\frac{p}{10000^{\,i/D}}\right) \qquad \text{channel } i+1: \ \cos\left(\frac{p}{10000^{\,i/D}}\right)$$
 
@@ -153,7 +153,7 @@ for place in (0, 5, 1000):
 # T5 leaves words, queries and keys alone, and adds a number to each score (Raffel et al., 2020,
 # [arXiv:1910.10683](https://arxiv.org/abs/1910.10683)). It is learned, for each head and each **bucket** of distances: a bucket holds one
 # distance where they are small, and many where they are large. `bucket(distance, num_buckets, 20, causal=False)` says which one, for the
-# distance key minus query.
+# distance key minus query: there are as many buckets as the table has rows, and from a distance of 20 on all share the last one.
 
 
 # %%
@@ -176,7 +176,7 @@ lab.check(relative)
 # ## Put it to work
 #
 # The framework's stack asks a scheme of positions for three things: what is added to words (`embed`), how queries and keys are
-# turned (`rotate`), what is added to scores (`bias`). Yours fills in one of them. A small decoder reads the documentation of
+# turned (`rotate`), what is added to scores (`bias`). Yours fills in one of them. (Embeddings start small, so the sines are made as small.) A small decoder reads the documentation of
 # Python's library byte by byte: without positions, with your sines, with your rotary ones, and with the framework's.
 
 # %%

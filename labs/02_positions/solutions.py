@@ -168,7 +168,7 @@ WRONG = {
         (lambda lengths: [torch.arange(length) for length in lengths], "a tensor is to come out"),
         (lambda lengths: torch.arange(max(lengths)), NO_HINT),
         (lambda lengths: torch.stack([torch.arange(length) for length in lengths]), "RuntimeError"),
-        (lambda lengths: torch.cat([torch.linspace(0, n - 1, n) for n in lengths]), "whole numbers"),
+        (lambda lengths: torch.cat([torch.linspace(0, n - 1, n) for n in lengths]), "fractions"),
         (lambda lengths: torch.arange(sum(lengths)) % lengths[0], NO_HINT),
         (lambda lengths: torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)]), "these are the texts"),
     ],
@@ -179,7 +179,7 @@ WRONG = {
             "take turns",
         ),
         (lambda p, dim: sinusoidal_filled(torch.arange(len(p)), dim), "use them"),
-        (lambda p, dim: sinusoidal_filled(p + 1, dim), NO_HINT),
+        (lambda p, dim: sinusoidal_filled(p + 1, dim), "one too far"),
         (lambda p, dim: torch.sin(p[:, None] / 10000 ** (torch.arange(dim) / dim)), NO_HINT),
         (lambda p, dim: sinusoidal_filled(p, dim).flip(1), NO_HINT),
         (lambda p, dim: sinusoidal_filled(p, dim)[None], "it makes"),
@@ -212,9 +212,9 @@ WRONG = {
         (lambda x, p: x, "not turned at all"),
     ],
     "relative": [
-        (lambda table, length: table[rows_of(table, length, lambda q, k: q - k)].permute(2, 0, 1), "query minus key"),
+        (lambda table, length: table[rows_of(table, length, lambda q, k: q - k)].permute(2, 0, 1), "changed places"),
         (lambda table, length: table[rows_of(table, length, lambda q, k: k - q)], "heads come first"),
-        (lambda table, length: table[rows_of(table, length, lambda q, k: k - q)].permute(2, 1, 0), "query minus key"),
+        (lambda table, length: table[rows_of(table, length, lambda q, k: k - q)].permute(2, 1, 0), "changed places"),
         (lambda table, length: table[rows_of(table, length, lambda q, k: abs(k - q))].permute(2, 0, 1), "has a sign"),
         (
             lambda table, length: table[(torch.arange(length) - torch.arange(length)[:, None]) % len(table)].permute(

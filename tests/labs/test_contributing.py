@@ -23,6 +23,8 @@ def small(tmp_path):
     (folder.parent / "README.md").write_text("the labs")
     for name, text in FILES.items():
         (folder / name).write_text(text)
+    for name, text in build.built(folder).items():
+        (folder / name).write_text(text)
     return Lab("small", folder)
 
 

@@ -139,7 +139,8 @@ def difference(exercise: Exercise, found: Outcome, inputs: tuple[Any, ...]) -> s
     if told := _apart(found.value, expected.value, exercise.shape, inputs):
         return told
     if found.changed:
-        return f"its {' and '.join(_ORDER[number - 1] for number in found.changed)} argument is another one afterwards"
+        which = " and ".join(_ORDER[number - 1] for number in found.changed)
+        return f"its {which} argument is another one afterwards: it was changed in place"
     if isinstance(expected.value, Tensor) and expected.value.requires_grad and not found.value.requires_grad:
         return "no gradient gets through it: all of it has to be done with tensors"
     return ""
@@ -158,7 +159,8 @@ def _apart(mine: Any, right: Any, shape: str, inputs: tuple[Any, ...]) -> str:
         )
         return next((f"{name}: {told}" for name, told in parts if told), "")
     if not isinstance(right, Tensor):
-        return "" if _same(mine, right) else f"it gives {_short(mine)}, and {_short(right)} is right"
+        given = " and ".join(_short(x) for x in inputs)
+        return "" if _same(mine, right) else f"of {given} it gives {_short(mine)}, and {_short(right)} is right"
     if not isinstance(mine, Tensor):
         return f"it gives a {type(mine).__name__}, and a tensor is to come out"
     mine, right = mine.detach(), right.detach()
@@ -173,7 +175,11 @@ def _apart(mine: Any, right: Any, shape: str, inputs: tuple[Any, ...]) -> str:
         return f"{lost} of {mine.numel()} numbers are nan"
     apart = ((mine.double() - right.double()).abs() > CLOSE * _size(right.double())).nonzero().tolist()
     here, there = (_number(x[tuple(apart[0])].item()) for x in (mine, right))
-    return f"it has {here} at {apart[0]}, and {there} is right; {len(apart)} of {mine.numel()} are others"
+    if not mine.ndim:
+        return f"it gives {here}, and {there} is right"
+    plain = [_short(x) for x in inputs if isinstance(x, (int, list))]
+    given = f"of {' and '.join(plain)} " if plain else ""
+    return f"{given}it has {here} at {apart[0]}, and {there} is right; {len(apart)} of {mine.numel()} are others"
 
 
 _ORDER = ("first", "second", "third", "fourth", "fifth")
@@ -201,6 +207,7 @@ def _same(mine: Any, right: Any) -> bool:
             and all(_same(x, y) for x, y in zip(mine, right, strict=True))
         )
     if isinstance(right, float):
+        mine = mine.item() if isinstance(mine, Tensor) and not mine.ndim else mine
         return isinstance(mine, (int, float)) and abs(mine - right) <= CLOSE * max(abs(right), 1e-3)
     return bool(type(mine) is type(right) and mine == right)
 

@@ -30,7 +30,7 @@ def lab_folders() -> dict[str, Path]:
     return {
         folder.name.partition("_")[2]: folder
         for folder in sorted(labs_folder().iterdir())
-        if (folder / "checks.py").is_file()
+        if all((folder / file).is_file() for file in ("checks.py", "quiz.py", "lab.ipynb"))
     }
 
 

@@ -46,6 +46,21 @@ def map_of(numbers: Tensor, *, xlabel: str, ylabel: str, title: str = "") -> Any
     return figure
 
 
+def confusion_of(counts: Tensor, names: Sequence[str]) -> Any:
+    """A figure of a confusion matrix: counts, (C, C), a row for each true class."""
+    figure = new_figure(figsize=(4.5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(counts / counts.sum(1, keepdim=True).clamp(min=1), cmap="Blues", vmin=0, vmax=1)
+    for row, line in enumerate(counts.tolist()):
+        for column, count in enumerate(line):
+            light = count > 0.5 * sum(line)
+            axes.text(column, row, count, ha="center", va="center", color="w" if light else "k")
+    axes.set_xticks(range(len(names)), names, rotation=30)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true")
+    return figure
+
+
 def looks(weights: Tensor, tokens: Sequence[str]) -> Any:
     """A figure of what heads look at in a text: (H, T, T), a row for each token that looks."""
     return attention_picture([AttentionMap("yours", weights, tokens, tokens)], None)
