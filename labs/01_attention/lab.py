@@ -257,9 +257,9 @@ looks(torch.stack(shares), [chr(byte) for byte in text])
 #
 # | type | and expect |
 # | --- | --- |
-# | `python train.py model.num_heads=1 max_steps=200` | a loss a little higher than with 4 heads: one head has one thing to look for |
+# | `python train.py model.num_heads=1 max_steps=200` | about the loss of 4 heads: in so few steps one head does as well |
 # | `python train.py position=none max_steps=200` | a higher loss: without positions the words before are a heap (lab 2) |
-# | `python train.py model.window=8 max_steps=200` | hardly a higher loss: most of what helps is near (lab 1b) |
+# | `python train.py model.window=8 max_steps=200` | a lower loss, after so few steps: most of what helps is near (lab 1b) |
 #
 # Then the practice quiz. `quiz.grade(…)` marks your answers, one for each question in their order.
 

@@ -2,7 +2,7 @@
 # # Lab 1b: what attention costs
 #
 # You build five things that make attention cheaper, each in a few lines, and measure on your own machine what it brings.
-# Read [reading.md](reading.md) first. The machine needs about a minute in all.
+# Read [reading.md](reading.md) first. The machine needs a quarter of a minute in all.
 
 # %%
 import time
@@ -245,7 +245,7 @@ lines(lengths, xlabel="tokens of a text", ylabel="pairs that are computed", caus
 # | type | and expect |
 # | --- | --- |
 # | `python train.py plan=true model.num_kv_heads=1` | fewer parameters than with 4, and less memory |
-# | `python train.py attention=reference max_steps=50` | the same losses by the textbook's sums, and fewer tokens a second |
+# | `python train.py attention=reference max_steps=50` | nearly the same losses, by the textbook's sums, and fewer tokens a second |
 # | `python scripts/benchmark.py --help` | what else can be measured, side by side with other libraries |
 
 # %%

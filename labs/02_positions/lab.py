@@ -2,7 +2,7 @@
 # # Lab 2: positions
 #
 # Attention sees a heap of tokens, not a row. You see that for yourself, write four ways to tell a model about order, and
-# measure what they bring. Read [reading.md](reading.md) first. The machine needs about a minute in all.
+# measure what they bring. Read [reading.md](reading.md) first. The machine needs half a minute in all.
 
 # %%
 import random
@@ -239,7 +239,7 @@ curves(**found)
 # | type | and expect |
 # | --- | --- |
 # | `python train.py position=none max_steps=200` | a higher loss than with the default, `position=rotary` |
-# | `python train.py position=alibi max_steps=200` | a loss near the default's: a penalty that grows with distance does, too |
+# | `python train.py position=alibi max_steps=200` | a lower loss than the default's, after so few steps: a penalty on distance says from the start what is near |
 # | `python train.py position=learned position.max_length=64 task.context=128` | one line that says what does not fit |
 
 # %%

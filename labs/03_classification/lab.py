@@ -3,7 +3,7 @@
 #
 # From which library is a piece of documentation? You build what lies between a list of texts and a trained classifier: a
 # collate function, batches by tokens, pooling, the loss, the confusion of classes. Read [reading.md](reading.md) first. The machine
-# needs two to three minutes in all.
+# needs about a minute in all.
 
 # %%
 import random
@@ -223,7 +223,7 @@ run.attention("Return the mean of the values over the given axis.")
 #
 # | type | and expect |
 # | --- | --- |
-# | `python train.py task=classification max_steps=300 task.pooling=first` | a score near that of mean pooling |
+# | `python train.py task=classification max_steps=300 task.pooling=first` | a score two or three points below that of mean pooling |
 # | `python train.py task=classification max_steps=300 position=none` | hardly a worse score: which words there are says most of it |
 # | `python train.py task=classification preview=true` | one batch, as the model will see it |
 
