@@ -28,7 +28,7 @@ def blocks() -> Any:
     right.plot(range(8, 41, 8), exact, "o", markersize=11, alpha=0.35, label="of all scores so far, at once")
     right.plot(range(8, 41, 8), sums, "k.-", label="block by block, made smaller where m grows")
     right.set(xlabel="keys read", ylabel="sum of powers, l", ylim=(0, None))
-    right.legend()
+    right.legend(loc="lower right", fontsize=8)
     return figure
 
 

@@ -43,7 +43,7 @@ def turns() -> Any:
         scores = keys @ scheme.rotate(q, torch.tensor([place]))[0, 0] / 4
         axes[2].plot(range(40, -1, -1), scores, style, alpha=0.5, label=f"query at {place}")
     axes[2].set(title="a query and a key at many distances", xlabel="distance", ylabel="score")
-    axes[2].legend()
+    axes[2].legend(loc="lower left", fontsize=8)
     return figure
 
 
