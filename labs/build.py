@@ -5,13 +5,14 @@ there, and `solved.ipynb` what the source has. Between `# YOURS text` and `# END
 """
 
 import hashlib
-import importlib.util
 import re
 import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
+
+from transformer_lab.course.lab import module_of
 
 LABS = Path(__file__).parent
 BLANK = re.compile(r"^( +)# BLANK (.+)\n(?:.*\n)*?\1# END$", re.M)
@@ -58,11 +59,7 @@ def pictures(folder: Path) -> dict[str, object]:
     """The figures of a lab's reading, by their file names."""
     if not (folder / "figures.py").is_file():
         return {}
-    spec = importlib.util.spec_from_file_location(f"{folder.name}.figures", folder / "figures.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {f"{name}.png": draw() for name, draw in module.FIGURES.items()}
+    return {f"{name}.png": draw() for name, draw in module_of(folder / "figures.py").FIGURES.items()}
 
 
 def main(names: list[str]) -> None:

@@ -8,7 +8,7 @@ from transformer_lab.course import lab as labs
 from transformer_lab.course.checking import Draw, Exercise, Told, check, difference
 
 EXERCISES = [(name, exercise) for name, lab in LABS.items() for exercise in lab.exercises]
-SOLUTIONS = {name: labs._module(lab.folder / "solutions.py") for name, lab in LABS.items()}
+SOLUTIONS = {name: labs.module_of(lab.folder / "solutions.py") for name, lab in LABS.items()}
 each = pytest.mark.parametrize("name, exercise", EXERCISES)
 draws = pytest.mark.parametrize("draws", [20, pytest.param(200, marks=pytest.mark.battery)])
 

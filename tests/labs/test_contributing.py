@@ -29,7 +29,7 @@ def small(tmp_path):
 
 
 def test_its_solutions_are_what_it_says(small):
-    solutions = labs._module(small.folder / "solutions.py")
+    solutions = labs.module_of(small.folder / "solutions.py")
     exercise = small.exercises["centred"]
     for right in [exercise.right, *solutions.RIGHT["centred"]]:
         assert check(exercise, right, range(20)).passed

@@ -1,6 +1,5 @@
 """The notebooks of the labs are what their sources make, and run: with blanks, and solved."""
 
-import importlib.util
 from io import BytesIO
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.labs.conftest import LABS
+from transformer_lab.course.lab import module_of
 
 ROOT = Path(__file__).parent.parent.parent
-spec = importlib.util.spec_from_file_location("labs_build", ROOT / "labs" / "build.py")
-build = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(build)
+build = module_of(ROOT / "labs" / "build.py")
 FIGURES = [(name, file) for name, lab in LABS.items() for file in sorted((lab.folder / "images").glob("*.png"))]
 
 

@@ -36,10 +36,10 @@ def lab_folders() -> dict[str, Path]:
 
 def quizzes() -> dict[str, QuizKinds]:
     """All quizzes by their names: for practice of what is taken for granted and of each lab; of each module, graded."""
-    prerequisites = _module(labs_folder() / "prerequisites.py")
+    prerequisites = module_of(labs_folder() / "prerequisites.py")
     found = {"prerequisites": QuizKinds("prerequisites", prerequisites.QUESTIONS)}
     found |= {name: lab(name).questions for name in lab_folders()}
-    modules = _module(labs_folder() / "modules.py")
+    modules = module_of(labs_folder() / "modules.py")
     for name, labs in modules.MODULES.items():
         kinds = [kind for one in labs for kind in found[one].kinds]
         found[name] = QuizKinds(name, kinds, count=modules.COUNT, graded=True)
@@ -68,7 +68,7 @@ class Lab:
 
     @cached_property
     def exercises(self) -> dict[str, Exercise]:
-        found: list[Exercise] = _module(self.folder / "checks.py").EXERCISES
+        found: list[Exercise] = module_of(self.folder / "checks.py").EXERCISES
         return {one.name: one for one in found}
 
     @property
@@ -106,10 +106,11 @@ class Lab:
 
     @cached_property
     def questions(self) -> QuizKinds:
-        return QuizKinds(self.name, _module(self.folder / "quiz.py").QUESTIONS)
+        return QuizKinds(self.name, module_of(self.folder / "quiz.py").QUESTIONS)
 
 
-def _module(file: Path) -> ModuleType:
+def module_of(file: Path) -> ModuleType:
+    """What a file of a lab defines: such a file is in no package."""
     spec = spec_from_file_location(f"{file.parent.name}.{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)

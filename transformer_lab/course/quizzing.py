@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from transformer_lab.course import progress
-from transformer_lab.course.progress import PASSES, Mark
+from transformer_lab.course.progress import PASSES, Mark, passes
 
 LETTERS = "abcdefgh"
 EXACT = 0.01  # of a number that is no whole one: what it may be off by, of its size
@@ -152,7 +152,8 @@ class Quiz:
             if text and one.means(text) is None:
                 want = f"one of {', '.join(LETTERS[: len(one.options)])}" if one.options else "a number"
                 raise ValueError(f"answer {number}: {text!r} is not {want}")
-        if self.kinds.graded and any(same_sheet(mark, self) for mark in progress.read().marks):
+        sheet = self.kinds.name, self.seed
+        if self.kinds.graded and any((mark.quiz, mark.seed) == sheet for mark in progress.read().marks):
             raise ValueError(
                 f"{self.kinds.name}: the questions of seed {self.seed} have been marked; others are drawn anew"
             )
@@ -176,10 +177,6 @@ class Quiz:
         return self.grade(*typed)
 
 
-def same_sheet(mark: Mark, quiz: Quiz) -> bool:
-    return (mark.quiz, mark.seed) == (quiz.kinds.name, quiz.seed)
-
-
 def _example(one: Asked) -> str | int:
     return "b" if one.options else 12
 
@@ -197,7 +194,7 @@ class Graded:
 
     @property
     def passed(self) -> bool:
-        return self.right >= PASSES * len(self.typed)
+        return passes(self.right, len(self.typed))
 
     def __repr__(self) -> str:
         lines = [
