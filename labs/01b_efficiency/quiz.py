@@ -139,19 +139,16 @@ def how_far(random: Random) -> Question:
 
 def fused(random: Random) -> Question:
     times = random.choice([2, 4, 8])
-    options = {
-        f"{times**2} times the time": "",
-        f"{times} times the time": "it needs less memory, but computes as many pairs",
-        "as much time as before": "each token still looks at each other one",
-        f"{2**times if times < 8 else 512} times the time, and more": "pairs grow with the square of the length",
-    }
-    right = f"{times**2} times the time"
     return Question(
         f"A fused kernel never writes the scores to memory. A text becomes {times} times as long. Attention alone "
         "takes about …",
-        right,
+        f"{times**2} times the time",
         "it spares memory, and the ways to it; pairs are as many as they were",
-        {text: why for text, why in options.items() if text != right},
+        {
+            f"{times} times the time": "it needs less memory, but computes as many pairs",
+            "as much time as before": "each token still looks at each other one",
+            f"{2**times if times < 8 else 512} times the time, and more": "pairs grow with the square of the length",
+        },
     )
 
 
@@ -177,19 +174,16 @@ def rescaled(random: Random) -> Question:
 def what_sharing_saves(random: Random) -> Question:
     heads = random.choice([8, 16, 32])
     groups = random.choice([1, 2, 4])
-    options = {
-        f"{heads // groups} times less memory for keys and values": "",
-        f"{heads // groups} times fewer scores to be computed": "each head still looks at each token",
-        "keys and values that are half as wide": "they are fewer, and each is as wide as it was",
-        "a model with fewer heads that look": "the heads are as many as before",
-    }
-    right = next(iter(options))
     return Question(
         f"{heads} heads share {groups} key/value head{'s' * (groups > 1)}, in place of {heads}. What does writing "
         "text gain?",
-        right,
+        f"{heads // groups} times less memory for keys and values",
         "keys and values are what is kept of each token, and what is read for each new one",
-        {text: why for text, why in options.items() if text != right},
+        {
+            f"{heads // groups} times fewer scores to be computed": "each head still looks at each token",
+            "keys and values that are half as wide": "they are fewer, and each is as wide as it was",
+            "a model with fewer heads that look": "the heads are as many as before",
+        },
     )
 
 

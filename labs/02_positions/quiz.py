@@ -163,35 +163,31 @@ def which_bucket(random: Random) -> Question:
     near, far = random.randint(1, 6), random.choice([60, 80, 100])
     same = bucket(-far, 32, 128, True) == bucket(-far - 1, 32, 128, True)
     assert same and bucket(-near, 32, 128, True) != bucket(-near - 1, 32, 128, True)
-    options = {
-        f"of {far} and {far + 1}": "",
-        f"of {near} and {near + 1}": "small distances have a bucket each",
-        f"of {near} and {far}": "these are far apart",
-        "of no two distances": "a table of all distances would have no end",
-    }
     return Question(
         "A decoder has T5's relative positions with 32 buckets and a largest distance of 128. Which two distances "
         "share a bucket?",
         f"of {far} and {far + 1}",
         "buckets get wider the farther away: whether it is 60 or 61 tokens hardly counts",
-        {text: why for text, why in options.items() if why},
+        {
+            f"of {near} and {near + 1}": "small distances have a bucket each",
+            f"of {near} and {far}": "these are far apart",
+            "of no two distances": "a table of all distances would have no end",
+        },
     )
 
 
 def too_long(random: Random) -> Question:
     limit = random.choice([128, 512, 1024])
-    options = {
-        "learned positions": "",
-        "ALiBi, a penalty that grows with distance": "it is a formula, and has a value for any distance",
-        "relative buckets": "the last bucket takes all that is farther away",
-        "no positions": "then nothing is counted",
-    }
     return Question(
         f"A model was trained on texts of up to {limit} tokens. With which positions can it not read one of "
         f"{limit + 1} at all?",
         "learned positions",
         f"the table has {limit} rows, and none for the next token",
-        {text: why for text, why in options.items() if why},
+        {
+            "ALiBi, a penalty that grows with distance": "it is a formula, and has a value for any distance",
+            "relative buckets": "the last bucket takes all that is farther away",
+            "no positions": "then nothing is counted",
+        },
     )
 
 

@@ -175,36 +175,32 @@ def parameters_of_a_head(random: Random) -> Question:
 
 def what_padding_does(random: Random) -> Question:
     length, longest = random.randint(3, 8), random.randint(10, 20)
-    options = {
-        f"it comes out {longest / length:.2g} times too small": "",
-        "nothing: zeros do not count": "they count as tokens in what the sum is divided by",
-        f"it comes out {longest / length:.2g} times too large": "the sum is divided by too many tokens, not by too few",
-        "it becomes zero in every channel": "the real tokens are in the sum",
-    }
-    right = next(iter(options))
     return Question(
         f"Vectors of a text of {length} tokens are filled up with zeros to {longest}, and somebody takes the mean "
         f"over all {longest}. What happens to the pooled vector?",
-        right,
+        f"it comes out {longest / length:.2g} times too small",
         f"the sum is as it was, but it is divided by {longest} in place of {length}",
-        {text: why for text, why in options.items() if text != right},
+        {
+            "nothing: zeros do not count": "they count as tokens in what the sum is divided by",
+            f"it comes out {longest / length:.2g} times too large": (
+                "the sum is divided by too many tokens, not by too few"
+            ),
+            "it becomes zero in every channel": "the real tokens are in the sum",
+        },
     )
 
 
 def why_tokens(random: Random) -> Question:
     texts = random.choice([16, 32, 64])
-    options = {
-        "its work and memory are nearly the same": "",
-        "the classes come equally often": "which classes come is up to chance, as before",
-        "each holds as many texts as others": "that is so with a fixed number of texts",
-        "no text is ever cut off at its end": "how much of a text is read is another matter",
-    }
-    right = next(iter(options))
     return Question(
         f"Batches are made by a budget of tokens, and not of {texts} texts each. What is gained for each batch?",
-        right,
+        "its work and memory are nearly the same",
         "work grows with tokens, and texts differ in length by a lot",
-        {text: why for text, why in options.items() if text != right},
+        {
+            "the classes come equally often": "which classes come is up to chance, as before",
+            "each holds as many texts as others": "that is so with a fixed number of texts",
+            "no text is ever cut off at its end": "how much of a text is read is another matter",
+        },
     )
 
 
